@@ -1,0 +1,7 @@
+"""Plug-in folder of siamcal, installed as `siamcal.backbones`."""
+
+if __name__ != "siamcal.backbones":
+    raise ImportError(
+        f"This folder is 'siamcal.backbones'; it was imported as {__name__!r}, which would load a second "
+        "copy. Write `import siamcal.backbones`."
+    )

@@ -1,0 +1,36 @@
+"""siamcal: one-frame calibration for facial action unit networks.
+
+`CalibratingSiamese(backbone, merge_at="layer4")` splits a network at a named place; one neutral
+reference frame of a person goes through the first part, is subtracted from the target frame's
+features, and the rest of the network reads the action units from the difference
+(arXiv:2409.00240).
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Name -> module: loaded at first use, so that `import siamcal` costs milliseconds.
+_EXPORTS = {
+    "CalibratingSiamese": "siamcal.siamese",
+    "MergePoint": "siamcal.graph",
+    "Preprocessing": "siamcal.preprocessing",
+    "Recipe": "siamcal.recipe",
+    "Reference": "siamcal.siamese",
+    "create_backbone": "siamcal.backbone",
+    "list_merge_points": "siamcal.graph",
+    "load_face_weights": "siamcal.backbone",
+}
+
+__all__ = ["__version__", *sorted(_EXPORTS)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'siamcal' has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,47 @@
+"""The command line: the only place that prints or exits.
+
+One file a command; each registers its functions on `app`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import typer
+
+from siamcal.errors import SiamcalError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="siamcal",
+    help="One-frame calibration for facial action unit networks.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+COMMAND_FILES = ("bench", "train", "predict", "data", "check", "listing", "weights")
+
+
+def _load_commands() -> None:
+    for name in COMMAND_FILES:
+        importlib.import_module(f"siamcal.cli.{name}")
+
+
+def main() -> None:
+    """Run the command line; a deliberate error is one message on stderr and exit code 2."""
+    # mediapipe's C++ part logs to stderr from import on.
+    os.environ.setdefault("GLOG_minloglevel", "3")
+    _load_commands()
+    try:
+        app()
+    except SiamcalError as error:
+        typer.secho(f"siamcal: {error}", err=True, fg=typer.colors.RED)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.secho("siamcal: interrupted; the same command goes on where it stopped.", err=True)
+        sys.exit(130)

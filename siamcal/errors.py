@@ -1,0 +1,57 @@
+"""Every error siamcal raises on purpose; the command line turns each into one clean message."""
+
+__all__ = [
+    "ConfigError",
+    "DataNotFoundError",
+    "FaceNotFoundError",
+    "LabelError",
+    "MergePointError",
+    "MissingDependencyError",
+    "SiamcalError",
+    "TrainingError",
+    "UnknownNameError",
+]
+
+
+class SiamcalError(Exception):
+    """Base of all errors raised on purpose: what was given, what is allowed, what to do."""
+
+
+class MergePointError(SiamcalError, ValueError):
+    """A network can't be cut at the place that was named."""
+
+
+class UnknownNameError(SiamcalError, LookupError):
+    """No backbone, recipe, data set or benchmark has that name."""
+
+    def __str__(self) -> str:
+        # LookupError's subclasses print the repr of their argument only for KeyError; be explicit.
+        return str(self.args[0]) if self.args else ""
+
+
+class FaceNotFoundError(SiamcalError, ValueError):
+    """No face was found in an image."""
+
+
+class DataNotFoundError(SiamcalError, FileNotFoundError):
+    """A data set isn't where it was looked for."""
+
+    def __str__(self) -> str:
+        # OSError formats two or more arguments as errno; here the message is always the first.
+        return str(self.args[0]) if self.args else ""
+
+
+class LabelError(SiamcalError, ValueError):
+    """A label file is broken; the message names file and line."""
+
+
+class ConfigError(SiamcalError, ValueError):
+    """A setting has a wrong name, type or value."""
+
+
+class MissingDependencyError(SiamcalError, ImportError):
+    """An optional package or a system library is missing; the message says how to get it."""
+
+
+class TrainingError(SiamcalError, RuntimeError):
+    """Training can't go on; the message names the batch or the setting to change."""

@@ -1,0 +1,72 @@
+"""How a frame becomes the network's input: one frozen description that travels with every model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from siamcal.errors import ConfigError
+
+__all__ = ["ALIGNMENTS", "CONTRASTS", "ILLUMINATIONS", "MASKS", "Preprocessing"]
+
+ALIGNMENTS = ("rigid", "ffhq_quad")
+ILLUMINATIONS = ("none", "csn_released", "csn_rgb")
+CONTRASTS = ("none", "local")
+MASKS = ("none", "oval")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Frame -> aligned uint8 crop -> float tensor.
+
+    Attributes:
+        size: Side of the square crop in pixels.
+        align: "rigid" (eyes and nose bridge, ours) or "ffhq_quad" (the paper's, uses the jaw).
+        illumination: "none", "csn_released" (the paper's step as its authors released it, with the
+            luma weights of red and blue swapped) or "csn_rgb" (the same with correct channels).
+        contrast: "none" or "local" (local contrast normalisation).
+        mask: "none" or "oval" (everything outside the face's oval becomes grey).
+        mean: Subtracted from RGB in [0, 1], per channel.
+        std: Divides after the subtraction, per channel.
+    """
+
+    size: int = 112
+    align: str = "rigid"
+    illumination: str = "none"
+    contrast: str = "local"
+    mask: str = "oval"
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        allowed = {
+            "align": ALIGNMENTS,
+            "illumination": ILLUMINATIONS,
+            "contrast": CONTRASTS,
+            "mask": MASKS,
+        }
+        for field, values in allowed.items():
+            if getattr(self, field) not in values:
+                raise ConfigError(
+                    f"Preprocessing.{field} is {getattr(self, field)!r}; "
+                    f"allowed: {', '.join(repr(v) for v in values)}."
+                )
+
+    def to_tensor(self, crops: Any) -> torch.Tensor:
+        """uint8 crops (H, W, 3) or (N, H, W, 3) -> float32 tensor (N, 3, H, W)."""
+        array = (
+            crops
+            if isinstance(crops, torch.Tensor)
+            else torch.from_numpy(np.ascontiguousarray(crops))
+        )
+        if array.ndim == 3:
+            array = array[None]
+        tensor = array.permute(0, 3, 1, 2).float().div_(255.0)  # (N, 3, H, W)
+        if any(self.mean) or any(s != 1.0 for s in self.std):
+            mean = torch.tensor(self.mean, device=tensor.device).view(1, 3, 1, 1)
+            std = torch.tensor(self.std, device=tensor.device).view(1, 3, 1, 1)
+            tensor = (tensor - mean) / std
+        return tensor.contiguous()

@@ -1,0 +1,100 @@
+"""Plug-ins found by name: backbones, recipes, benchmarks and data sets are decorated functions.
+
+A new plug-in is one function in one file of its folder; importing the folder's modules happens at
+the first look-up, so `import siamcal` stays light.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from siamcal.errors import ConfigError, UnknownNameError
+
+__all__ = ["Registry", "backbones", "benchmarks", "datasets", "recipes"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Registry:
+    """Functions of one kind, found by name.
+
+    Args:
+        kind: What an entry is, in the singular, for messages ("backbone").
+        package: Dotted name of the package whose modules register the entries.
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind = kind
+        self.package = package
+        self._entries: dict[str, Callable[..., Any]] = {}
+        self._loaded = False
+
+    def register(self, name: str | None = None) -> Callable[[Function], Function]:
+        """Register the decorated function under `name`, or under its own name.
+
+        Raises:
+            ConfigError: The name is taken by another function.
+        """
+
+        def decorate(function: Function) -> Function:
+            key = name or function.__name__
+            known = self._entries.get(key)
+            if known is not None and known.__qualname__ != function.__qualname__:
+                raise ConfigError(
+                    f"The {self.kind} name '{key}' is taken by {known.__module__}; "
+                    f"give the one in {function.__module__} another name."
+                )
+            self._entries[key] = function
+            return function
+
+        return decorate
+
+    def names(self) -> list[str]:
+        """All registered names, sorted."""
+        self._load()
+        return sorted(self._entries)
+
+    def get(self, name: str) -> Callable[..., Any]:
+        """The function registered under `name`.
+
+        Raises:
+            UnknownNameError: Nothing has that name; the message shows the near matches.
+        """
+        self._load()
+        if name not in self._entries:
+            raise UnknownNameError(self._unknown(name))
+        return self._entries[name]
+
+    def summary(self, name: str) -> str:
+        """First line of the entry's docstring."""
+        return (self.get(name).__doc__ or "").strip().split("\n")[0]
+
+    def __contains__(self, name: object) -> bool:
+        self._load()
+        return name in self._entries
+
+    def _unknown(self, name: str) -> str:
+        names = self.names()
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+        known = f"Known: {', '.join(names)}."
+        return f"No {self.kind} is called {name!r}. {hint} {known}".replace("  ", " ")
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        package = importlib.import_module(self.package)
+        for module in pkgutil.iter_modules(package.__path__):
+            if not module.name.startswith("_"):
+                importlib.import_module(f"{self.package}.{module.name}")
+
+
+backbones = Registry("backbone", "siamcal.backbones")
+recipes = Registry("recipe", "siamcal.recipes")
+benchmarks = Registry("benchmark", "siamcal.benchmarks")
+datasets = Registry("data set", "siamcal.datasets")
