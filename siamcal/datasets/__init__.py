@@ -1,1 +1,10 @@
-"""Placeholder, written by its owner."""
+"""Data sets: tables of frames, labels, folds and references, and their cropped faces.
+
+`load_dataset(name, data_root)` reads a data set, `prepare(source, preprocessing)` crops its faces
+once and keeps them in the cache. A new data set is one file in this folder with a function
+registered by `@datasets.register("name")`.
+"""
+
+from siamcal.datasets.base import DatasetSource, FaceSet, load_dataset
+
+__all__ = ["DatasetSource", "FaceSet", "load_dataset"]
