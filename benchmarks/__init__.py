@@ -2,6 +2,6 @@
 
 if __name__ != "siamcal.benchmarks":
     raise ImportError(
-        f"This folder is 'siamcal.benchmarks'; it was imported as {__name__!r}, which would load a second "
-        "copy. Write `import siamcal.benchmarks`."
+        f"This folder is 'siamcal.benchmarks', but was imported as {__name__!r}, which would "
+        "load a second copy. Write `import siamcal.benchmarks`."
     )

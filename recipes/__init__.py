@@ -2,6 +2,6 @@
 
 if __name__ != "siamcal.recipes":
     raise ImportError(
-        f"This folder is 'siamcal.recipes'; it was imported as {__name__!r}, which would load a second "
-        "copy. Write `import siamcal.recipes`."
+        f"This folder is 'siamcal.recipes', but was imported as {__name__!r}, which would "
+        "load a second copy. Write `import siamcal.recipes`."
     )

@@ -9,10 +9,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
-from siamcal.errors import ConfigError, UnknownNameError
+from siamcal.errors import ConfigError, MissingDependencyError, UnknownNameError
 
 __all__ = ["Registry", "backbones", "benchmarks", "datasets", "recipes"]
 
@@ -87,11 +89,23 @@ class Registry:
     def _load(self) -> None:
         if self._loaded:
             return
+        package = self._import_package()
         self._loaded = True
-        package = importlib.import_module(self.package)
         for module in pkgutil.iter_modules(package.__path__):
             if not module.name.startswith("_"):
                 importlib.import_module(f"{self.package}.{module.name}")
+
+    def _import_package(self) -> types.ModuleType:
+        try:
+            return importlib.import_module(self.package)
+        except ModuleNotFoundError as error:
+            if error.name != self.package:
+                raise
+            root = Path(__file__).parent.parent
+            raise MissingDependencyError(
+                f"'{self.package}' isn't installed: Python imports siamcal from {root}, a source "
+                f"checkout. Run `pip install -e {root}` once."
+            ) from None
 
 
 backbones = Registry("backbone", "siamcal.backbones")
