@@ -49,7 +49,7 @@ def test_settings_are_parsed_by_the_type_of_their_field() -> None:
     ],
 )
 def test_a_wrong_setting_is_answered_with_what_is_allowed(setting: str, words: str) -> None:
-    with pytest.raises(ConfigError, match=".*") as error:
+    with pytest.raises(ConfigError) as error:
         override(BASE, [setting])
     assert words in str(error.value)
 
