@@ -1,0 +1,102 @@
+"""What raw outputs mean: AU intensities with ordinal logits, or AU occurrence logits."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+__all__ = ["NUM_THRESHOLDS", "AUOutput", "DetectionHead", "IntensityHead", "make_head"]
+
+# Ordinal thresholds y>=1 .. y>=5 of FACS intensities 0 (absent) to 5 (E).
+NUM_THRESHOLDS = 5
+
+
+class AUOutput(NamedTuple):
+    """Output of the intensity task.
+
+    Attributes:
+        intensity: (B, A) intensities, neither clipped nor rounded.
+        ordinal_logits: (B, A, 5) logits of y>=1 .. y>=5; they serve training only.
+    """
+
+    intensity: torch.Tensor
+    ordinal_logits: torch.Tensor
+
+
+class IntensityHead(nn.Module):
+    """Reads 6 raw outputs an AU as one intensity and five ordinal logits.
+
+    The first `num_aus` outputs are the intensities, without activation; then five logits for the
+    first AU, five for the second, and so on (the layout of the authors' released code).
+
+    Args:
+        num_aus: Number of AUs, A.
+    """
+
+    task = "intensity"
+
+    def __init__(self, num_aus: int) -> None:
+        super().__init__()
+        self.num_aus = _positive(num_aus)
+        self.num_outputs = (1 + NUM_THRESHOLDS) * self.num_aus
+
+    def forward(self, raw: torch.Tensor) -> AUOutput:
+        """Split raw outputs (B, 6A) into intensities (B, A) and logits (B, A, 5)."""
+        _check_width(raw, self.num_outputs, self.num_aus, "6 x num_aus")
+        intensity = raw[:, : self.num_aus]  # (B, A)
+        logits = raw[:, self.num_aus :].reshape(-1, self.num_aus, NUM_THRESHOLDS)  # (B, A, 5)
+        return AUOutput(intensity, logits)
+
+    def extra_repr(self) -> str:
+        """Arguments for `repr`."""
+        return f"num_aus={self.num_aus}"
+
+
+class DetectionHead(nn.Module):
+    """Reads one raw output an AU as the logit of its occurrence; positive from 0 on.
+
+    Args:
+        num_aus: Number of AUs, A.
+    """
+
+    task = "detection"
+
+    def __init__(self, num_aus: int) -> None:
+        super().__init__()
+        self.num_aus = _positive(num_aus)
+        self.num_outputs = self.num_aus
+
+    def forward(self, raw: torch.Tensor) -> torch.Tensor:
+        """Return raw outputs (B, A) as logits."""
+        _check_width(raw, self.num_outputs, self.num_aus, "num_aus")
+        return raw
+
+    def extra_repr(self) -> str:
+        """Arguments for `repr`."""
+        return f"num_aus={self.num_aus}"
+
+
+def make_head(task: str, num_aus: int) -> IntensityHead | DetectionHead:
+    """The head of `task`, "intensity" or "detection"."""
+    if task == "intensity":
+        return IntensityHead(num_aus)
+    if task == "detection":
+        return DetectionHead(num_aus)
+    raise ValueError(f"Expected task to be 'intensity' or 'detection', but got {task!r}.")
+
+
+def _positive(num_aus: int) -> int:
+    if num_aus < 1:
+        raise ValueError(f"Expected num_aus to be at least 1, but got {num_aus}.")
+    return int(num_aus)
+
+
+def _check_width(raw: torch.Tensor, width: int, num_aus: int, rule: str) -> None:
+    # torch.export and fx see a size comparison only, no data-dependent branch.
+    if raw.ndim != 2 or raw.shape[1] != width:
+        raise ValueError(
+            f"Expected raw outputs of shape (batch, {width}) = {rule} for {num_aus} AUs, but got "
+            f"{tuple(raw.shape)}. Build the backbone with num_outputs={width}."
+        )
