@@ -1,1 +1,6 @@
-"""Placeholder, written by its owner."""
+"""From a frame to the network's input: find the face, align it, normalise it."""
+
+from siamcal.faces.detection import Face, FaceDetector
+from siamcal.faces.pipeline import FacePipeline
+
+__all__ = ["Face", "FaceDetector", "FacePipeline"]

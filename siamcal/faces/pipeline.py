@@ -1,0 +1,95 @@
+"""Frame -> face -> aligned, normalised crop, as a `Preprocessing` describes it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from siamcal.errors import FaceNotFoundError
+from siamcal.faces.alignment import (
+    ffhq_quad,
+    pad_to_square,
+    rigid_crop,
+    transform_landmarks,
+)
+from siamcal.faces.detection import Face, FaceDetector
+from siamcal.faces.illumination import normalise_illumination
+from siamcal.faces.normalisation import GREY, face_oval, local_contrast
+from siamcal.preprocessing import Preprocessing
+
+__all__ = ["FacePipeline"]
+
+
+class FacePipeline:
+    """Cuts faces out of frames.
+
+    It is a context manager and belongs to one process; a copy sent to another process loads its
+    own models there. Every result depends on the frame alone, never on the frames before it.
+
+    Args:
+        preprocessing: What a crop shall look like; None means the defaults.
+        min_score: Boxes that the face detector scores lower are no faces.
+
+    Example:
+        >>> with FacePipeline(Preprocessing(size=112)) as pipeline:  # doctest: +SKIP
+        ...     crop = pipeline.crop(frame)  # (112, 112, 3) uint8
+    """
+
+    def __init__(
+        self, preprocessing: Preprocessing | None = None, *, min_score: float = 0.5
+    ) -> None:
+        self.preprocessing = preprocessing or Preprocessing()
+        self.detector = FaceDetector(min_score)
+
+    def __enter__(self) -> FacePipeline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the models; the next frame loads them again."""
+        self.detector.close()
+
+    def detect(self, rgb: np.ndarray, *, max_faces: int | None = None) -> list[Face]:
+        """Faces in `rgb`, (H, W, 3) uint8, the widest first; see `FaceDetector.detect`."""
+        return self.detector.detect(rgb, max_faces=max_faces)
+
+    def crop(self, rgb: np.ndarray) -> np.ndarray:
+        """The crop of the widest face.
+
+        Args:
+            rgb: (H, W, 3) uint8.
+
+        Returns:
+            (size, size, 3) uint8.
+
+        Raises:
+            FaceNotFoundError: There is no face.
+            ConfigError: `rgb` isn't an RGB frame.
+        """
+        faces = self.detect(rgb, max_faces=1)
+        if not faces:
+            raise FaceNotFoundError(
+                f"No face was found in a picture of {rgb.shape[1]}x{rgb.shape[0]} pixels. "
+                f"A face must be upright, seen from the front to about 60 degrees, and at least "
+                f"60 pixels wide: turn, brighten or enlarge the picture."
+            )
+        return self.align(rgb, faces[0])
+
+    def align(self, rgb: np.ndarray, face: Face) -> np.ndarray:
+        """The crop of one detected face, (size, size, 3) uint8."""
+        settings = self.preprocessing
+        cut = rigid_crop if settings.align == "rigid" else ffhq_quad
+        crop, matrix = cut(rgb, face, settings.size)
+        if settings.illumination != "none":
+            # Before the padding: black borders would shift the histogram.
+            crop = normalise_illumination(crop, settings.illumination)
+        crop, matrix = pad_to_square(crop, matrix, settings.size)
+        mask = None
+        if settings.mask == "oval":
+            mask = face_oval(transform_landmarks(face.landmarks, matrix), settings.size)
+        if settings.contrast == "local":
+            crop = local_contrast(crop, mask)
+        if mask is not None:
+            crop[mask == 0] = GREY
+        return crop
