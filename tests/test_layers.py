@@ -9,7 +9,20 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = [
     {"errors", "paths", "progress", "preprocessing"},
-    {"graph", "heads", "losses", "metrics", "statistics", "registry", "paper", "augment"},
+    {
+        "graph",
+        "heads",
+        "losses",
+        "metrics",
+        "statistics",
+        "agreement",
+        "sums",
+        "registry",
+        "paper",
+        "augment",
+        "calibrator_config",
+        "safe_weights",
+    },
     {"backbone", "siamese"},
     {"datasets", "faces", "recipe", "checkpoint", "media"},
     {"card", "convert", "hub", "export", "inference", "training", "evaluation", "report"},
