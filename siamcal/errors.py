@@ -4,12 +4,14 @@ __all__ = [
     "ConfigError",
     "DataNotFoundError",
     "FaceNotFoundError",
+    "HubError",
     "LabelError",
     "MergePointError",
     "MissingDependencyError",
     "SiamcalError",
     "TrainingError",
     "UnknownNameError",
+    "WeightsError",
 ]
 
 
@@ -55,3 +57,11 @@ class MissingDependencyError(SiamcalError, ImportError):
 
 class TrainingError(SiamcalError, RuntimeError):
     """Training can't go on; the message names the batch or the setting to change."""
+
+
+class WeightsError(SiamcalError, ValueError):
+    """A weights file is damaged, lies about its content, or doesn't fit the network."""
+
+
+class HubError(SiamcalError, RuntimeError):
+    """The Hugging Face Hub, or a mirror of it, refused or couldn't be reached."""
