@@ -6,6 +6,7 @@ __all__ = [
     "FaceNotFoundError",
     "HubError",
     "LabelError",
+    "MediaError",
     "MergePointError",
     "MissingDependencyError",
     "SiamcalError",
@@ -33,6 +34,10 @@ class UnknownNameError(SiamcalError, LookupError):
 
 class FaceNotFoundError(SiamcalError, ValueError):
     """No face was found in an image."""
+
+
+class MediaError(SiamcalError, ValueError):
+    """An image, video or camera can't be read."""
 
 
 class DataNotFoundError(SiamcalError, FileNotFoundError):
