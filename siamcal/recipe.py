@@ -21,7 +21,15 @@ from siamcal.errors import ConfigError
 from siamcal.preprocessing import Preprocessing
 from siamcal.registry import recipes
 
-__all__ = ["Augmentation", "Recipe", "from_dict", "load_recipe", "override", "to_dict"]
+__all__ = [
+    "Augmentation",
+    "Recipe",
+    "from_dict",
+    "load_recipe",
+    "override",
+    "parse_value",
+    "to_dict",
+]
 
 TASKS = ("intensity", "detection")
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -228,7 +236,7 @@ def _assign(values: dict[str, Any], key: str, text: str, kind: type[Any]) -> Non
     if not dot:
         if _is_mapping(hints[head]) or dataclasses.is_dataclass(hints[head]):
             raise ConfigError(f"{head} has parts; set one of them, like {head}.KEY=value.")
-        values[head] = _parse(text, hints[head], f"{kind.__name__}.{head}")
+        values[head] = parse_value(text, hints[head], f"{kind.__name__}.{head}")
     elif dataclasses.is_dataclass(hints[head]):
         _assign(values[head], rest, text, typing.cast(type[Any], hints[head]))
     elif _is_mapping(hints[head]):
@@ -237,7 +245,7 @@ def _assign(values: dict[str, Any], key: str, text: str, kind: type[Any]) -> Non
         raise ConfigError(f"{head} has no parts; write {head}=value.")
 
 
-def _parse(text: str, hint: Any, where: str) -> Any:
+def parse_value(text: str, hint: Any, where: str) -> Any:
     """Text of the command line -> a value of the field's type."""
     if hint is str:
         return text

@@ -1,0 +1,100 @@
+"""From command-line options to a recipe and a prepared data set; shared by `bench` and `train`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from siamcal.datasets.base import canonical_name
+from siamcal.errors import ConfigError
+from siamcal.recipe import Recipe, load_recipe, override
+from siamcal.registry import recipes
+
+__all__ = ["choose_recipe"]
+
+
+def choose_recipe(
+    *,
+    recipe: str | None = None,
+    dataset: str | None = None,
+    task: str | None = None,
+    backbone: str | None = None,
+    merge_at: str | None = None,
+    options: dict[str, Any] | None = None,
+    settings: Sequence[str] = (),
+) -> Recipe:
+    """The recipe that the options name, with their changes applied.
+
+    Without `recipe`, the data set's own is taken: `synth`, or `<dataset>_<task>` for the paper's.
+    A backbone brings the input size, normalisation, merge point and start weights of its own
+    recipe, if it has one.
+    """
+    chosen = load_recipe(recipe or _recipe_of(dataset or "synth", task or "intensity"))
+    if dataset:
+        chosen = dataclasses.replace(chosen, dataset=canonical_name(dataset))
+    if task and task != "both":
+        chosen = dataclasses.replace(chosen, task=task)
+    if backbone and backbone != chosen.backbone:
+        chosen = with_backbone(chosen, backbone, merge_at)
+    if merge_at and merge_at != "all":
+        chosen = dataclasses.replace(chosen, merge_at=merge_at)
+    given = {k: v for k, v in (options or {}).items() if v is not None}
+    if given:
+        merged = {**chosen.dataset_options, **given}
+        chosen = dataclasses.replace(chosen, dataset_options=merged)
+    return override(chosen, settings)
+
+
+def _recipe_of(dataset: str, task: str) -> str:
+    key = canonical_name(dataset).replace("-", "_")
+    task = "intensity" if task == "both" else task
+    return next((n for n in (f"{key}_{task}", key) if n in recipes), key)
+
+
+def with_backbone(recipe: Recipe, backbone: str, merge_at: str | None) -> Recipe:
+    """The recipe with another backbone, and what that backbone's own recipe says of its input."""
+    for name in recipes.names():
+        other = load_recipe(name)
+        if backbone in (other.backbone, name) and other.backbone != recipe.backbone:
+            return dataclasses.replace(
+                recipe,
+                backbone=other.backbone,
+                backbone_options=other.backbone_options,
+                weights=other.weights,
+                merge_at=other.merge_at,
+                learning_rate=other.learning_rate,
+                learning_rate_last=other.learning_rate_last,
+                preprocessing=dataclasses.replace(
+                    recipe.preprocessing,
+                    size=other.preprocessing.size,
+                    mean=other.preprocessing.mean,
+                    std=other.preprocessing.std,
+                ),
+            )
+    if not merge_at:
+        raise ConfigError(
+            f"No recipe says where to merge {backbone!r}. Give --merge-at; "
+            f"`siamcal ls merge-points {backbone}` lists the legal points."
+        )
+    from siamcal.backbone import create_backbone
+    from siamcal.graph.inputs import InputSpec, input_spec
+
+    spec = input_spec(create_backbone(backbone)) or InputSpec()
+    return dataclasses.replace(
+        recipe,
+        backbone=backbone,
+        backbone_options={},
+        weights="",
+        preprocessing=dataclasses.replace(
+            recipe.preprocessing,
+            size=spec.shape[1],
+            mean=_three(spec.mean),
+            std=_three(spec.std),
+        ),
+    )
+
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = values
+    return red, green, blue

@@ -1,0 +1,337 @@
+"""`siamcal bench`: compare NCG, baseline subtraction and CSN; or run a named benchmark."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from siamcal.cli import app
+from siamcal.cli._settings import choose_recipe
+
+if TYPE_CHECKING:
+    from siamcal.datasets.base import DatasetSource
+    from siamcal.recipe import Recipe
+
+EXAMPLES = """
+Compare a plain network (NCG), baseline subtraction (BS) and the calibrated network (CSN) on people
+none of them has seen, or run one of the named benchmarks (`siamcal ls benchmarks`).
+
+Examples:
+
+    siamcal bench                                        # rendered people, minutes on two cores
+    siamcal bench --bias 0                               # the control: people alike at rest
+    siamcal bench --backbone timm:resnet18 --merge-at layer4
+    siamcal bench --backbone ir50 --dataset disfa --data-root /data/DISFA --set weights=backbone.pth
+    siamcal bench --dataset disfa --data-root /data/DISFA --table 6
+    siamcal bench coverage                               # a named benchmark
+"""
+
+
+@app.command(help=EXAMPLES)
+def bench(
+    benchmark: Annotated[
+        str | None, typer.Argument(help="A named benchmark; without it: the comparison.")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="ir50, timm:NAME, torchvision:NAME, ./my_net.py:build ...")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="synth (default), disfa, disfa-plus, unbc, manifest.")
+    ] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Where the data lie; or set SIAMCAL_<DATASET>_ROOT.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A recipe's name, recipe.json or TOML file.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="intensity (default), detection or both.")
+    ] = None,
+    merge_at: Annotated[
+        str | None, typer.Option(help="Merge point, several with commas, or 'all' of the paper's.")
+    ] = None,
+    methods: Annotated[str, typer.Option(help="Of ncg, bs, csn.")] = "ncg,bs,csn",
+    table: Annotated[
+        str | None, typer.Option(help="Reproduce a table of the paper: 2-6, S1-S9 or all.")
+    ] = None,
+    references: Annotated[
+        str | None, typer.Option(help="protocol, auto, first, or a FILE of reference frames.")
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="synth: tiny, small or full.")] = None,
+    bias: Annotated[
+        float | None, typer.Option(min=0, max=1, help="synth: how much people differ at rest.")
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Repeat with these seeds, like 42,43,44.")
+    ] = None,
+    folds: Annotated[str | None, typer.Option(help="Run these folds only, like 0,1.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a recipe's field: --set epochs=1.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run's folder.")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+    workers: Annotated[int | None, typer.Option(help="Processes that prepare the data.")] = None,
+    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard logs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print results.json.")] = False,
+) -> None:
+    """Compare methods, or run a named benchmark."""
+    if benchmark:
+        _named(benchmark, settings or [], as_json)
+        return
+    options = {"size": size, "bias": bias, "references": references}
+    if table:
+        _tables(table, dataset, data_root, settings or [], options, runs, workers, as_json)
+        return
+    chosen = choose_recipe(
+        recipe=recipe,
+        dataset=dataset,
+        task=task,
+        backbone=backbone,
+        merge_at=None if merge_at and ("," in merge_at or merge_at == "all") else merge_at,
+        options=options,
+        settings=settings or [],
+    )
+    tasks = ("intensity", "detection") if task == "both" else (chosen.task,)
+    results = run_comparison(
+        chosen,
+        runs / (name or _run_name(chosen, tasks)),
+        data_root=data_root,
+        tasks=tasks,
+        methods=_methods(methods, merge_at, chosen),
+        seeds=_numbers(seeds),
+        folds=_numbers(folds),
+        workers=workers,
+        tensorboard=tensorboard,
+    )
+    _print_results(results, as_json)
+
+
+def run_comparison(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    data_root: Path | None,
+    tasks: tuple[str, ...],
+    methods: tuple[str, ...],
+    seeds: list[int] | None = None,
+    folds: list[int] | None = None,
+    workers: int | None = None,
+    tensorboard: bool = False,
+) -> dict[str, Any]:
+    """Load, prepare, say what will happen, compare, report; returns the results."""
+    from siamcal.datasets import load_dataset
+    from siamcal.datasets.prepare import prepare
+    from siamcal.evaluation import compare
+    from siamcal.figures import write_figures
+    from siamcal.report import write_report
+
+    folder.mkdir(parents=True, exist_ok=True)
+    _log_to(folder / "log.txt")
+    started = time.monotonic()
+    _say(f"Run folder: {folder} (the same command goes on where it was interrupted)")
+    source = load_dataset(recipe.dataset, data_root, **recipe.dataset_options)
+    _announce(recipe, source, tasks, methods, len(seeds or [0]), folds)
+    faces = prepare(source, recipe.preprocessing, workers=workers)
+    comparison = compare(
+        recipe,
+        faces,
+        folder,
+        tasks=tasks,
+        methods=methods,
+        seeds=seeds,
+        folds=folds,
+        tensorboard=tensorboard,
+    )
+    write_report(comparison.results, folder)
+    write_figures(comparison.results, comparison.predictions, folder / "figures")
+    _say(f"Done in {(time.monotonic() - started) / 60:.1f} minutes; tables and figures: {folder}")
+    return comparison.results
+
+
+def _announce(
+    recipe: Recipe,
+    source: DatasetSource,
+    tasks: tuple[str, ...],
+    methods: tuple[str, ...],
+    num_seeds: int,
+    folds: list[int] | None,
+) -> None:
+    """What is about to happen and about how long it takes on this machine."""
+    from siamcal.training import estimate_seconds
+
+    kinds = [False] * bool({"ncg", "bs"} & set(methods))
+    kinds += [True] * sum(m.startswith("csn") for m in methods)
+    number = len(folds) if folds else len(source.folds)
+    trainings = number * len(kinds) * len(tasks) * num_seeds
+    seconds = estimate_seconds(recipe, source, kinds, number) * len(tasks) * num_seeds
+    _say(
+        f"{source.name}: {len(source.participants)} participants, {len(source.table)} frames. "
+        f"{recipe.backbone}, merge at {recipe.merge_at}; {', '.join(tasks)}; {trainings} "
+        f"trainings ({number} folds), about {max(1, round(seconds / 60))} minutes on this machine "
+        f"after the faces are prepared (once, then cached)."
+    )
+
+
+def _methods(text: str, merge_at: str | None, recipe: Recipe) -> tuple[str, ...]:
+    from siamcal.evaluation import sweep_points
+
+    methods = [m.strip() for m in text.split(",") if m.strip()]
+    points = []
+    if merge_at == "all":
+        points = sweep_points(recipe)
+    elif merge_at and "," in merge_at:
+        points = [p.strip() for p in merge_at.split(",")]
+    if points:
+        methods = [m for m in methods if m != "csn"]
+        methods += ["csn" if p == recipe.merge_at else f"csn@{p}" for p in points]
+    return tuple(methods)
+
+
+def _tables(
+    table: str,
+    dataset: str | None,
+    data_root: Path | None,
+    settings: list[str],
+    options: dict[str, Any],
+    runs: Path,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Run what tables of the paper need on one data set; print ours beside the paper's."""
+    from siamcal.datasets.base import canonical_name
+    from siamcal.errors import ConfigError
+    from siamcal.paper import TABLES, table_plan
+    from siamcal.report import paper_comparison, to_latex, to_markdown
+
+    numbers = [n for n in TABLES if table.lower() == "all"] or table.upper().split(",")
+    plans = {number: table_plan(number) for number in numbers}
+    wanted = {entry[0] for plan in plans.values() for entry in plan}
+    chosen = canonical_name(dataset) if dataset else None
+    if chosen and chosen not in wanted:
+        raise ConfigError(
+            f"Table {table} has no results on {chosen!r}; it has {', '.join(sorted(wanted))}."
+        )
+    if not chosen and len(wanted) > 1 and data_root is not None:
+        raise ConfigError(
+            f"Table {table} needs {', '.join(sorted(wanted))}. Name one with --dataset, or set "
+            "SIAMCAL_<DATASET>_ROOT for each instead of --data-root."
+        )
+    jobs: dict[tuple[str, str], list[str]] = {}
+    for plan in plans.values():
+        for place, task, methods in plan:
+            if chosen in (None, place):
+                known = jobs.setdefault((place, task), [])
+                known += [m for m in methods if m not in known]
+    results = {}
+    for (place, task), methods in jobs.items():
+        recipe = choose_recipe(dataset=place, task=task, options=options, settings=settings)
+        # The paper's CSN is its Stage 4; at the recipe's own merge point both are one training.
+        own = f"csn@{recipe.merge_at}"
+        methods = list(dict.fromkeys("csn" if m == own else m for m in methods))
+        results[place, task] = run_comparison(
+            recipe,
+            runs / f"paper-{_run_name(recipe, (task,))}",
+            data_root=data_root,
+            tasks=(task,),
+            methods=tuple(methods),
+            workers=workers,
+        )
+    printed = {}
+    for number in numbers:
+        for (place, task), found in results.items():
+            frame = paper_comparison(found, number, task)
+            if len(frame):
+                stem = runs / found["name"] / f"paper_table_{number}"
+                title = f"Table {number}: {place}, AU {task}"
+                stem.with_suffix(".md").write_text(to_markdown(frame, "method") + "\n")
+                stem.with_suffix(".tex").write_text(to_latex(frame, title) + "\n")
+                frame.to_csv(stem.with_suffix(".csv"), index_label="method")
+                printed[title] = frame
+    if as_json:
+        rows = {t: f.reset_index(names="method").to_dict("records") for t, f in printed.items()}
+        print(json.dumps(rows, indent=2))
+        return
+    for title, frame in printed.items():
+        print(f"\n## {title}\n\n{to_markdown(frame, 'method')}")
+
+
+def _named(benchmark: str, settings: list[str], as_json: bool) -> None:
+    """Run a registered benchmark with `--set key=value` as its arguments."""
+    import inspect
+
+    from siamcal.errors import ConfigError
+    from siamcal.recipe import parse_value
+    from siamcal.registry import benchmarks
+
+    function = benchmarks.get(benchmark)
+    parameters = inspect.signature(function, eval_str=True).parameters
+    arguments = {}
+    for setting in settings:
+        key, _, text = setting.partition("=")
+        if key not in parameters:
+            raise ConfigError(
+                f"Benchmark {benchmark!r} has no argument {key!r}; it has {', '.join(parameters)}."
+            )
+        arguments[key] = parse_value(text, parameters[key].annotation, f"{benchmark}.{key}")
+    found = function(**arguments)
+    if found is not None:
+        print(json.dumps(found, indent=2, default=str) if as_json else found)
+
+
+def _print_results(results: dict[str, Any], as_json: bool) -> None:
+    from siamcal.report import HONESTY, summary_table, to_markdown
+
+    if as_json:
+        print(json.dumps(results, indent=2))
+        return
+    for task in ("intensity", "detection"):
+        table = summary_table(results, task)
+        if len(table):
+            print(f"\nAU {task}, mean over AUs [95 % interval from resampling participants]\n")
+            print(to_markdown(table, "method"))
+    if results["dataset"]["rendered"]:
+        print(f"\n{HONESTY}")
+
+
+def _run_name(recipe: Recipe, tasks: tuple[str, ...]) -> str:
+    """A name that is the same for the same settings, so that a run is found again."""
+    import hashlib
+
+    from siamcal.recipe import to_dict
+
+    text = json.dumps(to_dict(dataclasses.replace(recipe, task="")), sort_keys=True)
+    backbone = "".join(c if c.isalnum() or c in "._-" else "_" for c in recipe.backbone)
+    task = "both" if len(tasks) > 1 else tasks[0]
+    digest = hashlib.sha256(text.encode()).hexdigest()[:6]
+    return f"{recipe.dataset}-{backbone}-{task}-{digest}"
+
+
+def _numbers(text: str | None) -> list[int] | None:
+    from siamcal.errors import ConfigError
+
+    if not text:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"Expected whole numbers like 0,1,2, but got {text!r}.") from None
+
+
+def _log_to(path: Path) -> None:
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger("siamcal")
+    root.setLevel(logging.INFO)
+    root.addHandler(handler)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+    logging.getLogger("siamcal.cli").info(text)

@@ -1,0 +1,149 @@
+"""`siamcal ls` and `siamcal show`: what there is, and what a recipe or a published model says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from siamcal.cli import app
+
+LS_EXAMPLES = """
+List backbones, recipes, datasets, benchmarks, or the merge points of a backbone.
+
+Examples:
+
+    siamcal ls recipes
+    siamcal ls merge-points ir50
+    siamcal ls merge-points timm:convnext_tiny --size 224
+    siamcal ls backbones --filter convnext
+    siamcal ls --hub
+"""
+
+SHOW_EXAMPLES = """
+Show a recipe with all its settings, a local calibrator, or a published one before its weights load.
+
+Examples:
+
+    siamcal show synth
+    siamcal show disfa_intensity --json
+    siamcal show owner/name
+"""
+
+KINDS = ("backbones", "recipes", "datasets", "benchmarks", "merge-points")
+
+
+@app.command("ls", help=LS_EXAMPLES)
+def list_things(
+    what: Annotated[str | None, typer.Argument(help=", ".join(KINDS))] = None,
+    name: Annotated[str | None, typer.Argument(help="The backbone, for merge-points.")] = None,
+    contains: Annotated[
+        str | None, typer.Option("--filter", help="Only names that contain this.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Input size for merge-points.")] = None,
+    hub: Annotated[bool, typer.Option(help="Calibrators published on the Hub.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """List things by kind."""
+    from siamcal.errors import ConfigError
+
+    if hub:
+        from siamcal.hub import list_published
+
+        rows = list_published(contains or "")
+    elif what == "merge-points":
+        if not name:
+            raise ConfigError("Name the backbone: siamcal ls merge-points ir50")
+        rows = _merge_points(name, size)
+    elif what in KINDS:
+        rows = [r for r in _names(what) if not contains or contains in r["name"]]
+    else:
+        raise ConfigError(f"Say what to list: {', '.join(KINDS)}, or --hub. Got {what!r}.")
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    else:
+        _print_rows(rows)
+
+
+def _names(what: str) -> list[dict[str, Any]]:
+    from siamcal import registry
+
+    found = getattr(registry, what)
+    rows = [{"name": name, "what": found.summary(name)} for name in found.names()]
+    if what == "backbones":
+        from siamcal.backbone import source_prefixes
+
+        rows += [{"name": prefix, "what": text} for prefix, text in source_prefixes().items()]
+    return rows
+
+
+def _merge_points(name: str, size: int | None) -> list[dict[str, Any]]:
+    import torch
+
+    from siamcal.backbone import create_backbone
+    from siamcal.graph import list_merge_points
+
+    backbone = create_backbone(name)
+    inputs = torch.zeros(2, 3, size, size) if size else None
+    return [
+        {
+            "name": point.name,
+            "shape": "x".join(map(str, point.shape)),
+            "parameters before": f"{point.params_before:.0%}",
+            "multiply-adds before": f"{point.macs_before:.0%}",
+        }
+        for point in list_merge_points(backbone, inputs)
+    ]
+
+
+def _print_rows(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    if not rows:
+        print("Nothing found.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in rows[0]:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    Console().print(table)
+
+
+@app.command(help=SHOW_EXAMPLES)
+def show(
+    name: Annotated[str, typer.Argument(help="A recipe, a calibrator's folder or a Hub name.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Show a recipe or a calibrator."""
+    from siamcal.recipe import load_recipe, to_dict
+    from siamcal.registry import recipes
+
+    if name in recipes or Path(name).suffix in (".json", ".toml"):
+        values = to_dict(load_recipe(name))
+        if name in recipes:
+            values = {"summary": recipes.summary(name), **values}
+    elif "/" in name or Path(name).is_dir():
+        from siamcal.hub import describe
+
+        values = describe(name)
+    else:
+        recipes.get(name)  # raises with the near matches
+        return
+    if as_json:
+        print(json.dumps(values, indent=2))
+        return
+    _print_nested(values)
+
+
+def _print_nested(values: dict[str, Any], indent: str = "") -> None:
+    width = max((len(k) for k in values), default=0)
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            print(f"{indent}{key}:")
+            _print_nested(value, indent + "  ")
+        else:
+            print(f"{indent}{key:<{width}}  {value}")

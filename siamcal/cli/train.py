@@ -1,0 +1,68 @@
+"""`siamcal train`: train one calibrator on everyone and save it, ready to predict or push."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from siamcal.cli import app
+from siamcal.cli._settings import choose_recipe
+
+EXAMPLES = """
+Train a recipe on all participants of its data set and save the calibrator. Given the folder of a
+comparison (`siamcal bench`), its recipe is trained and the calibrator put beside its results.
+
+Examples:
+
+    siamcal train synth
+    siamcal train runs/synth-ir_tiny-intensity-0f3a9c    # the recipe of a finished comparison
+    siamcal train disfa_intensity --data-root /data/DISFA --set weights=backbone.pth
+    accelerate launch --num_processes 4 -m siamcal train disfa_intensity --data-root /data/DISFA
+"""
+
+
+@app.command(help=EXAMPLES)
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe, its file, or a run's folder.")],
+    dataset: Annotated[str | None, typer.Option(help="Another data set than the recipe's.")] = None,
+    data_root: Annotated[Path | None, typer.Option(help="Where the data lie.")] = None,
+    task: Annotated[str | None, typer.Option(help="intensity or detection.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Another backbone.")] = None,
+    merge_at: Annotated[str | None, typer.Option(help="Another merge point.")] = None,
+    plain: Annotated[bool, typer.Option(help="Train the plain network (NCG) instead.")] = False,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a recipe's field: --set epochs=1.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder of the run.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that prepare the data.")] = None,
+    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard logs.")] = False,
+) -> None:
+    """Train on everyone and save the calibrator."""
+    from siamcal.calibrators import train_everyone
+
+    run = Path(recipe)
+    is_run = (run / "recipe.json").is_file()
+    chosen = choose_recipe(
+        recipe=str(run / "recipe.json") if is_run else recipe,
+        dataset=dataset,
+        task=task,
+        backbone=backbone,
+        merge_at=merge_at,
+        settings=settings or [],
+    )
+    folder = output or (run if is_run else Path("runs") / f"{chosen.name}-everyone")
+    saved = train_everyone(
+        chosen,
+        folder,
+        data_root=data_root,
+        calibrated=not plain,
+        workers=workers,
+        tensorboard=tensorboard,
+    )
+    print(f"Saved {saved}", file=sys.stderr)
+    print(saved)

@@ -1,0 +1,284 @@
+import dataclasses
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from facesets import squares
+
+from siamcal.errors import ConfigError, TrainingError
+from siamcal.preprocessing import Preprocessing
+from siamcal.recipe import Augmentation, Recipe
+from siamcal.training import (
+    CHECKPOINT,
+    BatchSource,
+    _Step,
+    build_network,
+    fit,
+    learning_rate_factor,
+    make_optimizer,
+    predict,
+    task_labels,
+)
+
+RECIPE = Recipe(
+    name="squares",
+    dataset="squares",
+    backbone="ir_tiny",
+    backbone_options={"input_size": 32},
+    merge_at="layer2",
+    preprocessing=Preprocessing(size=32, contrast="none", mask="none"),
+    steps=6,
+    batch_size=8,
+    learning_rate=1e-3,
+    learning_rate_last=1e-3,
+    augmentation=Augmentation(flip=0.0),
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    return squares(tmp_path_factory.mktemp("squares"))
+
+
+def rows_of(recipe: Recipe, faces, **kwargs) -> list[np.ndarray]:
+    rows, _ = faces.fold(0)
+    source = BatchSource(recipe, faces, rows, task_labels(faces, "intensity"), **kwargs)
+    return [source[i].rows.numpy() for i in range(len(source))]
+
+
+def test_an_epoch_shows_every_training_frame_once(faces) -> None:
+    for people in (0, 3):
+        recipe = dataclasses.replace(RECIPE, steps=0, epochs=1.0, participants_per_batch=people)
+        seen = np.concatenate(rows_of(recipe, faces))
+        assert sorted(seen) == sorted(faces.fold(0)[0])
+
+
+def test_batches_by_participant_hold_that_many_people(faces) -> None:
+    recipe = dataclasses.replace(RECIPE, batch_size=8, participants_per_batch=2)
+    for rows in rows_of(recipe, faces):
+        assert len(np.unique(faces.participants[rows])) <= 2
+        assert len(rows) == 8
+
+
+def test_ncg_and_csn_train_on_the_same_frames_whatever_the_references(faces) -> None:
+    one = rows_of(RECIPE, faces)
+    other = rows_of(dataclasses.replace(RECIPE, references_per="participant"), faces)
+    assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_processes_share_one_global_batch(faces) -> None:
+    whole = rows_of(RECIPE, faces)
+    halves = [rows_of(RECIPE, faces, rank=r, world_size=2) for r in range(2)]
+    for rows, even, odd in zip(whole, *halves, strict=True):
+        assert np.array_equal(rows[0::2], even)
+        assert np.array_equal(rows[1::2], odd)
+
+
+def test_each_target_is_given_its_own_participants_reference(faces) -> None:
+    for kind in ("target", "participant"):
+        recipe = dataclasses.replace(
+            RECIPE, references_per=kind, augmentation=Augmentation(0.0, (1.0, 1.0), (1.0, 1.0))
+        )
+        rows, _ = faces.fold(0)
+        batch = BatchSource(recipe, faces, rows, task_labels(faces, "intensity"))[0]
+        wanted = faces.reference_rows[batch.rows.numpy()]
+        given = batch.references[batch.reference_index]
+        expected = faces.preprocessing.to_tensor(faces.images[wanted])
+        torch.testing.assert_close(given, expected)
+        if kind == "participant":
+            assert len(batch.references) == len(np.unique(wanted))
+
+
+def test_shared_augmentation_draws_the_same_for_both(faces) -> None:
+    how = Augmentation(shared=True)
+    recipe = dataclasses.replace(RECIPE, augmentation=how)
+    rows = np.array([0, 0, 16, 16, 32, 32, 48, 48])  # targets that are their own references
+    source = BatchSource(recipe, faces, rows, task_labels(faces, "intensity"))
+    assert torch.equal(source[0].targets, source[0].references)
+    apart = dataclasses.replace(recipe, augmentation=Augmentation())
+    batch = BatchSource(apart, faces, rows, task_labels(faces, "intensity"))[0]
+    assert not torch.equal(batch.targets, batch.references)
+
+
+def test_calibration_removes_offsets_between_people(faces) -> None:
+    recipe = dataclasses.replace(RECIPE, steps=90, batch_size=16)
+    training, validation = faces.fold(0)
+    labels = task_labels(faces, "intensity")[validation]
+    errors = {}
+    for calibrated in (False, True):
+        network = fit(recipe, faces, training, calibrated=calibrated)
+        errors[calibrated] = np.abs(predict(network, faces, validation) - labels).mean()
+    assert errors[True] < 0.8 * errors[False]
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+@pytest.mark.parametrize("task", ["intensity", "detection"])
+def test_a_resumed_run_ends_bit_identical(faces, tmp_path, calibrated: bool, task: str) -> None:
+    recipe = dataclasses.replace(
+        RECIPE, task=task, backbone_options={"input_size": 32, "dropout": 0.3}
+    )
+    rows, _ = faces.fold(0)
+    whole = fit(recipe, faces, rows, calibrated=calibrated).state_dict()
+
+    class Stop(Exception):
+        pass
+
+    from siamcal import training
+
+    def stop_after_three(self, batch, train=training._Loop._train):
+        if self.state.step == 3:
+            raise Stop
+        return train(self, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+        patch.setattr(training._Loop, "_train", stop_after_three)
+        with pytest.raises(Stop):
+            fit(recipe, faces, rows, calibrated=calibrated, folder=tmp_path)
+    resumed = fit(recipe, faces, rows, calibrated=calibrated, folder=tmp_path).state_dict()
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+    losses = (tmp_path / "loss.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in losses[1:]] == [str(i) for i in range(1, 7)]
+
+
+# More than ten children get through before they are killed.
+KILLED_STEPS = 150
+
+
+def _train_in_child(folder: Path, data: Path) -> None:
+    from siamcal import training
+
+    torch.set_num_threads(1)
+    training.CHECKPOINT_SECONDS = 0.0
+    recipe = dataclasses.replace(RECIPE, steps=KILLED_STEPS)
+    faces = squares(data)
+    fit(recipe, faces, faces.fold(0)[0], calibrated=True, folder=folder)
+
+
+def test_kill_9_at_random_moments_then_resume_is_bit_identical(faces, tmp_path) -> None:
+    recipe = dataclasses.replace(RECIPE, steps=KILLED_STEPS)
+    whole = fit(recipe, faces, faces.fold(0)[0], calibrated=True).state_dict()
+    generator = np.random.default_rng(0)
+    context = multiprocessing.get_context("spawn")
+    folder, data = tmp_path / "run", tmp_path / "data"
+    data.mkdir()
+    for _ in range(10):
+        child = context.Process(target=_train_in_child, args=(folder, data))
+        child.start()
+        # Wait until it trains (imports take seconds), then kill at a random moment of training.
+        before = _modified(folder)
+        deadline = time.monotonic() + 60
+        while _modified(folder) == before and child.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(generator.uniform(0, 0.15))
+        if child.is_alive():
+            os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
+    resumed = fit(recipe, faces, faces.fold(0)[0], calibrated=True, folder=folder).state_dict()
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+
+
+def _modified(folder: Path) -> float:
+    path = folder / CHECKPOINT
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def test_a_checkpoint_of_another_recipe_is_not_taken_over(faces, tmp_path, caplog) -> None:
+    rows, _ = faces.fold(0)
+    fit(RECIPE, faces, rows, calibrated=False, folder=tmp_path)
+    other = dataclasses.replace(RECIPE, seed=7)
+    fresh = fit(other, faces, rows, calibrated=False).state_dict()
+    again = fit(other, faces, rows, calibrated=False, folder=tmp_path).state_dict()
+    assert all(torch.equal(fresh[k], again[k]) for k in fresh)
+    assert "starts anew" in caplog.text
+
+
+def test_shared_references_give_the_gradients_of_single_ones_with_frozen_batchnorm(faces) -> None:
+    recipe = dataclasses.replace(
+        RECIPE, references_per="participant", augmentation=Augmentation(0.0, (1.0, 1.0), (1.0, 1.0))
+    )
+    rows, _ = faces.fold(0)
+    batch = BatchSource(recipe, faces, rows, task_labels(faces, "intensity"))[0]
+    assert len(batch.references) < len(batch.targets)
+    network = build_network(recipe, 2, calibrated=True).double().eval()
+    batch = batch._replace(targets=batch.targets.double(), references=batch.references.double())
+    single = batch.references[batch.reference_index]
+    gradients = []
+    for references, index in (
+        (batch.references, batch.reference_index),
+        (single, torch.arange(len(single))),
+    ):
+        network.zero_grad()
+        _Step(network)(batch.targets, references, index).intensity.square().mean().backward()
+        gradients.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
+    for shared, alone in zip(*gradients, strict=True):
+        torch.testing.assert_close(shared, alone, rtol=1e-9, atol=1e-12)
+
+
+def test_accumulated_parts_equal_the_whole_batch_with_frozen_batchnorm(faces) -> None:
+    base = dataclasses.replace(RECIPE, freeze_batchnorm=True)
+    whole, parts = (
+        fit(r, faces, faces.fold(0)[0], calibrated=True).state_dict()
+        for r in (base, dataclasses.replace(base, accumulate=4))
+    )
+    for key, value in whole.items():
+        torch.testing.assert_close(value, parts[key], rtol=1e-3, atol=1e-5)
+
+
+def test_ncg_and_csn_start_from_the_same_weights() -> None:
+    plain = build_network(RECIPE, 2, calibrated=False).state_dict()
+    wrapped = build_network(RECIPE, 2, calibrated=True).state_dict()
+    assert set(plain) == set(wrapped)
+    assert all(torch.equal(plain[k], wrapped[k]) for k in plain)
+
+
+def test_the_last_layer_has_its_own_learning_rate() -> None:
+    recipe = dataclasses.replace(RECIPE, learning_rate=1e-5, learning_rate_last=1e-4)
+    network = build_network(recipe, 2, calibrated=True)
+    body, last = make_optimizer(network, recipe).param_groups
+    assert (body["lr"], last["lr"]) == (1e-5, 1e-4)
+    fc = network.backbone.fc
+    assert {id(p) for p in last["params"]} == {id(p) for p in fc.parameters()}
+    assert len(body["params"]) + 2 == len(list(network.parameters()))
+
+
+def test_the_cosine_schedule_warms_up_and_ends_near_zero() -> None:
+    recipe = dataclasses.replace(RECIPE, schedule="cosine", warmup_steps=10)
+    factors = [learning_rate_factor(recipe, step, 100) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1)
+    assert max(factors) == factors[10] == 1.0
+    assert factors[-1] < 0.01
+
+
+def test_a_loss_that_is_nan_names_the_frames(faces) -> None:
+    recipe = dataclasses.replace(RECIPE, learning_rate=1e30, learning_rate_last=1e30)
+    with pytest.raises(TrainingError, match=r"P0\d/\d+\.png frame \d+"):
+        fit(recipe, faces, faces.fold(0)[0], calibrated=False)
+
+
+def test_exhausted_memory_names_the_settings_to_try(faces, monkeypatch) -> None:
+    def exhausted(*_: object) -> float:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr("siamcal.training._Loop._backward", exhausted)
+    with pytest.raises(TrainingError, match="accumulate=2"):
+        fit(RECIPE, faces, faces.fold(0)[0], calibrated=False)
+
+
+def test_a_fold_without_training_people_is_refused(faces) -> None:
+    with pytest.raises(ConfigError, match="no training frames"):
+        fit(RECIPE, faces, np.array([], dtype=int), calibrated=False)
