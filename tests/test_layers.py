@@ -23,7 +23,7 @@ LAYERS = [
         "calibrator_config",
         "safe_weights",
     },
-    {"backbone", "siamese"},
+    {"backbone", "reference", "siamese"},
     {"datasets", "faces", "recipe", "checkpoint", "media"},
     {"card", "convert", "hub", "export", "inference", "training", "evaluation", "report"},
     {"comparison", "figures"},

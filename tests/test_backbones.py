@@ -1,0 +1,81 @@
+"""Backbones: names and shapes of InsightFace, creation by name, face weights."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from siamcal import create_backbone, load_face_weights
+from siamcal.errors import ConfigError, DataNotFoundError, UnknownNameError
+
+torch.set_num_threads(1)
+DATA = Path(__file__).parent / "data"
+
+
+def glint360k():
+    return json.loads((DATA / "iresnet50_state_dict.json").read_text())
+
+
+def test_ir50_has_insightfaces_names_and_shapes():
+    network = create_backbone("ir50", 72)
+    own = {k: list(v.shape) for k, v in network.state_dict().items()}
+    expected = {k: v for k, v in glint360k().items() if not k.startswith("features.")}
+    expected |= {"fc.weight": [72, 25088], "fc.bias": [72]}
+    assert list(own.items()) == list(expected.items())
+    assert len(own) == 470
+    assert sum(p.numel() for p in network.parameters()) == 32_550_664
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("ir18", 8), ("ir34", 16), ("ir100", 49)])
+def test_depths(name, blocks):
+    network = create_backbone(name, 3, widths=(4, 4, 4, 4, 4))
+    assert sum(k.endswith("conv2.weight") for k in network.state_dict()) == blocks
+
+
+def test_face_weights_are_read_and_reported(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    state = {
+        k: torch.randn(v, generator=generator) if v else torch.tensor(0)
+        for k, v in glint360k().items()
+    }
+    torch.save(state, tmp_path / "backbone.pth")
+    network = create_backbone("ir50", 72)
+    fc = network.fc.weight.clone()
+    report = load_face_weights(network, tmp_path / "backbone.pth")
+    assert len(report.loaded) == 468
+    assert set(report.wrong_shape) == {"fc.weight", "fc.bias"}
+    assert report.missing == ()
+    assert all(k.startswith("features.") for k in report.unused)
+    assert len(report.unused) == 5
+    assert "fc.weight: (512, 25088) in the file, (72, 25088) in the network" in str(report)
+    assert torch.equal(network.layer3[5].conv1.weight, state["layer3.5.conv1.weight"])
+    assert torch.equal(network.fc.weight, fc)
+
+
+def test_unusable_weights_are_refused(tmp_path):
+    network = create_backbone("ir_tiny", 4)
+    with pytest.raises(DataNotFoundError, match="glint360k"):
+        load_face_weights(network, tmp_path / "none.pth")
+    torch.save({"other.weight": torch.ones(2)}, tmp_path / "other.pth")
+    with pytest.raises(ConfigError, match="Nothing in .* fits"):
+        load_face_weights(network, tmp_path / "other.pth")
+    torch.save(network, tmp_path / "module.pth")
+    with pytest.raises(ConfigError, match="state dict"):
+        load_face_weights(network, tmp_path / "module.pth")
+
+
+def test_names_carry_their_source(tmp_path):
+    (tmp_path / "my_net.py").write_text(
+        "import torch\ndef build(num_outputs=3):\n    return torch.nn.Linear(4, num_outputs)\n"
+    )
+    network = create_backbone(f"{tmp_path}/my_net.py:build", num_outputs=5)
+    assert network.out_features == 5
+    assert network.siamcal_spec.create().out_features == 5
+    assert create_backbone("timm:resnet18", 9).fc.out_features == 9
+    with pytest.raises(UnknownNameError, match="it has: build"):
+        create_backbone(f"{tmp_path}/my_net.py:make")
+    with pytest.raises(UnknownNameError, match="ir50"):
+        create_backbone("ir5")
+    with pytest.raises(UnknownNameError, match="timm:resnet18"):
+        create_backbone("timm:resnet18x")
