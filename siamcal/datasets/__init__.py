@@ -6,5 +6,6 @@ registered by `@datasets.register("name")`.
 """
 
 from siamcal.datasets.base import DatasetSource, FaceSet, load_dataset
+from siamcal.datasets.prepare import prepare
 
-__all__ = ["DatasetSource", "FaceSet", "load_dataset"]
+__all__ = ["DatasetSource", "FaceSet", "load_dataset", "prepare"]

@@ -151,11 +151,13 @@ class FaceSet:
     Attributes:
         source: The data set this was made from.
         preprocessing: How the crops were made.
-        images_path: `.npy` file of the crops, uint8 (N, S, S, 3).
+        images_path: File of the crops, uint8 (N, S, S, 3): raw bytes, or `.npy`.
         table: The N rows whose face was found, index 0..N-1, columns as in `source.table`.
         reference_rows: (N,) int64, for each frame the row of its participant's reference (of the
             same view where that view has one).
         dropped: The rows left out, with a column "reason".
+        replaced_references: Participants whose own reference frame was dropped, with the frame
+            that took its place; columns as in `table`.
     """
 
     source: DatasetSource
@@ -164,11 +166,16 @@ class FaceSet:
     table: pd.DataFrame
     reference_rows: np.ndarray
     dropped: pd.DataFrame
+    replaced_references: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @cached_property
     def images(self) -> np.ndarray:
         """uint8 (N, S, S, 3), memory-mapped and read-only."""
-        return np.load(self.images_path, mmap_mode="r")
+        if self.images_path.suffix == ".npy":
+            return np.load(self.images_path, mmap_mode="r")
+        size = self.preprocessing.size
+        shape = (len(self.table), size, size, 3)
+        return np.memmap(self.images_path, mode="r", dtype=np.uint8, shape=shape)
 
     def __len__(self) -> int:
         return len(self.table)
