@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,7 @@ import pytest
 from skimage import data
 
 from siamcal.errors import ConfigError, FaceNotFoundError, MissingDependencyError
-from siamcal.faces import FacePipeline
+from siamcal.faces import FacePipeline, judge_reference
 from siamcal.faces._mediapipe import import_vision
 from siamcal.faces.alignment import (
     CHIN,
@@ -390,3 +391,64 @@ def test_a_missing_library_is_answered_with_its_package(message, expected):
     with pytest.raises(MissingDependencyError, match="Finding faces needs") as caught:
         import_vision(importer)
     assert expected in str(caught.value)
+
+
+# --- pose and neutrality -------------------------------------------------------------------------
+
+
+def test_pose_follows_the_head(pipeline, astronaut, face):
+    yaw, pitch, roll = face.pose
+    assert abs(yaw) < 10
+    assert abs(pitch) < 15
+    (leaning,) = pipeline.detect(similarity(astronaut, -20))  # clockwise in the picture
+    assert leaning.pose[2] - roll == pytest.approx(20, abs=5)
+    (mirrored,) = pipeline.detect(np.ascontiguousarray(astronaut[:, ::-1]))
+    assert mirrored.pose[2] == pytest.approx(-roll, abs=4)
+
+
+def covered(image, centre, axes):
+    mask = np.zeros(image.shape[:2], np.uint8)
+    cv2.ellipse(mask, tuple(int(v) for v in centre), axes, 20, 0, 360, 255, -1)
+    noise = cv2.GaussianBlur(
+        np.random.default_rng(0).normal(0, 60, image.shape).astype(np.float32), (0, 0), 6
+    )
+    skin = np.clip(np.array((205, 150, 125)) + noise, 0, 255).astype(np.uint8)
+    soft = cv2.GaussianBlur(mask, (0, 0), 1)[..., None] / 255.0
+    return (image * (1 - soft) + skin * soft).astype(np.uint8)
+
+
+def test_a_smile_is_no_reference_and_is_named(pipeline, astronaut, face):
+    judgement = judge_reference(astronaut, face, pipeline.detector)
+    assert not judgement.sound
+    assert judgement.score > 1
+    assert len(judgement.problems) == 1
+    assert "a smile (mouthSmile 0.9" in judgement.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("landmark", "axes", "words"),
+    [(13, (26, 18), "cover the mouth"), (159, (10, 8), "cover the left eye")],
+)
+def test_a_hand_before_the_face_is_noticed(pipeline, astronaut, face, landmark, axes, words):
+    frame = covered(astronaut, face.landmarks[landmark, :2], axes)
+    (found,) = pipeline.detect(frame)
+    assert words in " ".join(judge_reference(frame, found, pipeline.detector).problems)
+
+
+def test_shut_eyes_turned_heads_and_small_faces_are_noticed(pipeline, astronaut, face):
+    shapes = {**dict.fromkeys(face.blendshapes, 0.02), "eyeBlinkLeft": 0.8}
+    far = replace(face, blendshapes=shapes, pose=(35.0, 0.0, 0.0))
+    problems = " ".join(judge_reference(astronaut, far, pipeline.detector).problems)
+    assert "eyes are shut" in problems
+    assert "yaw 35" in problems
+    assert "at rest" not in problems
+    tiny = cv2.resize(astronaut[:250, 100:350], (110, 110), interpolation=cv2.INTER_AREA)
+    (small,) = pipeline.detect(tiny)
+    assert "face is small" in " ".join(judge_reference(tiny, small, pipeline.detector).problems)
+
+
+def test_a_face_at_rest_is_sound(pipeline, astronaut, face):
+    rest = replace(face, blendshapes=dict.fromkeys(face.blendshapes, 0.05))
+    judgement = judge_reference(astronaut, rest, pipeline.detector)
+    assert judgement.sound
+    assert judgement.score < 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import weakref
 import zipfile
@@ -40,13 +41,17 @@ class Face:
             the frame, MediaPipe's face mesh with both irises.
         box: BlazeFace's box (left, top, width, height) in pixels; it spans brows to chin.
         score: BlazeFace's score in [0, 1].
-        blendshapes: ARKit's 52 expression coefficients in [0, 1], from MediaPipe's own network.
+        blendshapes: 51 of ARKit's expression coefficients in [0, 1], from MediaPipe's own network.
+        pose: (yaw, pitch, roll) of the head in degrees, 0 seen from the front; yaw is positive
+            where the nose points to the right of the picture, pitch where it points down, roll
+            where the head leans to the right of the picture.
     """
 
     landmarks: np.ndarray
     box: tuple[float, float, float, float]
     score: float
     blendshapes: dict[str, float] = field(default_factory=dict)
+    pose: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -170,6 +175,7 @@ class FaceDetector:
                     # A neighbour may look into the window: the right one is picked by overlap.
                     num_faces=3,
                     output_face_blendshapes=True,
+                    output_facial_transformation_matrixes=True,
                 )
             )
             # The first inference logs too.
@@ -230,7 +236,11 @@ class FaceDetector:
                 shapes.pop("_neutral", None)
                 best_overlap = overlap
                 best = Face(
-                    landmarks, (box.left, box.top, box.width, box.height), box.score, shapes
+                    landmarks,
+                    (box.left, box.top, box.width, box.height),
+                    box.score,
+                    shapes,
+                    _angles(result.facial_transformation_matrixes[index]),
                 )
         return best
 
@@ -281,6 +291,15 @@ def cut_window(rgb: np.ndarray, left: int, top: int, right: int, bottom: int) ->
         cv2.BORDER_CONSTANT,
         value=(0, 0, 0),
     )
+
+
+def _angles(matrix: np.ndarray) -> tuple[float, float, float]:
+    """Yaw, pitch and roll in degrees of MediaPipe's pose matrix (y up, z towards the camera)."""
+    x_axis, forward = matrix[:3, 0], matrix[:3, 2]
+    yaw = math.atan2(forward[0], forward[2])
+    pitch = math.atan2(-forward[1], math.hypot(forward[0], forward[2]))
+    roll = math.atan2(-x_axis[1], x_axis[0])
+    return math.degrees(yaw), math.degrees(pitch), math.degrees(roll)
 
 
 def _box_of(landmarks: np.ndarray) -> _Box:
