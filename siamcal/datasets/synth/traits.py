@@ -1,0 +1,254 @@
+"""Who a rendered person is: the draws that make identity, resting face and looks.
+
+Numbers, not pictures: traits are cheap, go into the participants table and decide everything that
+:mod:`siamcal.datasets.synth.person` builds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from siamcal.datasets.synth.actions import AUS
+from siamcal.datasets.synth.hair import BEARDS
+from siamcal.datasets.synth.mesh import load_mesh
+from siamcal.datasets.synth.props import FRAMES
+from siamcal.datasets.synth.skin import Brows
+from siamcal.datasets.synth.wrinkles import WRINKLE_AUS
+
+__all__ = ["Traits", "draw_traits", "stream"]
+
+#: Spread (standard deviation) of the resting offset along each AU, as a share of level 5.
+REST_SPREAD = {
+    1: 0.16,
+    2: 0.16,
+    4: 0.22,
+    5: 0.25,
+    6: 0.20,
+    9: 0.15,
+    12: 0.18,
+    15: 0.30,
+    17: 0.20,
+    20: 0.15,
+    25: 0.08,
+    26: 0.0,
+}
+_ORIGINS = ("african", "asian", "caucasian")
+_LOCAL_FOLDERS = (
+    "head/",
+    "forehead/",
+    "eyebrows/",
+    "eyes/",
+    "nose/",
+    "mouth/",
+    "chin/",
+    "cheek/",
+    "ears/",
+)
+
+
+def stream(*key: int) -> np.random.Generator:
+    """Return the random stream of a key such as (seed, person, purpose): same on any machine."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([int(k) for k in key])))
+
+
+@dataclass(frozen=True)
+class Traits:
+    """One person.
+
+    Attributes:
+        seed: Seed of the population.
+        number: Number of the person in it.
+        sex: "female" or "male".
+        age: 0 (about 20 years) to 1 (about 80).
+        origin: Mixture weights of the three head shapes the model knows.
+        skin_tone: 0 (dark) to 1 (light).
+        redness: Skin undertone.
+        hair_style: Key of :data:`siamcal.datasets.synth.hair.STYLES`.
+        hair_front: Hairline height in decimetres on the mean head.
+        recession: 0 to 1.
+        hair_srgb: Hair colour.
+        grey: Whether the hair is grey.
+        beard: One of :data:`siamcal.datasets.synth.hair.BEARDS`.
+        glasses: "none" or a frame.
+        eye_srgb: Iris colour.
+        brows: How the brows are drawn.
+        rest: (12,) resting offset along each AU as a share of level 5, `bias` applied.
+        permanent: Strength of permanent wrinkles by AU, `bias` applied.
+        gain: (12,) how far each AU moves this face.
+        weights: Identity shape weights.
+    """
+
+    seed: int
+    number: int
+    sex: str
+    age: float
+    origin: tuple[float, float, float]
+    skin_tone: float
+    redness: float
+    hair_style: str
+    hair_front: float
+    recession: float
+    hair_srgb: tuple[float, float, float]
+    grey: bool
+    beard: str
+    glasses: str
+    eye_srgb: tuple[float, float, float]
+    brows: Brows
+    rest: np.ndarray
+    permanent: dict[int, float]
+    gain: np.ndarray
+    weights: dict[str, float]
+
+    @property
+    def name(self) -> str:
+        """The participant's name in every table."""
+        return f"R{self.number:06d}"
+
+    def row(self) -> dict[str, Any]:
+        """Return the person's row of the participants table."""
+        row: dict[str, Any] = {
+            "participant": self.name,
+            "number": self.number,
+            "sex": self.sex,
+            "age": round(20 + 60 * self.age),
+            "skin_tone": round(self.skin_tone, 3),
+            "glasses": self.glasses,
+            "beard": self.beard,
+            "hair": self.hair_style,
+            "grey_hair": self.grey,
+        }
+        row |= {f"head_{o}": round(w, 3) for o, w in zip(_ORIGINS, self.origin, strict=True)}
+        row |= {
+            f"rest_AU{au:02d}": round(float(5 * r), 3) for au, r in zip(AUS, self.rest, strict=True)
+        }
+        row |= {f"wrinkle_AU{au:02d}": round(self.permanent[au], 3) for au in WRINKLE_AUS}
+        row |= {
+            f"gain_AU{au:02d}": round(float(g), 3) for au, g in zip(AUS, self.gain, strict=True)
+        }
+        return row
+
+
+def _shape_weights(
+    rng: np.random.Generator, sex: str, age: float, origin: np.ndarray
+) -> dict[str, float]:
+    """Draw the identity shapes: macro mixture, local features in pairs, asymmetry."""
+    known, weights = load_mesh().identities, {}
+
+    def add(name: str, weight: float) -> None:
+        if name in known and weight:
+            weights[name] = weights.get(name, 0.0) + float(weight)
+
+    ages = (("young", 1 - age), ("old", age))
+    for name, share in zip(_ORIGINS, origin, strict=True):
+        for label, part in ages:
+            add(f"macro/{name}-{sex}-{label}", share * part)
+    weight, muscle = rng.uniform(-1, 1), rng.uniform(-1, 1)
+    weight_shapes = (
+        ("averageweight", 1 - abs(weight)),
+        ("maxweight" if weight > 0 else "minweight", abs(weight)),
+    )
+    muscle_shapes = (
+        ("averagemuscle", 1 - abs(muscle)),
+        ("maxmuscle" if muscle > 0 else "minmuscle", abs(muscle)),
+    )
+    for label, part in ages:
+        for m, mw in muscle_shapes:
+            for w, ww in weight_shapes:
+                add(f"macro/universal-{sex}-{label}-{m}-{w}", part * mw * ww)
+    for name in sorted(known):
+        if name.startswith(_LOCAL_FOLDERS) and "/r-" not in name:
+            amount = abs(rng.normal(0, 0.28)) if rng.random() < 0.35 else 0.0
+            amount *= 0.5 if name.startswith("head/") else 1.0
+            add(name, amount)
+            if "/l-" in name:
+                add(name.replace("/l-", "/r-"), amount)
+        elif name.startswith("asym/") and rng.random() < 0.15:
+            add(name, abs(rng.normal(0, 0.22)))
+    return weights
+
+
+def _hair_colour(rng: np.random.Generator, tone: float, age: float) -> tuple:
+    """Draw hair colour and whether it has gone grey."""
+    light = rng.random() ** 2.2 * np.clip(tone * 1.4 - 0.4, 0, 1)
+    dark, blond = np.array([30.0, 23.0, 19.0]), np.array([176.0, 136.0, 84.0])
+    colour = dark + light * (blond - dark) + rng.uniform(0, 1) * np.array([14, 4, 0])
+    grey = bool(rng.random() < 0.85 * max(0.0, age - 0.25))
+    if grey:
+        share = rng.uniform(0.45, 0.95)
+        colour = colour * (1 - share) + share * rng.uniform(120, 190)
+    return tuple(float(c) for c in colour), grey
+
+
+def _hair_style(rng: np.random.Generator, sex: str, age: float, origin: np.ndarray) -> str:
+    african = origin[0]
+    if sex == "female":
+        styles = ["short", "side_part", "curly", "afro", "tied_back", "long", "buzz"]
+        odds = np.array([0.16, 0.14, 0.10 + 0.2 * african, 0.25 * african, 0.20, 0.34, 0.02])
+    else:
+        styles = ["short", "side_part", "curly", "afro", "buzz", "bald"]
+        odds = np.array([0.36, 0.2, 0.06 + 0.1 * african, 0.15 * african, 0.2, 0.05 + 0.2 * age])
+    return str(rng.choice(styles, p=odds / odds.sum()))
+
+
+def draw_traits(seed: int, number: int, bias: float = 1.0) -> Traits:
+    """Draw person `number` of population `seed`.
+
+    Args:
+        seed: Seed of the population.
+        number: The person; any number gives a person, and always the same one.
+        bias: Scale of resting offsets and permanent wrinkles in [0, 1]; with 0 nothing else about
+            the person changes.
+    """
+    rng = stream(seed, number, 1)
+    sex = "female" if rng.random() < 0.5 else "male"
+    age = float(rng.beta(1.3, 1.6))
+    origin = rng.dirichlet([0.5, 0.5, 0.5])
+    tone = float(np.clip(origin @ np.array([0.16, 0.66, 0.80]) + rng.normal(0, 0.12), 0, 1))
+    hair, grey = _hair_colour(rng, tone, age)
+    style = _hair_style(rng, sex, age, origin)
+    beard = "none"
+    if sex == "male" and rng.random() < 0.6:
+        beard = str(rng.choice(BEARDS[1:]))
+    frame = str(rng.choice(FRAMES)) if rng.random() < 0.3 else "none"
+    irises = ((62, 92, 122), (70, 48, 30), (96, 104, 84), (112, 84, 48), (48, 30, 20), (86, 60, 36))
+    odds = np.array([0.3 * tone, 0.9, 0.25 * tone, 0.35 * tone, 1.0, 0.8])
+    eye = irises[int(rng.choice(len(irises), p=odds / odds.sum()))]
+    brows = Brows(
+        lift=float(rng.normal(0, 0.024)),
+        thickness=float(rng.uniform(0.018, 0.046) * (0.8 if sex == "female" else 1.0)),
+        density=float(rng.uniform(0.5, 1.0)),
+        slant=float(rng.normal(0, 0.12)),
+        arch=float(rng.uniform(0, 0.06)),
+        inner=float(rng.uniform(0.10, 0.16)),
+    )
+    rest = np.array([rng.normal(0, REST_SPREAD[au]) for au in AUS])
+    rest[AUS.index(25)] = max(0.0, rest[AUS.index(25)])
+    permanent = {
+        au: bias * float((rng.random() < 0.25 + 0.5 * age) * rng.uniform(0.2, 1.0))
+        for au in WRINKLE_AUS
+    }
+    return Traits(
+        seed=seed,
+        number=number,
+        sex=sex,
+        age=age,
+        origin=tuple(float(o) for o in origin),
+        skin_tone=tone,
+        redness=float(rng.normal(0.02, 0.05)),
+        hair_style=style,
+        hair_front=float(7.97 + rng.normal(0, 0.045)),
+        recession=float(rng.uniform(0, 0.3 + (0.7 * age if sex == "male" else 0.0))),
+        hair_srgb=hair,
+        grey=grey,
+        beard=beard,
+        glasses=frame,
+        eye_srgb=tuple(float(c) for c in eye),
+        brows=brows,
+        rest=bias * rest,
+        permanent=permanent,
+        gain=rng.uniform(0.75, 1.15, 12),
+        weights=_shape_weights(rng, sex, age, origin),
+    )
