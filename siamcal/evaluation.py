@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 from siamcal.backbone import create_backbone
 from siamcal.datasets.base import FaceSet
@@ -167,19 +166,26 @@ def compare(
 
 
 def sweep_points(recipe: Recipe) -> list[str]:
-    """The merge points of a sweep: the paper's six for its networks, else the network's stages."""
+    """The merge points of a sweep: the paper's six for its networks, else the network's stages.
+
+    Stages are the parts with parameters and parts of their own at the network's top level, or one
+    level down where the top level holds fewer than three (`stages.0`, `blocks.3`).
+    """
     if recipe.backbone.startswith("ir"):
         return ["layer1", "layer2", "layer3", "layer4", "fc", "output"]
     size = recipe.preprocessing.size
     backbone = create_backbone(recipe.backbone, **recipe.backbone_options)
-    legal = [p.name for p in list_merge_points(backbone, torch.zeros(2, 3, size, size))]
-    stages = [name for name in legal if list(_submodule(backbone, name).children())]
-    depth = min((name.count(".") for name in stages[1:]), default=0)
-    return [*dict.fromkeys(n for n in stages if n.count(".") <= max(depth, 1)), "output"]
-
-
-def _submodule(backbone: nn.Module, name: str) -> nn.Module:
-    return nn.Module() if name == "output" else backbone.get_submodule(name)
+    points = list_merge_points(backbone, torch.zeros(2, 3, size, size))
+    stages = []
+    for point in points:
+        if point.name == "output" or point.shape == (3, size, size):
+            continue
+        module = backbone.get_submodule(point.name)
+        if next(module.parameters(), None) is not None and next(module.children(), None):
+            stages.append(point.name)
+    top = [name for name in stages if "." not in name]
+    deeper = [name for name in stages if name.count(".") == 1]
+    return [*(top if len(top) >= 3 else deeper), "output"]
 
 
 def cross_validate(
