@@ -34,7 +34,7 @@ __all__ = [
 FORMAT_VERSION = 1
 MAX_CONFIG_BYTES = 1 << 20
 AU_STATUSES = ("shown on real faces", "experimental", "not validated")
-TASKS = ("intensity", "detection", "raw")
+TASKS = ("intensity", "detection", "raw", "custom")
 MERGES = ("reference_minus_target", "target_minus_reference", "custom")
 BRANCHES = ("separate", "concatenate")
 
@@ -99,12 +99,14 @@ class CalibratorConfig:
 
     Attributes:
         merge_at: Merge point, "layer4" meaning the entrance of `layer4`.
-        task: "intensity" or "detection" (a head is attached), "raw" (the network's own output) .
+        task: "intensity" or "detection" (siamcal's heads), "raw" (the network's own output) or
+            "custom" (a user's own head, passed again when loading).
         aus: AU numbers in the order of the outputs.
         backbone: Name for `create_backbone`; "" for a module that can't be rebuilt by name.
         backbone_arguments: Its arguments, `num_outputs` among them. Never a path, URL or import.
         merge: Form of the merge; "custom" for a user's own callable.
         branches: "separate" forwards (the paper) or "concatenate".
+        output: Part of the network's output that is meant: a key, an index or None.
         freeze_pre_batchnorm: BatchNorm before the merge point was kept at its running statistics.
         au_names: FACS names, in the order of `aus`.
         thresholds: Intensity from which an AU counts as present, in the order of `aus`.
@@ -129,6 +131,7 @@ class CalibratorConfig:
     backbone_arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
     merge: str = "reference_minus_target"
     branches: str = "separate"
+    output: str | int | None = None
     freeze_pre_batchnorm: bool = False
     au_names: tuple[str, ...] = ()
     thresholds: tuple[float, ...] = ()
@@ -290,6 +293,9 @@ def _check(config: CalibratorConfig) -> None:
                 f"allowed: {', '.join(allowed)}."
             )
     _is(config.freeze_pre_batchnorm, bool, "freeze_pre_batchnorm")
+    if config.output is not None:
+        _is(config.output, int if isinstance(config.output, int) else str, "output")
+        _plain(str(config.output), "output", 100)
     if not isinstance(config.preprocessing, Preprocessing):
         raise ConfigError("CalibratorConfig.preprocessing must be a Preprocessing.")
     _check_aus(config)
@@ -320,7 +326,7 @@ def _check_aus(config: CalibratorConfig) -> None:
         )
     if len(set(aus)) != len(aus):
         raise ConfigError(f"CalibratorConfig.aus names an AU twice: {aus}.")
-    if not aus and config.task != "raw":
+    if not aus and config.task not in ("raw", "custom"):
         raise ConfigError(f"CalibratorConfig.aus is empty, but the task is {config.task}.")
     for name, kind in (("au_names", str), ("thresholds", float), ("au_status", str)):
         items = getattr(config, name)
