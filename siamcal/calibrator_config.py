@@ -104,7 +104,8 @@ class CalibratorConfig:
         aus: AU numbers in the order of the outputs.
         backbone: Name for `create_backbone`; "" for a module that can't be rebuilt by name.
         backbone_arguments: Its arguments, `num_outputs` among them. Never a path, URL or import.
-        merge: Form of the merge; "custom" for a user's own callable.
+        merge: What is computed at the merge point, "custom" for a user's own callable; "" is the
+            authors' sign: reference - target, and at "output" target - reference.
         branches: "separate" forwards (the paper) or "concatenate".
         output: Part of the network's output that is meant: a key, an index or None.
         freeze_pre_batchnorm: BatchNorm before the merge point was kept at its running statistics.
@@ -129,7 +130,7 @@ class CalibratorConfig:
     aus: tuple[int, ...]
     backbone: str = ""
     backbone_arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    merge: str = "reference_minus_target"
+    merge: str = ""
     branches: str = "separate"
     output: str | int | None = None
     freeze_pre_batchnorm: bool = False
@@ -151,6 +152,9 @@ class CalibratorConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.aus, tuple):
             object.__setattr__(self, "aus", tuple(self.aus))
+        if not self.merge:
+            sign = "target_minus_reference" if self.merge_at == "output" else MERGES[0]
+            object.__setattr__(self, "merge", sign)
         side = getattr(self.preprocessing, "size", 0)
         defaults = {
             "input_shape": (3, side, side),

@@ -43,7 +43,11 @@ from siamcal.safe_weights import (
     write_atomically,
     write_tensors,
 )
-from siamcal.siamese import CalibratingSiamese
+from siamcal.siamese import (
+    CalibratingSiamese,
+    reference_minus_target,
+    target_minus_reference,
+)
 
 __all__ = [
     "CARD_FILE",
@@ -61,6 +65,9 @@ logger = logging.getLogger(__name__)
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
+
+# The functions themselves: as a name, "reference_minus_target" means the other sign at "output".
+_MERGES = {f.__name__: f for f in (reference_minus_target, target_minus_reference)}
 
 # What a saved config may call a backbone. Whatever else it says is refused before it is looked up.
 _BACKBONE_NAMES = (
@@ -94,7 +101,7 @@ def describe(model: CalibratingSiamese, **facts: Any) -> CalibratorConfig:
     facts.setdefault("aus", ())
     _check_head(model, tuple(facts["aus"]), facts.get("task"))
     structure = _structure(model)
-    for name in ("merge_at", "merge", "branches"):
+    for name in ("merge_at", "branches"):
         if facts.get(name) not in (None, structure[name]):
             raise ConfigError(
                 f"The config says {name}={facts[name]!r}, but the model has {structure[name]!r}."
@@ -218,7 +225,7 @@ def load_calibrator(
     model = CalibratingSiamese(
         network.eval(),
         config.merge_at,
-        merge=merge if config.merge == "custom" else config.merge,
+        merge=_MERGES.get(config.merge) or cast(Callable[[Tensor, Tensor], Tensor], merge),
         head=head,
         example_inputs=example_inputs,
         output=config.output,
@@ -279,9 +286,7 @@ def _is_rebuilt(spec: Any, network: nn.Module) -> bool:
 
 
 def _merge_name(model: CalibratingSiamese) -> str:
-    name = getattr(model.merge_function, "__name__", "")
-    own = getattr(model.merge_function, "__module__", "") == "siamcal.siamese"
-    return name if own else "custom"
+    return next((n for n, f in _MERGES.items() if f is model.merge_function), "custom")
 
 
 def _task(model: CalibratingSiamese) -> str:
