@@ -12,18 +12,21 @@ from siamcal.datasets.synth import texture as tex
 from siamcal.datasets.synth.mesh import load_mesh
 from siamcal.datasets.synth.texture import noise, places
 
-__all__ = ["BEARDS", "STYLES", "Hair", "beard_level", "draw_hair", "strand_texture"]
+__all__ = ["BEARDS", "STYLES", "Hair", "beard_level", "curtain", "draw_hair", "strand_texture"]
 
-#: Style -> thickness on top, at the sides, behind (decimetres), and how far strands waver.
-STYLES: dict[str, tuple[float, float, float, float]] = {
-    "bald": (0.0, 0.0, 0.0, 0.0),
-    "buzz": (0.03, 0.02, 0.02, 0.3),
-    "short": (0.13, 0.05, 0.06, 0.25),
-    "side_part": (0.19, 0.07, 0.08, 0.15),
-    "curly": (0.24, 0.15, 0.16, 1.0),
-    "afro": (0.42, 0.36, 0.38, 1.6),
-    "tied_back": (0.07, 0.04, 0.06, 0.1),
-    "long": (0.16, 0.12, 0.16, 0.12),
+#: Style -> thickness on top, at the sides, behind (decimetres), how far strands waver, and how
+#: ragged the hairline is (decimetres).
+STYLES: dict[str, tuple[float, float, float, float, float]] = {
+    "bald": (0.0, 0.0, 0.0, 0.0, 0.0),
+    "buzz": (0.03, 0.02, 0.02, 0.3, 0.010),
+    "short": (0.13, 0.05, 0.06, 0.25, 0.030),
+    "fringe": (0.15, 0.06, 0.07, 0.2, 0.055),
+    "side_part": (0.19, 0.07, 0.08, 0.15, 0.014),
+    "curly": (0.24, 0.15, 0.16, 1.0, 0.030),
+    "afro": (0.42, 0.36, 0.38, 1.6, 0.015),
+    "tied_back": (0.07, 0.04, 0.06, 0.1, 0.010),
+    "long": (0.16, 0.14, 0.20, 0.12, 0.012),
+    "bob": (0.18, 0.16, 0.22, 0.12, 0.030),
 }
 
 BEARDS = ("none", "stubble", "moustache", "goatee", "full")
@@ -150,10 +153,10 @@ def draw_hair(
         beard_length: Decimetres a full beard or goatee stands off.
     """
     mesh, at = load_mesh(), places()
-    top, sides, back, waver = STYLES[style]
+    top, sides, back, waver, ragged = STYLES[style]
     base = mesh.base
     angle = np.arctan2(base[:, 0], base[:, 2] - tex.AXIS_Z)
-    long = style == "long"
+    long = style in ("long", "bob")
     level = base[:, 1] - _hairline(angle, front, recession, long)
     ears = mesh.masks["ears"] > 0.3
     upper = _smooth(base[:, 1], 7.6, 8.2)
@@ -164,6 +167,11 @@ def draw_hair(
     offset = np.where(level > 0, thick * _smooth(level, 0, 0.3), 0.0) + 0.012
     lumps = 0.18 * np.sin(9 * base[:, 0] + rng.uniform(0, 6)) * np.sin(8 * base[:, 1])
     offset = offset * (1 + lumps)
+
+    # Hair lies flat round the ears, which it doesn't cover.
+    ear = base[ears]
+    distance = np.sqrt(((base[:, None] - ear[None, ::6]) ** 2).sum(2)).min(1)
+    offset = np.where(level > 0, 0.012 + (offset - 0.012) * _smooth(distance, 0.0, 0.25), offset)
 
     density = beard_level(beard, base[:, 0], base[:, 1], base[:, 2])
     bearded = beard in ("moustache", "goatee", "full")
@@ -177,7 +185,9 @@ def draw_hair(
     vertices, local = np.unique(triangles, return_inverse=True)
 
     line = at.height - _hairline(at.angle, front, recession, long)
-    frayed = line + 0.045 * noise(rng, 0.016, 5.0) + 0.02 * noise(rng, 0.06)
+    # Where the head's outline shows the hairline from the side, holes would let the room through.
+    frontal = 0.15 + 0.85 * _smooth(-np.abs(at.angle), -0.95, -0.6)
+    frayed = line + frontal * (ragged * noise(rng, 0.016, 5.0) + 0.5 * ragged * noise(rng, 0.06))
     head = np.zeros_like(line) if style == "bald" else _smooth(frayed, -0.02, 0.02)
     scalp = np.zeros_like(line) if style == "bald" else _smooth(frayed, -0.07, 0.05)
     field = beard_level(beard, at.x, at.y, at.z) * bearded
@@ -192,3 +202,41 @@ def draw_hair(
         uv=_strand_uv()[vertices],
         strands=strand_texture(rng, waver, 0.18),
     )
+
+
+def curtain(
+    rng: np.random.Generator, end: float, skin: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return hair that falls round head and neck: vertices, triangles, strand coordinates.
+
+    Args:
+        rng: Source of randomness.
+        end: Height at which it ends, decimetres.
+        skin: (n, 3) skin vertices of the neutral face, which it has to clear.
+    """
+    middle = skin[(skin[:, 1] > 6.9) & (skin[:, 1] < 7.8)]
+    half = float(np.abs(middle[:, 0]).max()) + 0.05
+    behind = float(-middle[:, 2].min()) + 0.16
+    opening, swing = rng.uniform(1.0, 1.2), rng.uniform(0.0, 0.12)
+    rows, columns = 18, 44
+    along = np.linspace(0, 1, rows)[:, None]
+    turn = np.linspace(opening, 2 * np.pi - opening, columns)[None]
+    y = 8.12 + along * (end - 8.12) + 0 * turn
+    crown = 1 - 0.30 * (1 - _smooth(8.12 - y, 0.0, 0.45))
+    neck = 1 - 0.16 * _smooth(6.9 - y, 0.0, 0.7) + 0.42 * _smooth(6.0 - y, 0.0, 0.8)
+    wave = 1 + 0.018 * np.sin(turn * 17 + rng.uniform(0, 6)) + swing * np.sin(y * 5) * 0.15
+    x = half * crown * neck * wave * np.sin(turn)
+    depth = np.where(np.cos(turn) > 0, 0.85, behind + 0.35)
+    z = 0.35 + depth * crown * (0.6 + 0.4 * neck) * wave * np.cos(turn)
+    # In front of the shoulders rather than through them.
+    z = z + 0.42 * _smooth(6.1 - y, 0.0, 0.6) * _smooth(np.cos(turn), -0.2, 0.4)
+    outer = np.stack([x, y, z], 2).reshape(-1, 3)
+    index = np.arange(rows * columns).reshape(rows, columns)
+    a, b = index[:-1, :-1].ravel(), index[:-1, 1:].ravel()
+    c, d = index[1:, :-1].ravel(), index[1:, 1:].ravel()
+    faces = np.concatenate([np.stack([a, c, b], 1), np.stack([b, c, d], 1)])
+    inner = outer * np.array([0.97, 1.0, 0.97])
+    triangles = np.concatenate([faces, faces[:, ::-1] + len(outer)]).astype(np.int32)
+    across = np.broadcast_to(turn / (2 * np.pi) * 5.0, (rows, columns))
+    uv = np.stack([across, along * 1.5 + 0 * turn], 2).reshape(-1, 2)
+    return np.concatenate([outer, inner]), triangles, np.concatenate([uv, uv])

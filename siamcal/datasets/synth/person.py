@@ -10,7 +10,7 @@ import numpy as np
 from siamcal.datasets.synth import props as prop_shapes
 from siamcal.datasets.synth import shading
 from siamcal.datasets.synth.actions import NUISANCES, action_shapes, nuisance_shapes
-from siamcal.datasets.synth.hair import Hair, beard_level, draw_hair
+from siamcal.datasets.synth.hair import Hair, beard_level, curtain, draw_hair
 from siamcal.datasets.synth.mesh import PARTS, HeadMesh, load_mesh
 from siamcal.datasets.synth.props import Prop
 from siamcal.datasets.synth.raster import depth_map, vertex_normals
@@ -23,6 +23,9 @@ __all__ = ["Person", "build_person"]
 
 # Eyes of every person are brought to this point (decimetres), so that cameras can aim.
 _EYES_AT = np.array([0.0, 7.284, 1.245])
+
+# Hair styles that fall below the ears, and the heights where they may end (decimetres).
+_CURTAINS = {"long": (4.4, 5.8), "bob": (6.05, 6.5)}
 
 _MATERIALS = {
     "skin": shading.SKIN,
@@ -167,17 +170,18 @@ def _cloth(
     rng: np.random.Generator, mesh: HeadMesh, normals: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return garment vertices, triangles, moves and colour, cut at a neckline."""
-    deep = rng.uniform(0.0, 0.35) if rng.random() < 0.4 else 0.0
+    deep = rng.uniform(0.1, 0.5) if rng.random() < 0.4 else 0.0
     base = mesh.base
-    neckline = 5.52 + rng.uniform(-0.05, 0.22) - deep * np.clip(base[:, 2] - 0.3, 0, 1)
-    worn = (base[:, 1] < neckline) & (mesh.part == 0)
-    keep = worn[mesh.triangles].all(1)
+    neckline = 5.80 + rng.uniform(-0.06, 0.10) - 0.28 * (base[:, 2] - 0.2)
+    neckline -= deep * np.clip(1 - np.abs(base[:, 0]) / 0.5, 0, 1) * (base[:, 2] > 0.3)
+    level = np.where(mesh.part == 0, neckline - base[:, 1], -1.0)
+    keep = (level > -0.25)[mesh.triangles].all(1) & (level > 0)[mesh.triangles].any(1)
     vertices, local = np.unique(mesh.triangles[keep], return_inverse=True)
     tint = rng.uniform(0, 1, 3) ** 1.5
     grey = rng.uniform(0.03, 0.6)
     colour = linear(255 * np.clip(0.25 * tint + 0.75 * grey + 0.35 * (tint - tint.mean()), 0.03, 1))
-    edge = np.clip((neckline - base[:, 1])[vertices] / 0.15, 0, 1)
-    moves = normals[vertices] * (0.02 + 0.035 * edge)[:, None]
+    # Above the neckline the cloth runs below the skin, so its edge is where the two meet.
+    moves = normals[vertices] * np.clip(0.4 * level[vertices], -0.06, 0.06)[:, None]
     return vertices, local.reshape(-1, 3).astype(np.int32), moves, colour
 
 
@@ -260,7 +264,10 @@ def build_person(traits: Traits, extra: Prop | None = None) -> Person:
 
     head, n_hair, n_cloth = len(neutral), len(hair.vertices), len(cloth)
     # Skin far below the neckline is hidden by the garment.
-    hidden = np.isin(mesh.triangles, cloth).all(1)
+    deep_below = np.zeros(head, bool)
+    deep_below[cloth] = (cloth_moves * normals[cloth]).sum(1) > 0.035
+    lower_lashes = (mesh.part == PARTS["lashes"]) & (mesh.base[:, 1] < 7.281)
+    hidden = (deep_below | lower_lashes)[mesh.triangles].all(1)
     shown = ~hidden & (mesh.part[mesh.triangles] != PARTS["hair_guide"]).all(1)
     triangles = [mesh.triangles[shown], hair.triangles + head, cloth_triangles + head + n_hair]
     material = [
@@ -269,6 +276,14 @@ def build_person(traits: Traits, extra: Prop | None = None) -> Person:
         np.full(len(cloth_triangles), shading.CLOTH, np.uint8),
     ]
     start = head + n_hair + n_cloth
+    falling, falling_uv = np.zeros((0, 3)), np.zeros((0, 2))
+    if traits.hair_style in _CURTAINS:
+        ends = _CURTAINS[traits.hair_style]
+        end = float(rng.uniform(*ends))
+        falling, faces, falling_uv = curtain(rng, end, neutral[mesh.part == 0])
+        triangles.append(faces + start)
+        material.append(np.full(len(faces), shading.HAIR, np.uint8))
+        start += len(falling)
     for prop in worn:
         triangles.append(prop.triangles + start)
         material.append(np.full(len(prop.triangles), shading.PROP, np.uint8))
@@ -286,6 +301,10 @@ def build_person(traits: Traits, extra: Prop | None = None) -> Person:
     low, high = head + n_hair, head + n_hair + n_cloth
     attributes[low:high, shading.AO] = occlusion[cloth]
     attributes[low:high, shading.RED :] = cloth_colour
+    low, high = high, high + len(falling)
+    # The inner side of falling hair is in the dark.
+    attributes[low:high, shading.AO] = np.repeat([0.9, 0.3], len(falling) // 2)
+    curtain_rows = slice(low, high)
     for prop in worn:
         low, high = high, high + len(prop.vertices)
         attributes[low:high, shading.AO] = 0.9
@@ -297,9 +316,18 @@ def build_person(traits: Traits, extra: Prop | None = None) -> Person:
     uv[:head], uv[head : head + n_hair] = base_uv, base_uv[hair.vertices]
     hair_uv = np.zeros((start, 2), np.float32)
     hair_uv[head : head + n_hair] = hair.uv
+    hair_uv[curtain_rows] = falling_uv
+    if len(falling):  # any texel the cut-out lets through
+        row, column = np.unravel_index(np.argmax(hair.coverage), hair.coverage.shape)
+        uv[curtain_rows] = (column + 0.5, row + 0.5)
     bend = np.ones(start)
-    turn = np.clip((mesh.base[:, 1] - 5.55) / 0.95, 0, 1)
-    bend[:head] = turn * turn * (3 - 2 * turn)
+
+    def follow(height: np.ndarray) -> np.ndarray:
+        turn = np.clip((height - 5.55) / 0.95, 0, 1)
+        return turn * turn * (3 - 2 * turn)
+
+    bend[:head] = follow(mesh.base[:, 1])
+    bend[curtain_rows] = follow(falling[:, 1] - 0.1)
     bend[head : head + n_hair] = bend[hair.vertices]
     bend[head + n_hair : head + n_hair + n_cloth] = bend[cloth]
     return Person(
@@ -310,7 +338,7 @@ def build_person(traits: Traits, extra: Prop | None = None) -> Person:
         casts=(all_material == shading.LASH) | (all_material == shading.EYE),
         shell=np.concatenate([hair.vertices, cloth]),
         shell_move=np.concatenate([normals[hair.vertices] * hair.offset[:, None], cloth_moves]),
-        props=np.concatenate([p.vertices for p in worn]) if worn else np.zeros((0, 3)),
+        props=np.concatenate([falling, *(p.vertices for p in worn)]),
         uv=uv,
         hair_uv=hair_uv,
         attributes=attributes,

@@ -87,6 +87,7 @@ def rasterise(
     triangles: np.ndarray,
     material: np.ndarray,
     cutout: int,
+    stipple: int,
     uv: np.ndarray,
     coverage: np.ndarray,
     hits: np.ndarray,
@@ -100,6 +101,7 @@ def rasterise(
         triangles: (T, 3).
         material: (T,) material numbers.
         cutout: Triangles of this material are cut by `coverage`.
+        stipple: Triangles of this material cover every other sample only (half transparent).
         uv: (V, 2) texture coordinates in texels, used for the cut only.
         coverage: (h, w) float32; a fragment below .5 is no fragment.
         hits: (S, S) int32 output, filled with -1 by the caller.
@@ -124,6 +126,7 @@ def rasterise(
         inverse = 1.0 / area
         za, zb, zc = near[ia], near[ib], near[ic]
         cut = material[t] == cutout
+        sparse = material[t] == stipple
         # Barycentric weights are linear in x and y: start value and step of each.
         wa_x, wa_y = -(cy - by) * inverse, (cx - bx) * inverse
         wb_x, wb_y = -(ay - cy) * inverse, (ax - cx) * inverse
@@ -136,7 +139,7 @@ def rasterise(
                 if wa >= 0.0 and wb >= 0.0 and wc >= 0.0:
                     z = np.float32(wa * za + wb * zb + wc * zc)
                     if z > depth[y, x]:
-                        inside = True
+                        inside = not (sparse and (x + y) % 2 == 0)
                         if cut:
                             u = wa * uv[ia, 0] + wb * uv[ib, 0] + wc * uv[ic, 0]
                             v = wa * uv[ia, 1] + wb * uv[ib, 1] + wc * uv[ic, 1]

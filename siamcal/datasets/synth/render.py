@@ -17,7 +17,7 @@ from siamcal.datasets.synth.raster import (
     vertex_normals,
 )
 from siamcal.datasets.synth.scene import Camera, Light, rotation
-from siamcal.datasets.synth.shading import shade_image
+from siamcal.datasets.synth.shading import HAIR, LASH, shade_image
 from siamcal.datasets.synth.wrinkles import WRINKLE_AUS, wrinkle_depth
 
 __all__ = ["Face", "Sensor", "encode_jpeg", "expose", "render"]
@@ -165,7 +165,16 @@ def render(
     hits = np.full((2 * size, 2 * size), -1, np.int32)
     depth = np.zeros((2 * size, 2 * size), np.float32)
     rasterise(
-        xy, near, person.triangles, person.material, 5, person.uv, person.coverage, hits, depth
+        xy,
+        near,
+        person.triangles,
+        person.material,
+        HAIR,
+        LASH,
+        person.uv,
+        person.coverage,
+        hits,
+        depth,
     )
     shadow_map, light_space = _shadows(points, person, frame[0])
     act = np.clip(face.intensity, 0, 5) / 5

@@ -192,7 +192,7 @@ def _shade(
         ao, shadowed = 0.7, False
         wrap_red = wrap_rest = 0.4
     elif kind == LASH:
-        red, green, blue = 0.014, 0.011, 0.010
+        red, green, blue = 0.022, 0.016, 0.014
         shadowed = False
     elif kind == HAIR:
         u = wa * hair_uv[ia, 0] + wb * hair_uv[ib, 0] + wc * hair_uv[ic, 0]

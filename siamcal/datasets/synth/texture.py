@@ -77,7 +77,7 @@ def places() -> Places:
     depth = np.zeros((HEIGHT, WIDTH), np.float32)
     material = np.zeros(len(triangles), np.uint8)
     empty = np.zeros((1, 1), np.float32)
-    rasterise(uv, radius, triangles, material, 255, uv, empty, hits, depth)
+    rasterise(uv, radius, triangles, material, 255, 255, uv, empty, hits, depth)
     rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH] + 0.5
     angle = columns / (RADIUS * DENSITY) - REACH
     z = AXIS_Z + np.where(hits >= 0, depth, RADIUS) * np.cos(angle)

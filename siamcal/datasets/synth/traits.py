@@ -185,12 +185,29 @@ def _hair_colour(rng: np.random.Generator, tone: float, age: float) -> tuple:
 def _hair_style(rng: np.random.Generator, sex: str, age: float, origin: np.ndarray) -> str:
     african = origin[0]
     if sex == "female":
-        styles = ["short", "side_part", "curly", "afro", "tied_back", "long", "buzz"]
-        odds = np.array([0.16, 0.14, 0.10 + 0.2 * african, 0.25 * african, 0.20, 0.34, 0.02])
+        odds = {
+            "short": 0.12,
+            "fringe": 0.06,
+            "side_part": 0.10,
+            "curly": 0.08 + 0.2 * african,
+            "afro": 0.25 * african,
+            "tied_back": 0.18,
+            "long": 0.30,
+            "bob": 0.16,
+        }
     else:
-        styles = ["short", "side_part", "curly", "afro", "buzz", "bald"]
-        odds = np.array([0.36, 0.2, 0.06 + 0.1 * african, 0.15 * african, 0.2, 0.05 + 0.2 * age])
-    return str(rng.choice(styles, p=odds / odds.sum()))
+        odds = {
+            "short": 0.30,
+            "fringe": 0.10,
+            "side_part": 0.2,
+            "curly": 0.06 + 0.1 * african,
+            "afro": 0.15 * african,
+            "buzz": 0.2,
+            "bald": 0.05 + 0.2 * age,
+            "long": 0.03,
+        }
+    shares = np.array(list(odds.values()))
+    return str(rng.choice(list(odds), p=shares / shares.sum()))
 
 
 def draw_traits(seed: int, number: int, bias: float = 1.0) -> Traits:
