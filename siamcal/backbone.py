@@ -15,7 +15,13 @@ from torch import Tensor, nn
 from siamcal.errors import ConfigError, DataNotFoundError, UnknownNameError
 from siamcal.registry import backbones
 
-__all__ = ["BackboneSpec", "WeightReport", "create_backbone", "load_face_weights"]
+__all__ = [
+    "BackboneSpec",
+    "WeightReport",
+    "create_backbone",
+    "load_face_weights",
+    "source_prefixes",
+]
 
 _LOG = logging.getLogger(__name__)
 
@@ -76,6 +82,12 @@ def create_backbone(
         )
     network.siamcal_spec = BackboneSpec(name, num_outputs, dict(options))  # type: ignore[assignment]
     return network
+
+
+def source_prefixes() -> dict[str, str]:
+    """Sources of backbones that aren't registered one by one: prefix -> what it takes."""
+    prefixes = {n: backbones.summary(n) for n in backbones.names() if n.endswith(":")}
+    return {**prefixes, "./FILE.py:FUNCTION": "A function of yours that returns an nn.Module."}
 
 
 def _find(name: str) -> tuple[Callable[..., Any], dict[str, Any]]:

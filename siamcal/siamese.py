@@ -62,9 +62,10 @@ class CalibratingSiamese(nn.Module):
         backbone: Any network on images.
         merge_at: Path of the module at whose entrance the branches merge ("layer4"), or "output".
             `list_merge_points(backbone)` lists the places.
-        merge: "reference_minus_target", "target_minus_reference" or a function
-            `(target, reference) -> merged` of feature tensors. None is the authors' sign:
-            reference - target, and at "output" target - reference.
+        merge: "reference_minus_target", the authors' form: reference - target at every place
+            inside the network, and target - reference at "output" (there the sign is the
+            result's). "target_minus_reference" everywhere, or a function
+            `(target, reference) -> merged` of two feature tensors of equal shape.
         head: Module on the merged network's output, for example
             `siamcal.heads.IntensityHead(12)`; None returns the raw output.
         example_inputs: A valid input of the backbone: a tensor (B, C, H, W), a tuple of arguments
@@ -91,7 +92,7 @@ class CalibratingSiamese(nn.Module):
         backbone: nn.Module,
         merge_at: str = "layer4",
         *,
-        merge: str | MergeFunction | None = None,
+        merge: str | MergeFunction = "reference_minus_target",
         head: nn.Module | None = None,
         example_inputs: Inputs | None = None,
         output: OutputSelector = None,
@@ -249,17 +250,16 @@ class CalibratingSiamese(nn.Module):
                 module.training = mode
 
 
-def _merge_function(merge: str | MergeFunction | None, merge_at: str) -> MergeFunction:
-    if merge is None:
-        return target_minus_reference if merge_at == "output" else reference_minus_target
+def _merge_function(merge: str | MergeFunction, merge_at: str) -> MergeFunction:
     if callable(merge):
         return merge
     if merge not in _MERGES:
         raise ConfigError(
-            f"merge takes {', '.join(repr(m) for m in _MERGES)}, a function of two tensors or "
-            f"None, but got {merge!r}."
+            f"merge takes {', '.join(repr(m) for m in _MERGES)} or a function of two tensors, "
+            f"but got {merge!r}."
         )
-    return _MERGES[merge]
+    # The authors' code subtracts the other way round behind the network (protocol, section 2).
+    return target_minus_reference if merge_at == "output" else _MERGES[merge]
 
 
 def _stochastic_modules(split: Split) -> tuple[str, ...]:

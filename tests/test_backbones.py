@@ -58,7 +58,7 @@ def test_unusable_weights_are_refused(tmp_path):
     with pytest.raises(DataNotFoundError, match="glint360k"):
         load_face_weights(network, tmp_path / "none.pth")
     torch.save({"other.weight": torch.ones(2)}, tmp_path / "other.pth")
-    with pytest.raises(ConfigError, match="Nothing in .* fits"):
+    with pytest.raises(ConfigError, match=r"Nothing in .* fits"):
         load_face_weights(network, tmp_path / "other.pth")
     torch.save(network, tmp_path / "module.pth")
     with pytest.raises(ConfigError, match="state dict"):

@@ -1,0 +1,463 @@
+"""Is the cut exact on every architecture? Every model file of timm, or a sample of its variants.
+
+Each model is cut at three legal merge points (after the stem, before the last stage, before the
+head) and at one place inside a branch. A point counts as exact when, at two batch sizes, both
+halves together give the network's output bit for bit, and when equal inputs leave nothing of the
+image: the calibrated output of (x, x) is the same for every x.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import multiprocessing
+import random
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import siamcal
+from siamcal.backbone import create_backbone
+from siamcal.errors import ConfigError, MergePointError
+from siamcal.graph import InputSpec, MergePoint, input_spec, list_merge_points
+from siamcal.graph.inputs import run_network
+from siamcal.graph.verify import largest_difference
+from siamcal.progress import progress_bar
+from siamcal.registry import benchmarks
+from siamcal.siamese import CalibratingSiamese
+
+__all__ = ["CoverageTable", "Job", "ModelResult", "PointResult", "check_model", "coverage"]
+
+SETS = ("families", "variants")
+LARGEST_VARIANT = 60e6  # parameters; larger variants repeat blocks of smaller ones
+SIDE = 128  # pixels, where the model's default is more and it takes other sizes
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to be checked: its model file in timm and its name."""
+
+    family: str
+    name: str
+
+
+@dataclass(frozen=True)
+class PointResult:
+    """What became of one merge point.
+
+    Attributes:
+        name: The merge point.
+        outcome: "exact", "refused" (a MergePointError that names legal points) or "wrong".
+        mechanism: How the network was cut.
+        detail: Why it was refused, or how wrong it is.
+    """
+
+    name: str
+    outcome: str
+    mechanism: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """One row of the table.
+
+    Attributes:
+        family: Model file in timm.
+        name: The model.
+        parameters: Number of its parameters.
+        input_shape: (C, H, W).
+        num_points: Number of merge points that `list_merge_points` names.
+        points: The legal points tried.
+        inner: A place inside a branch, which may be refused.
+        seconds: Time for all of it.
+        failure: Why nothing could be tried; empty otherwise.
+    """
+
+    family: str
+    name: str
+    parameters: int = 0
+    input_shape: tuple[int, ...] = ()
+    num_points: int = 0
+    points: tuple[PointResult, ...] = ()
+    inner: PointResult | None = None
+    seconds: float = 0.0
+    failure: str = ""
+
+    @property
+    def num_exact(self) -> int:
+        """Number of exact points among the legal ones."""
+        return sum(p.outcome == "exact" for p in self.points)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every legal point tried is exact and the inner one exact or refused."""
+        inner = self.inner is None or self.inner.outcome != "wrong"
+        return bool(self.points) and self.num_exact == len(self.points) and inner
+
+
+@dataclass
+class CoverageTable:
+    """All results, with the versions they hold for."""
+
+    results: list[ModelResult]
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.to_markdown()
+
+    def to_markdown(self) -> str:
+        """The table, a summary above it."""
+        run = [r for r in self.results if r.points]
+        points = sum(len(r.points) for r in run)
+        exact = sum(r.num_exact for r in run)
+        inner = [r.inner for r in run if r.inner]
+        wrong = sum(p.outcome == "wrong" for r in run for p in (*r.points, r.inner) if p)
+        versions = ", ".join(f"{k} {v}" for k, v in self.versions.items())
+        lines = [
+            f"{sum(r.complete for r in run)} of {len(run)} models exact at every legal point tried "
+            f"({exact} of {points} points); {len(self.results) - len(run)} models couldn't run. "
+            f"Places inside a branch: {sum(p.outcome == 'exact' for p in inner)} exact, "
+            f"{sum(p.outcome == 'refused' for p in inner)} refused. Wrong numbers: {wrong}.",
+            "",
+            f"Versions: {versions}.",
+            "",
+            "| family | model | M params | input | merge points | tried | mechanism | exact "
+            "| inside a branch | s | cause |",
+            "| --- " * 11 + "|",
+        ]
+        return "\n".join([*lines, *(_row(r) for r in self.results)]) + "\n"
+
+
+def _row(result: ModelResult) -> str:
+    mechanisms = dict.fromkeys(p.mechanism for p in result.points if p.mechanism)
+    causes = [f"{p.name}: {p.detail}" for p in result.points if p.outcome != "exact"]
+    inner = result.inner
+    if inner and inner.outcome == "wrong":
+        causes.append(f"{inner.name}: {inner.detail}")
+    cells = [
+        result.family,
+        result.name,
+        f"{result.parameters / 1e6:.1f}",
+        "x".join(map(str, result.input_shape[1:])),
+        result.num_points,
+        ", ".join(p.name for p in result.points),
+        ", ".join(mechanisms),
+        f"{result.num_exact}/{len(result.points)}",
+        f"{inner.name}: {inner.mechanism or inner.outcome}" if inner else "",
+        f"{result.seconds:.0f}",
+        "; ".join([result.failure] * bool(result.failure) + causes),
+    ]
+    return "| " + " | ".join(str(c).replace("|", "/").replace("\n", " ") for c in cells) + " |"
+
+
+@benchmarks.register("coverage")
+def coverage(
+    output: Path = Path("runs/coverage"),
+    models: str = "families",
+    limit: int = 0,
+    number: int = 150,
+    seed: int = 0,
+    workers: int = 1,
+    time_limit: float = 60.0,
+) -> CoverageTable:
+    """Cut every architecture of timm (models=families), or a sample of variants (models=variants).
+
+    Results are kept in `output` as they come, so an interrupted run goes on where it stopped.
+
+    Args:
+        output: Folder of the results: MODELS.jsonl and MODELS.md.
+        models: "families" takes the smallest model of each model file, "variants" a random sample
+            of all others.
+        limit: Check only the first so many; 0 checks all.
+        number: Size of the sample of variants.
+        seed: Seed of the sample.
+        workers: Processes.
+        time_limit: Seconds for one model, after which its process is ended.
+
+    Raises:
+        ConfigError: An unknown set of models.
+    """
+    if models not in SETS:
+        raise ConfigError(f"models takes {' or '.join(SETS)}, but got {models!r}.")
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    versions = _versions()
+    jobs = _select(_sizes(output / "sizes.json", versions), models, number, seed)
+    jobs = jobs[:limit] if limit else jobs
+    done = _read(output / f"{models}.jsonl", versions)
+    todo = [job for job in jobs if job.name not in done]
+    for result in _run(todo, workers, time_limit):
+        done[result.name] = result
+        _append(output / f"{models}.jsonl", result, versions)
+    table = CoverageTable([done[j.name] for j in jobs if j.name in done], versions)
+    (output / f"{models}.md").write_text(table.to_markdown(), encoding="utf-8")
+    return table
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "siamcal": siamcal.__version__,
+        "torch": torch.__version__,
+        "timm": _timm().__version__,
+    }
+
+
+def _timm() -> Any:
+    return importlib.import_module("siamcal.backbones.timm").load_timm()
+
+
+def _sizes(path: Path, versions: dict[str, str]) -> dict[str, dict[str, int]]:
+    """Family -> model -> number of parameters, counted without allocating any."""
+    if path.exists():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["timm"] == versions["timm"]:
+            return kept["sizes"]
+    timm = _timm()
+    sizes: dict[str, dict[str, int]] = {}
+    pairs = [(f, n) for f in timm.list_modules() for n in timm.list_models(module=f)]
+    for family, name in progress_bar(pairs, description="sizes", unit="model"):
+        sizes.setdefault(family, {})
+        try:
+            with torch.device("meta"):
+                network = timm.create_model(name)
+        except Exception:  # a model that needs what isn't installed; its family shows it
+            continue
+        sizes[family][name] = sum(p.numel() for p in network.parameters())
+    path.write_text(json.dumps({"timm": versions["timm"], "sizes": sizes}), encoding="utf-8")
+    return sizes
+
+
+def _select(sizes: dict[str, dict[str, int]], models: str, number: int, seed: int) -> list[Job]:
+    """The models to check."""
+    smallest = {
+        family: min(members, key=lambda name: (members[name], name))
+        for family, members in sizes.items()
+        if members
+    }
+    if models == "families":
+        return [Job(family, name) for family, name in sorted(smallest.items())]
+    others = [
+        Job(family, name)
+        for family, members in sorted(sizes.items())
+        for name, size in sorted(members.items())
+        if name != smallest[family] and size <= LARGEST_VARIANT
+    ]
+    sample = random.Random(seed).sample(others, min(number, len(others)))
+    return sorted(sample, key=lambda job: (job.family, job.name))
+
+
+def _read(path: Path, versions: dict[str, str]) -> dict[str, ModelResult]:
+    """Finished results of the same versions."""
+    if not path.exists():
+        return {}
+    results = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:  # the line that was being written when a run was ended
+            continue
+        if row.pop("versions") == versions:
+            points = tuple(PointResult(**p) for p in row.pop("points"))
+            inner = row.pop("inner")
+            shape = tuple(row.pop("input_shape"))
+            results[row["name"]] = ModelResult(
+                points=points,
+                inner=PointResult(**inner) if inner else None,
+                input_shape=shape,
+                **row,
+            )
+    return results
+
+
+def _append(path: Path, result: ModelResult, versions: dict[str, str]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({**asdict(result), "versions": versions}) + "\n")
+
+
+def _run(jobs: Sequence[Job], workers: int, time_limit: float) -> Iterator[ModelResult]:
+    """Check the models, each within its time limit."""
+    slots = threading.local()
+    opened: list[_Worker] = []
+
+    def one(job: Job) -> ModelResult:
+        if not hasattr(slots, "worker"):
+            slots.worker = _Worker()
+            opened.append(slots.worker)
+        return slots.worker.check(job, time_limit)
+
+    try:
+        with ThreadPoolExecutor(max(workers, 1)) as pool:
+            yield from progress_bar(
+                pool.map(one, jobs), total=len(jobs), description="coverage", unit="model"
+            )
+    finally:
+        for worker in opened:
+            worker.close()
+
+
+class _Worker:
+    """A process that checks models; it is ended and replaced when one takes too long."""
+
+    def __init__(self) -> None:
+        self._process: Any = None
+        self._pipe: Connection | None = None
+
+    def check(self, job: Job, time_limit: float) -> ModelResult:
+        """Check one model."""
+        pipe = self._pipe or self._start()
+        started = time.monotonic()
+        pipe.send(job)
+        try:
+            if pipe.poll(time_limit):
+                return pipe.recv()
+            failure = f"no result within {time_limit:g} s"
+        except EOFError:
+            failure = "its process ended (out of memory?)"
+        self.close()
+        return ModelResult(
+            job.family, job.name, seconds=time.monotonic() - started, failure=failure
+        )
+
+    def _start(self) -> Connection:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._pipe.recv()  # ready: imports don't count against the first model's time
+        return self._pipe
+
+    def close(self) -> None:
+        """End the process."""
+        if self._pipe is not None:
+            self._process.kill()
+            self._process.join()
+            self._pipe.close()
+            self._pipe = None
+
+
+def _serve(pipe: Connection) -> None:
+    torch.set_num_threads(1)
+    _timm()
+    pipe.send("ready")
+    while True:
+        try:
+            job = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(check_model(job))
+
+
+def check_model(job: Job) -> ModelResult:
+    """Cut one model of timm at three legal merge points and one inside a branch."""
+    started = time.monotonic()
+    try:
+        torch.manual_seed(0)
+        network, images = _network_and_images(job.name)
+        points = list_merge_points(network, images[:2])
+    except Exception as error:
+        failure = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+        return ModelResult(
+            job.family, job.name, seconds=time.monotonic() - started, failure=failure
+        )
+    tried = tuple(_check_point(network, p, images, points) for p in _three(network, points))
+    inner = _inner(network, points, random.Random(job.name))
+    return ModelResult(
+        job.family,
+        job.name,
+        sum(p.numel() for p in network.parameters()),
+        tuple(images.shape[1:]),
+        len(points),
+        tried,
+        _check_point(network, inner, images, points) if inner else None,
+        round(time.monotonic() - started, 1),
+    )
+
+
+def _network_and_images(name: str) -> tuple[nn.Module, Tensor]:
+    """The model and three images, small ones where it takes them: sizes don't matter to a cut."""
+    network = create_backbone(f"timm:{name}").eval()
+    shape = (input_spec(network) or InputSpec()).shape
+    small = (shape[0], SIDE, SIDE)
+    if SIDE >= shape[1]:
+        return network, _images(3, shape)
+    if _runs(network, small):
+        return network, _images(3, small)
+    try:
+        fitted = create_backbone(f"timm:{name}", img_size=SIDE).eval()
+    except Exception:  # windows and grids that don't divide the side, or no such argument
+        return network, _images(3, shape)
+    return (fitted, _images(3, small)) if _runs(fitted, small) else (network, _images(3, shape))
+
+
+def _runs(network: nn.Module, shape: Sequence[int]) -> bool:
+    try:
+        with torch.no_grad():
+            network(_images(1, shape))
+    except Exception:
+        return False
+    return True
+
+
+def _images(batch: int, shape: Sequence[int], seed: int = 1) -> Tensor:
+    return torch.rand((batch, *shape), generator=torch.Generator().manual_seed(seed))
+
+
+def _three(network: nn.Module, points: list[MergePoint]) -> list[str]:
+    """After the stem, before the last stage, before the head."""
+    inside = [p for p in points if p.name != "output"]
+    if not inside:
+        return ["output"]
+    stem = next((p for p in inside if p.macs_before > 0), inside[0])
+    stages = [p for p in inside if any(network.get_submodule(p.name).children())]
+    late = [p for p in stages if p.macs_before < 0.95] or inside
+    shallow = min(p.name.count(".") for p in late[len(late) // 2 :])
+    last = next(p for p in reversed(late) if p.name.count(".") <= max(shallow, 1) or p is late[0])
+    return list(dict.fromkeys([stem.name, last.name, inside[-1].name]))
+
+
+def _inner(network: nn.Module, points: list[MergePoint], chance: random.Random) -> str:
+    """A module that `list_merge_points` doesn't name, mostly one inside a residual branch."""
+    legal = {p.name for p in points}
+    others = [
+        n for n, m in network.named_modules() if n and n not in legal and list(m.parameters())
+    ]
+    return chance.choice(others) if others else ""
+
+
+def _check_point(
+    network: nn.Module, name: str, images: Tensor, points: list[MergePoint]
+) -> PointResult:
+    try:
+        model = CalibratingSiamese(network, name, example_inputs=images[:2])
+    except MergePointError as error:
+        legal = any(repr(p.name) in str(error) for p in points)
+        outcome = "refused" if legal else "wrong"
+        return PointResult(name, outcome, detail=str(error).splitlines()[0][:300])
+    except Exception as error:
+        return PointResult(name, "wrong", detail=f"{type(error).__name__}: {error}"[:300])
+    with torch.no_grad():
+        problem = _problem(model, images)
+    outcome = "wrong" if problem else "exact"
+    return PointResult(name, outcome, model.split.mechanism, problem)
+
+
+def _problem(model: CalibratingSiamese, images: Tensor) -> str:
+    """What is wrong with a wrapped network; empty if nothing is."""
+    other = _images(2, images.shape[1:], seed=2)
+    for batch in (images[:1], other):
+        expected = run_network(model.backbone, batch, None)
+        difference = largest_difference(expected, model.split.post(model.split.pre(batch)))
+        if difference:
+            return f"off by {difference:.1%} at batch size {len(batch)}"
+    left = largest_difference(model(images[:2], images[:2]), model(other, other))
+    return f"equal inputs leave {left:.1%} of the image" if left else ""
