@@ -1,0 +1,27 @@
+"""From images and videos of one person to a table of AU intensities, relative to a reference."""
+
+from siamcal.inference.models import load_model
+from siamcal.inference.prediction import FrameResult, Predictor
+from siamcal.inference.references import (
+    PersonReference,
+    choose_reference,
+    load_profile,
+    read_reference,
+    save_profile,
+)
+from siamcal.inference.run import Summary, predict_to_csv
+from siamcal.inference.table import AUTable
+
+__all__ = [
+    "AUTable",
+    "FrameResult",
+    "PersonReference",
+    "Predictor",
+    "Summary",
+    "choose_reference",
+    "load_model",
+    "load_profile",
+    "predict_to_csv",
+    "read_reference",
+    "save_profile",
+]

@@ -1,0 +1,84 @@
+"""The calibrator that reads the frames: the packaged one, a folder, or one from the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from siamcal.checkpoint import load_calibrator
+from siamcal.errors import ConfigError, DataNotFoundError
+from siamcal.paths import asset
+from siamcal.siamese import CalibratingSiamese
+
+__all__ = ["RENDERED_NOTE", "choose_device", "load_model", "trained_on_rendered"]
+
+RENDERED_NOTE = (
+    "This calibrator was trained on rendered faces. Its values rank the frames of one person; they "
+    "are not FACS intensities coded by a human, and some AUs were never checked on real faces."
+)
+
+
+def load_model(source: str | Path | None = None, task: str | None = None) -> CalibratingSiamese:
+    """Load a calibrator for inference, in eval mode.
+
+    Args:
+        source: A folder, "hf-hub:owner/name", or None for the calibrator in the package.
+        task: What it must do, "intensity" or "detection"; None takes what it does.
+
+    Raises:
+        ConfigError: It does another task, or its AUs aren't known.
+        DataNotFoundError: The package holds no calibrator.
+    """
+    if source is None:
+        try:
+            model = load_calibrator(asset("calibrator"))
+        except DataNotFoundError as error:
+            raise DataNotFoundError(
+                f"No calibrator was named, and the package holds none ({error}). Train one "
+                f"(`siamcal train synth`) and name its folder with --model."
+            ) from error
+    elif Path(source).is_dir():
+        model = load_calibrator(source)
+    else:
+        model = CalibratingSiamese.from_pretrained(source)
+    config = model.config
+    if config.task not in {"intensity", "detection"} or not config.aus:
+        raise ConfigError(
+            f"The calibrator's task is {config.task!r} with AUs {config.aus}; a table needs one "
+            f"for 'intensity' or 'detection' whose config names its AUs."
+        )
+    if task is not None and task != config.task:
+        advice = (
+            "its AU.._c columns already tell which intensities are 2 or more"
+            if config.task == "intensity"
+            else "train one with `siamcal train --task intensity`"
+        )
+        raise ConfigError(
+            f"--task {task} was asked for, but this calibrator does {config.task}: {advice}, or "
+            f"name another one with --model."
+        )
+    return model.eval()
+
+
+def trained_on_rendered(model: CalibratingSiamese) -> bool:
+    """Whether the config says that the training faces were rendered."""
+    return "render" in model.config.training_data.lower()
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """A torch device; "auto" takes a GPU where there is one.
+
+    Raises:
+        ConfigError: There is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"The device {name!r} can't be used ({str(error).splitlines()[0]}); 'cpu' always can."
+        ) from error
+    return device

@@ -1,0 +1,142 @@
+"""Frames of one person -> AU values, in batches, against a reference that was encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from types import TracebackType
+
+import numpy as np
+import torch
+
+from siamcal.faces import FacePipeline
+from siamcal.heads import AUOutput
+from siamcal.media import Frame
+from siamcal.siamese import CalibratingSiamese, Reference
+
+__all__ = ["FrameResult", "Predictor"]
+
+
+@dataclass(frozen=True, eq=False)
+class FrameResult:
+    """What was read from one frame.
+
+    Attributes:
+        index: 0-based position in the stream.
+        timestamp: Seconds.
+        source: File.
+        values: (A,) float32 intensities (neither clipped nor rounded) or logits; None without
+            success.
+        confidence: The face detector's score in [0, 1]; 0 without a face.
+        faces: Number of faces found, counted up to 2.
+        problem: Why there are no values; "" where there are.
+    """
+
+    index: int
+    timestamp: float
+    source: str
+    values: np.ndarray | None
+    confidence: float = 0.0
+    faces: int = 0
+    problem: str = ""
+
+
+class Predictor:
+    """Reads AUs of one person from frames.
+
+    Args:
+        model: A calibrator with a config, in eval mode.
+        device: Where the network runs.
+        batch_size: Frames that go through the network at once; also how many rows at most are
+            not yet written when a run is cut off.
+        pipeline: Finds and cuts the faces; None makes one from the model's preprocessing.
+
+    Example:
+        >>> with Predictor(load_model()) as predictor:  # doctest: +SKIP
+        ...     reference = predictor.encode(predictor.pipeline.crop(neutral_frame))
+        ...     for result in predictor.results(open_media("clip.mp4"), reference):
+        ...         print(result.index, result.values)
+    """
+
+    def __init__(
+        self,
+        model: CalibratingSiamese,
+        *,
+        device: torch.device | str = "cpu",
+        batch_size: int = 16,
+        pipeline: FacePipeline | None = None,
+    ) -> None:
+        self.model = model.to(device).eval()
+        self.device = torch.device(device)
+        self.batch_size = batch_size
+        self.config = model.config
+        self.pipeline = pipeline or FacePipeline(model.config.preprocessing)
+
+    def __enter__(self) -> Predictor:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.pipeline.close()
+
+    @torch.inference_mode()
+    def encode(self, crop: np.ndarray) -> Reference:
+        """Encode a reference crop, (size, size, 3) uint8."""
+        return self.model.encode(self.config.preprocessing.to_tensor(crop).to(self.device))
+
+    @torch.inference_mode()
+    def read(self, crops: np.ndarray, reference: Reference) -> np.ndarray:
+        """Crops (B, size, size, 3) uint8 -> values (B, A) float32."""
+        tensor = self.config.preprocessing.to_tensor(crops).to(self.device)  # (B, 3, S, S)
+        output = self.model(tensor, reference)
+        values = output.intensity if isinstance(output, AUOutput) else output
+        return values.float().cpu().numpy()
+
+    def results(self, frames: Iterable[Frame], reference: Reference) -> Iterator[FrameResult]:
+        """Results in the order of the frames, one each.
+
+        An error or an interruption inside `frames` is passed on after the results of the frames
+        before it were given out.
+        """
+        reference = reference.to(self.device)
+        waiting: list[tuple[FrameResult, np.ndarray | None]] = []
+        try:
+            for frame in frames:
+                waiting.append(self._find(frame))
+                found = sum(crop is not None for _, crop in waiting)
+                if found >= self.batch_size or len(waiting) >= 4 * self.batch_size:
+                    yield from self._finish(waiting, reference)
+                    waiting = []
+        except (KeyboardInterrupt, Exception):
+            yield from self._finish(waiting, reference)
+            raise
+        yield from self._finish(waiting, reference)
+
+    def _find(self, frame: Frame) -> tuple[FrameResult, np.ndarray | None]:
+        result = FrameResult(frame.index, frame.timestamp, frame.source, None)
+        if frame.rgb is None or frame.problem:
+            return replace(result, problem=frame.problem or "it can't be decoded"), None
+        faces = self.pipeline.detect(frame.rgb, max_faces=2)
+        if not faces:
+            return replace(result, problem="no face"), None
+        crop = self.pipeline.align(frame.rgb, faces[0])
+        return replace(result, confidence=faces[0].score, faces=len(faces)), crop
+
+    def _finish(
+        self, waiting: list[tuple[FrameResult, np.ndarray | None]], reference: Reference
+    ) -> Iterator[FrameResult]:
+        crops = [crop for _, crop in waiting if crop is not None]
+        values = iter(self.read(np.stack(crops), reference) if crops else ())
+        for result, crop in waiting:
+            if crop is None:
+                yield result
+                continue
+            own = next(values)
+            if np.isfinite(own).all():
+                yield replace(result, values=own)
+            else:
+                yield replace(result, problem="the network gave no finite values")

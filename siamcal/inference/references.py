@@ -1,0 +1,246 @@
+"""A person's neutral reference: from a picture, from a frame, chosen by itself, or saved before."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from siamcal.errors import ConfigError, FaceNotFoundError, MediaError
+from siamcal.faces import FacePipeline, judge_reference
+from siamcal.inference.prediction import Predictor
+from siamcal.media import FrameStream, open_media, read_frame
+from siamcal.progress import progress_bar
+from siamcal.siamese import Reference
+
+__all__ = ["PersonReference", "choose_reference", "load_profile", "read_reference", "save_profile"]
+
+logger = logging.getLogger(__name__)
+
+# How many frames of a video are judged when the reference is to be chosen.
+CANDIDATES = 120
+# A frame whose crop is this many median absolute deviations farther from the person's typical crop
+# than usual shows something else: a hand, another person, a cut.
+MOST_UNUSUAL = 4.0
+
+
+@dataclass(frozen=True, eq=False)
+class PersonReference:
+    """A reference, ready for use, and where it comes from.
+
+    Attributes:
+        features: What the network compares with.
+        facts: Source, frame and judgement, in plain values for the sidecar file.
+        warnings: What speaks against it, in words.
+    """
+
+    features: Reference
+    facts: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def read_reference(path: str | Path, predictor: Predictor, index: int = 0) -> PersonReference:
+    """The reference in an image file, or frame `index` (0-based) of a video.
+
+    A reference that isn't neutral, has shut eyes, is turned, small or covered is used all the same;
+    what was found is in its warnings.
+
+    Raises:
+        MediaError: The file can't be read.
+        FaceNotFoundError: It shows no face.
+    """
+    if Path(path).is_dir():
+        raise MediaError(f"The reference {path} is a folder, but one picture is needed.")
+    frame = read_frame(path, index)
+    assert frame.rgb is not None
+    pipeline = predictor.pipeline
+    faces = pipeline.detect(frame.rgb, max_faces=2)
+    if not faces:
+        raise FaceNotFoundError(
+            f"No face was found in the reference {path}"
+            + (f", frame {index + 1}" if index else "")
+            + ". It must show the person's face from the front, at rest, with open eyes, at least "
+            "60 pixels wide."
+        )
+    judgement = judge_reference(frame.rgb, faces[0], pipeline.detector)
+    problems = list(judgement.problems)
+    if len(faces) > 1:
+        problems.append("it shows several faces; the widest was taken")
+    crop = pipeline.align(frame.rgb, faces[0])
+    facts = {
+        "kind": "picture",
+        "source": str(path),
+        "frame": index + 1,
+        "judgement": round(judgement.score, 3),
+        "crop_sha256": hashlib.sha256(crop.tobytes()).hexdigest(),
+    }
+    return PersonReference(predictor.encode(crop), facts, _warnings(problems))
+
+
+def choose_reference(
+    inputs: str | Path | list[str | Path], predictor: Predictor
+) -> PersonReference:
+    """The most neutral, open-eyed, frontal, uncovered frame of a video or of images.
+
+    Up to 120 frames are judged (`siamcal.faces.judge_reference`); frames whose crop is unlike the
+    person's typical one (something before the face, somebody else) are left out. A guess: a person
+    who never rests in the video has no neutral frame there.
+
+    Raises:
+        FaceNotFoundError: No frame shows a face.
+    """
+    stream = open_media(inputs)
+    candidates = _candidates(stream, predictor.pipeline)
+    if not candidates:
+        raise FaceNotFoundError(
+            f"No face was found in {stream.sources[0]}, so no reference frame can be chosen. "
+            f"Name one with --reference FILE."
+        )
+    crops = np.stack([c.crop for c in candidates]).astype(np.int16)  # (N, S, S, 3)
+    distance = np.abs(crops - np.median(crops, axis=0)).mean((1, 2, 3))
+    spread = max(float(np.median(np.abs(distance - np.median(distance)))), 0.25)
+    unusual = np.maximum((distance - np.median(distance)) / spread / MOST_UNUSUAL, 0)
+    scores = np.array([c.score for c in candidates]) + np.where(unusual > 1, unusual, 0)
+    best = candidates[int(np.argmin(scores))]
+    problems = ["it was chosen automatically; look at it", *best.problems]
+    facts = {
+        "kind": "chosen automatically",
+        "source": best.source,
+        "frame": best.index + 1,
+        "judgement": round(best.score, 3),
+        "candidates": len(candidates),
+        "crop_sha256": hashlib.sha256(best.crop.tobytes()).hexdigest(),
+    }
+    return PersonReference(predictor.encode(best.crop), facts, _warnings(problems))
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    index: int
+    source: str
+    crop: np.ndarray
+    score: float
+    problems: tuple[str, ...]
+
+
+def _candidates(stream: FrameStream, pipeline: FacePipeline) -> list[_Candidate]:
+    # Without a known length every frame is a candidate until there are too many: then every second
+    # one of them is dropped, and every second one of those to come.
+    step = max((stream.total or 0) // CANDIDATES, 1)
+    found: list[_Candidate] = []
+    frames = progress_bar(
+        stream, total=stream.total, description="choosing the reference", unit="frame"
+    )
+    for frame in frames:
+        if frame.index % step or frame.rgb is None or frame.problem:
+            continue
+        faces = pipeline.detect(frame.rgb, max_faces=1)
+        if not faces:
+            continue
+        judgement = judge_reference(frame.rgb, faces[0], pipeline.detector)
+        crop = pipeline.align(frame.rgb, faces[0])
+        found.append(
+            _Candidate(frame.index, frame.source, crop, judgement.score, judgement.problems)
+        )
+        if len(found) >= 2 * CANDIDATES:
+            found, step = found[::2], 2 * step
+    return found
+
+
+def _warnings(problems: list[str]) -> tuple[str, ...]:
+    return tuple(f"Reference: {problem}." for problem in problems)
+
+
+# --- profiles ------------------------------------------------------------------------------------
+
+
+def save_profile(reference: PersonReference, path: str | Path, predictor: Predictor) -> None:
+    """Write a person's encoded reference, bound to the calibrator that encoded it.
+
+    The file holds features of a face: treat it like a photograph of the person.
+
+    Raises:
+        ConfigError: It can't be written there.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        reference.features.to("cpu").save(path)
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata())
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata["calibrator"] = _identity(predictor)
+        metadata["facts"] = json.dumps(reference.facts)
+        metadata["warnings"] = json.dumps(reference.warnings)
+        save_file(tensors, path, metadata)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"The profile {path} can't be written ({error}).") from error
+
+
+def load_profile(path: str | Path, predictor: Predictor) -> PersonReference:
+    """Read a profile that `save_profile` wrote with the same calibrator.
+
+    Raises:
+        ConfigError: Missing, damaged, no profile, or made by another calibrator.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(
+            f"There is no profile {path}. Make it: siamcal predict VIDEO --reference neutral.jpg "
+            f"--save-profile {path}"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        features = Reference.load(path)
+        facts, warnings = json.loads(metadata["facts"]), json.loads(metadata["warnings"])
+        identity = metadata["calibrator"]
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{path} is no profile of siamcal predict, or it is damaged. Make it again with "
+            f"--save-profile."
+        ) from error
+    if identity != _identity(predictor):
+        raise ConfigError(
+            f"The profile {path} was made with another calibrator or another preprocessing; its "
+            f"features mean nothing to this one. Make it again with --save-profile."
+        )
+    facts = {**facts, "profile": str(path)}
+    return PersonReference(features, facts, tuple(str(w) for w in warnings))
+
+
+def _identity(predictor: Predictor) -> str:
+    """What a profile is bound to: weights, merge point and preprocessing."""
+    config = predictor.config
+    weights = config.weights_checksum
+    if not weights:
+        digest = hashlib.sha256()
+        for name, tensor in sorted(predictor.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        weights = digest.hexdigest()
+    told = repr((weights, config.merge_at, config.preprocessing))
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def reference_frame(inputs: list[str | Path], predictor: Predictor, number: int) -> PersonReference:
+    """Frame `number` (1-based) of the input itself as the reference.
+
+    Raises:
+        MediaError: There is no such frame.
+    """
+    stream = open_media(inputs)
+    if number < 1:
+        raise MediaError(f"Frames are counted from 1; {number} was given.")
+    if stream.kind == "images":
+        if number > len(stream.sources):
+            raise MediaError(f"There are {len(stream.sources)} images; {number} was asked for.")
+        return read_reference(stream.sources[number - 1], predictor)
+    return read_reference(stream.sources[0], predictor, number - 1)
