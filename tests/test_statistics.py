@@ -78,9 +78,9 @@ def test_bootstrap_equals_resampling_the_frames_of_whole_participants(metric):
 
 def test_two_thousand_resamples_of_twelve_aus_are_quick():
     labels, preds, clean, participants = _people(count=27, frames=400, aus=12)
-    start = time.perf_counter()
+    start = time.process_time()
     result = paired_difference("icc", clean, preds, labels, participants, resamples=2000)
-    assert time.perf_counter() - start < 5  # about 0.3 s; the slack is for busy machines
+    assert time.process_time() - start < 5  # about 0.3 s; the slack is for busy machines
     assert result.resamples == 2000
     assert result.per_au_interval.shape == (12, 2)
 

@@ -1,0 +1,256 @@
+"""DISFA+ as its users have it: extracted frames and a label file for each trial and AU."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from siamcal.datasets._choose import Wanted, choose_references
+from siamcal.datasets._scan import (
+    IMAGE_PATTERN,
+    Holder,
+    Problems,
+    examples,
+    last_number,
+    protocol,
+    protocol_folds,
+    read_label_text,
+    read_metadata,
+    require_root,
+    walk_files,
+)
+from siamcal.datasets.base import DatasetSource, au_column
+from siamcal.registry import datasets
+
+__all__ = ["HOLDER", "disfa_plus", "read_disfa_plus"]
+
+HOLDER = Holder(
+    "disfa-plus",
+    "DISFA+",
+    "free for research after a signed agreement with Mohammad Mahoor, University of Denver "
+    "(mohammadmahoor.com, Databases, DISFA+).",
+    (
+        "DIR/Images/SN001/A1_AU1_TrailNo_1/000.jpg",
+        "DIR/Labels/SN001/A1_AU1_TrailNo_1/AU1.txt          000.jpg     0 a line, two header lines",
+    ),
+)
+
+_PERSON = re.compile(r"SN\d{3}", re.IGNORECASE)
+_LABEL = re.compile(r"AU0*(\d{1,2})\.txt", re.IGNORECASE)
+_IMAGE = re.compile(rf".*?\d+{IMAGE_PATTERN}", re.IGNORECASE)
+_LINE = re.compile(rf"(\S+{IMAGE_PATTERN})\s+([0-5])", re.IGNORECASE)
+_NAMES_IMAGE = re.compile(rf"\S+{IMAGE_PATTERN}\b", re.IGNORECASE)
+# Lines that may stand before the first frame; the distributed files have two.
+_HEADER_LINES = 2
+
+
+@dataclass
+class _Trial:
+    """Files of one trial; the name is as the folder spells it."""
+
+    participant: str
+    name: str
+    labels: dict[int, Path] = field(default_factory=dict)
+    images: dict[int, Path] = field(default_factory=dict)
+
+
+@datasets.register("disfa-plus")
+def disfa_plus(
+    data_root: Path | None, *, references: str = "protocol", metadata: str | None = None
+) -> DatasetSource:
+    """DISFA+: 9 people posing and smiling, 12 AUs with intensity (licence needed).
+
+    All nine also appear in DISFA: training on one and testing on the other isn't identity-disjoint.
+
+    Args:
+        data_root: Folder that holds Images and Labels.
+        references: "protocol", "auto", "first" or a file.
+        metadata: CSV with a column "participant" and columns to group by.
+
+    Raises:
+        DataNotFoundError: No labels or no pictures were found.
+        LabelError: A label file is broken.
+    """
+    return read_disfa_plus(data_root, Problems(), references, metadata)
+
+
+def read_disfa_plus(
+    data_root: Path | None,
+    problems: Problems,
+    references: str = "protocol",
+    metadata: str | None = None,
+) -> DatasetSource:
+    """As `disfa_plus`, with the findings in `problems`."""
+    root = require_root(data_root, HOLDER)
+    facts = protocol()["DISFA+"]
+    aus = tuple(facts["aus"])
+    trials = _find(root, problems)
+    if not any(t.labels for t in trials):
+        raise HOLDER.missing(root, f"{root} holds no label file like SN001/.../AU1.txt.")
+    if not any(t.images for t in trials):
+        raise HOLDER.missing(root, f"{root} holds labels, but no frames.")
+    people = {t.participant for t in trials}
+    folds = protocol_folds("DISFA+", people, root, problems)
+    known = {p for fold in folds for p in fold}
+    parts = [_frames(t, aus, problems) for t in trials if t.participant in known]
+    tables = [part for part in parts if part is not None]
+    if not tables:
+        raise HOLDER.missing(root, f"No trial in {root} has both labels and pictures.")
+    table = pd.concat(tables, ignore_index=True)
+    # References are matched with the table's own spelling of the trial.
+    spelling = {(t.participant, _plain(t.name)): t.name for t in trials}
+    wanted = {}
+    for participant, reference in facts["reference_frames"].items():
+        trial, _, number = reference.rpartition("/")
+        trial = spelling.get((participant, _plain(trial)), trial)
+        wanted[participant] = Wanted(participant, int(number), trial)
+    table["is_reference"] = choose_references(table, references, wanted, problems)
+    present = set(table["participant"])
+    kept = (tuple(p for p in fold if p in present) for fold in folds)
+    return DatasetSource(
+        name="disfa-plus",
+        intensity_aus=aus,
+        detection_aus=aus,
+        folds=tuple(fold for fold in kept if fold),
+        table=table,
+        participants_table=read_metadata(metadata),
+        description="9 people, posed and spontaneous, 12 AUs with intensity",
+        licence=HOLDER.licence,
+        references=references,
+        fps=20.0,
+    )
+
+
+def _find(root: Path, problems: Problems) -> list[_Trial]:
+    trials: dict[tuple[str, str], _Trial] = {}
+    for folder, names in walk_files(root):
+        people = _PERSON.findall(str(folder.relative_to(root)))
+        if not people:
+            continue
+        participant = people[-1].upper()
+        key = (participant, _plain(folder.name))
+        trial = trials.get(key) or _Trial(participant, folder.name)
+        labels = {int(m.group(1)): folder / m.group() for m in map(_LABEL.fullmatch, names) if m}
+        images = _images(folder, names)
+        for au, path in labels.items():
+            # Shallow folders come first: a nested copy doesn't replace the original.
+            first = trial.labels.setdefault(au, path)
+            if first != path and first.read_bytes() != path.read_bytes():
+                problems.error(path, f"differs from another copy of the same labels, {first}.")
+        trial.images = trial.images or images
+        if labels or images:
+            trials[key] = trial
+    return [trials[key] for key in sorted(trials)]
+
+
+def _images(folder: Path, names: Iterable[str]) -> dict[int, Path]:
+    numbers: dict[int, Path] = {}
+    for name in names:
+        number = last_number(Path(name).stem)
+        if number is not None and _IMAGE.fullmatch(name):
+            numbers.setdefault(number, folder / name)
+    return numbers
+
+
+def _plain(trial: str) -> str:
+    """One spelling of a trial's name: the distributed "TrailNo" and "TrialNo" are the same."""
+    return trial.lower().replace("trial", "trail")
+
+
+def _frames(trial: _Trial, aus: tuple[int, ...], problems: Problems) -> pd.DataFrame | None:
+    """Rows of a trial; None where its labels are broken or one side is missing."""
+    place = f"{trial.participant}/{trial.name}"
+    if not trial.labels or not trial.images:
+        side = "label files" if not trial.labels else "frames"
+        problems.warning(place, f"the trial has no {side}: left out.")
+        return None
+    columns: dict[int, dict[int, float]] = {}
+    for au in aus:
+        path = trial.labels.get(au)
+        if path is None:
+            folder = next(iter(trial.labels.values())).parent
+            problems.error(folder, f"AU{au}.txt is missing; the protocol needs all 12 AUs.")
+            return None
+        values = _read_labels(path, problems)
+        if values is None:
+            return None
+        columns[au] = values
+    numbers = sorted(columns[aus[0]])
+    for au in aus[1:]:
+        other = set(columns[au]) ^ set(numbers)
+        if other:
+            problems.error(
+                trial.labels[au],
+                f"the file has {len(columns[au])} frames, but AU{aus[0]}.txt has {len(numbers)} "
+                f"(they differ at {examples([f'{n:03d}' for n in sorted(other)])}). Copy it again.",
+                len(columns[au]) + _HEADER_LINES,
+            )
+            return None
+    return _table(trial, numbers, columns, problems)
+
+
+def _table(
+    trial: _Trial, numbers: list[int], columns: dict[int, dict[int, float]], problems: Problems
+) -> pd.DataFrame:
+    place = f"{trial.participant}/{trial.name}"
+    unlabelled = sorted(set(trial.images) - set(numbers))
+    if unlabelled:
+        problems.warning(
+            place,
+            f"{len(unlabelled)} frames have no label "
+            f"({examples([f'{n:03d}' for n in unlabelled])}): left out.",
+        )
+    lost = [n for n in numbers if n not in trial.images]
+    if lost:
+        problems.warning(
+            place,
+            f"{len(lost)} labelled frames are missing ({examples([f'{n:03d}' for n in lost])}).",
+        )
+    # A missing frame keeps its row: preparing the faces reports it with the others left out.
+    sample = next(iter(trial.images.values()))
+    sources = [str(trial.images.get(n, sample.with_name(f"{n:03d}.jpg"))) for n in numbers]
+    return pd.DataFrame(
+        {
+            "participant": trial.participant,
+            "view": "front",
+            "sequence": trial.name,
+            "frame": np.array(numbers, dtype=np.int64),
+            "source": sources,
+            "source_index": -1,
+            "is_reference": False,
+            **{au_column(au): [values[n] for n in numbers] for au, values in columns.items()},
+        }
+    )
+
+
+def _read_labels(path: Path, problems: Problems) -> dict[int, float] | None:
+    """Frame number -> intensity of a file of lines `000.jpg     0` after two header lines."""
+    lines = read_label_text(path, problems)
+    if lines is None:
+        return None
+    values: dict[int, float] = {}
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        found = _LINE.fullmatch(text)
+        if found is None:
+            header = not values and not _NAMES_IMAGE.match(text) and number <= _HEADER_LINES + 3
+            if not text or header:
+                continue
+            problems.error(
+                path, f"{text!r} isn't a file name and an intensity of 0 to 5 (000.jpg  0).", number
+            )
+            return None
+        frame = last_number(Path(found.group(1)).stem)
+        if frame is None or frame in values:
+            problems.error(path, f"{found.group(1)} has no number or stands here twice.", number)
+            return None
+        values[frame] = float(found.group(2))
+    if not values:
+        problems.error(path, "no line holds a frame and its intensity.", max(len(lines), 1))
+        return None
+    return values

@@ -1,0 +1,315 @@
+"""Any other data set, described by one table: a row a frame, a column an AU."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from siamcal.datasets._choose import choose_references
+from siamcal.datasets._scan import Holder, Problems, examples, read_metadata
+from siamcal.datasets.base import COLUMNS, DatasetSource, au_column
+from siamcal.errors import ConfigError
+from siamcal.registry import datasets
+
+__all__ = ["HOLDER", "manifest", "read_manifest"]
+
+HOLDER = Holder(
+    "manifest",
+    "The table of your own data",
+    "yours: the table names your files, nothing is copied.",
+    (
+        "TABLE.csv or TABLE.parquet (or a folder with manifest.csv) with the columns",
+        "  path           image, or video; relative to the table's folder",
+        "  participant    who",
+        "  AU01, AU12 ..  intensity 0-5, or occurrence 0/1; empty or negative: not known",
+        "and where they apply",
+        "  frame          of a video: frame, from 0; of images: any number that orders them",
+        "  view, sequence camera, recording",
+        "  is_reference   1 for one neutral frame of each participant (and view), else 0",
+        "  fold           number of the fold in which the participant is validated",
+        "  other columns  groups, such as sex: the same in all rows of a participant",
+    ),
+)
+
+_VIDEO_SUFFIXES = {".avi", ".mp4", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
+_AU = re.compile(r"au_?0*(\d{1,2})(?:_r|_c)?", re.IGNORECASE)
+_TRUE, _FALSE = {"1", "1.0", "true", "yes", "y"}, {"0", "0.0", "false", "no", "n", "", "nan"}
+_MAX_INTENSITY = 5
+# With more participants than this, five folds instead of one for each.
+_LEAVE_ONE_OUT = 10
+
+
+@datasets.register("manifest")
+def manifest(
+    data_root: Path | None,
+    *,
+    references: str = "protocol",
+    labels: str = "auto",
+    threshold: int = 2,
+    folds: int = 0,
+    invalid: str = "",
+    metadata: str | None = None,
+) -> DatasetSource:
+    """Your own data by a CSV or Parquet table: path, participant, AU columns, is_reference.
+
+    Args:
+        data_root: The table, or a folder with manifest.csv or manifest.parquet.
+        references: "protocol" (the column is_reference), "auto", "first" or a file.
+        labels: "intensity" (0-5), "occurrence" (0/1), or "auto": occurrence where no label
+            exceeds 1.
+        threshold: Lowest intensity that counts as present in detection.
+        folds: Number of folds where the table has no column "fold"; 0: one a participant up to
+            ten participants, else five.
+        invalid: Values that mean "not known", such as "9" or "9,-1" (negative and empty always do).
+        metadata: CSV with a column "participant" and columns to group by.
+
+    Raises:
+        DataNotFoundError: The table or all its files are missing.
+        ConfigError: A column is missing or an option is wrong.
+        LabelError: A value is broken; the message names file and line.
+    """
+    return read_manifest(
+        data_root, Problems(), references, labels, threshold, folds, invalid, metadata
+    )
+
+
+def read_manifest(
+    data_root: Path | None,
+    problems: Problems,
+    references: str = "protocol",
+    labels: str = "auto",
+    threshold: int = 2,
+    folds: int = 0,
+    invalid: str = "",
+    metadata: str | None = None,
+) -> DatasetSource:
+    """As `manifest`, with the findings in `problems`."""
+    if labels not in ("auto", "intensity", "occurrence"):
+        raise ConfigError(f"labels is {labels!r}; allowed: auto, intensity, occurrence.")
+    path = _find(data_root)
+    raw = _load(path)
+    au_columns = _au_columns(raw, path)
+    unknown = {float(v) for v in re.split(r"[,\s]+", str(invalid).strip()) if v}
+    values = _values(raw, au_columns, path, unknown, problems)
+    table = _frames(raw, path, problems)
+    for au, column in values.items():
+        table[au_column(au)] = column
+    aus = tuple(sorted(values))
+    occurrence = labels == "occurrence" or (
+        labels == "auto" and max(np.nanmax(v, initial=0) for v in values.values()) <= 1
+    )
+    table["is_reference"] = _references(raw, table, path, references, problems)
+    people = sorted(set(table["participant"]))
+    return DatasetSource(
+        name="manifest",
+        intensity_aus=() if occurrence else aus,
+        detection_aus=aus,
+        detection_thresholds=dict.fromkeys(aus, 1 if occurrence else threshold),
+        folds=_folds(raw, table, path, folds, problems),
+        table=table,
+        participants_table=read_metadata(metadata) if metadata else _groups(raw, table),
+        description=f"{path.name}: {len(people)} participants, {len(table)} frames",
+        licence=HOLDER.licence,
+        references=references,
+    )
+
+
+def _find(root: Path | None) -> Path:
+    if root is None or not root.exists():
+        raise HOLDER.missing(root)
+    if root.is_file():
+        return root
+    for name in ("manifest.csv", "manifest.parquet"):
+        if (root / name).is_file():
+            return root / name
+    raise HOLDER.missing(root, f"{root} holds neither manifest.csv nor manifest.parquet.")
+
+
+def _load(path: Path) -> pd.DataFrame:
+    """All columns as text (CSV) or as stored (Parquet), names in lower case without spaces."""
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            table = pd.read_parquet(path)
+        else:
+            table = pd.read_csv(
+                path,
+                dtype=str,
+                keep_default_na=False,
+                skipinitialspace=True,
+                sep="\t" if path.suffix.lower() == ".tsv" else ",",
+                encoding="utf-8-sig",
+            )
+    except (ValueError, OSError) as error:  # pandas' and pyarrow's errors are ValueErrors
+        raise ConfigError(f"{path} can't be read as a table: {error}") from error
+    table.columns = [str(c).strip() for c in table.columns]
+    lower = {c.lower(): c for c in table.columns}
+    known = [*COLUMNS, "path", "fold"]
+    table = table.rename(columns={lower[c]: c for c in known if c in lower})
+    missing = [c for c in ("path", "participant") if c not in table.columns]
+    if missing:
+        raise ConfigError(
+            f"{path} has no column {' and no column '.join(missing)}; it has "
+            f"{', '.join(table.columns)}. Needed: path, participant and AU columns such as AU01."
+        )
+    if table.empty:
+        raise ConfigError(f"{path} has no rows.")
+    return table
+
+
+def _au_columns(raw: pd.DataFrame, path: Path) -> dict[int, str]:
+    """AU -> column; intensities (AU01_r) go before occurrences (AU01_c) of the same AU."""
+    found: dict[int, str] = {}
+    for column in raw.columns:
+        if match := _AU.fullmatch(column):
+            au = int(match.group(1))
+            if au not in found or column.lower().endswith("_r"):
+                found[au] = column
+    if not found:
+        raise ConfigError(
+            f"{path} has no AU column; it has {', '.join(raw.columns)}. Name them AU01, AU12, ..."
+        )
+    return found
+
+
+def _values(
+    raw: pd.DataFrame, columns: dict[int, str], path: Path, unknown: set[float], problems: Problems
+) -> dict[int, np.ndarray]:
+    values = {}
+    for au, column in columns.items():
+        text = raw[column].astype(str).str.strip()
+        numbers = pd.to_numeric(raw[column], errors="coerce").to_numpy(np.float64)
+        empty = text.str.lower().isin(["", "nan", "none", "<na>"]).to_numpy()
+        numbers = np.where(np.isin(numbers, list(unknown)), -1.0, numbers)
+        for row in np.flatnonzero(np.isnan(numbers) & ~empty):
+            problems.error(path, f"{column} is {text.iloc[row]!r}, not a number.", int(row) + 2)
+        for row in np.flatnonzero(numbers > _MAX_INTENSITY):
+            problems.error(
+                path,
+                f"{column} is {numbers[row]:g}; allowed: 0 to {_MAX_INTENSITY}, empty or negative "
+                f"for not known. Where {numbers[row]:g} means not known: invalid={numbers[row]:g}.",
+                int(row) + 2,
+            )
+        values[au] = numbers
+    return values
+
+
+def _frames(raw: pd.DataFrame, path: Path, problems: Problems) -> pd.DataFrame:
+    """The columns before the AUs."""
+    given = raw["path"].astype(str)
+    for row in np.flatnonzero((given.str.strip() == "").to_numpy())[:1]:
+        problems.error(path, "the path is empty.", int(row) + 2)
+    for row in np.flatnonzero((raw["participant"].astype(str).str.strip() == "").to_numpy())[:1]:
+        problems.error(path, "the participant is empty.", int(row) + 2)
+    resolved = {p: str((path.parent / p).resolve()) for p in given.unique()}
+    missing = sorted(p for p, full in resolved.items() if not os.path.exists(full))
+    if len(missing) == len(resolved):
+        raise HOLDER.missing(
+            path,
+            f"None of the {len(resolved)} files in {path} exists, such as {resolved[missing[0]]}.",
+        )
+    if missing:
+        problems.warning(path, f"{len(missing)} files don't exist: {examples(missing)}.")
+    video = given.map(lambda p: Path(p).suffix.lower() in _VIDEO_SUFFIXES).to_numpy(bool)
+    stems = {p: Path(p).stem if Path(p).suffix.lower() in _VIDEO_SUFFIXES else Path(p).parent.name
+             for p in resolved}  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "participant": raw["participant"].astype(str).str.strip(),
+            "view": raw["view"].astype(str).str.strip() if "view" in raw else "front",
+            "sequence": raw["sequence"].astype(str) if "sequence" in raw else given.map(stems),
+        }
+    )
+    frame = _frame_numbers(raw, table, video, path, problems)
+    table["frame"] = frame
+    table["source"] = given.map(resolved).to_numpy(dtype=object)
+    table["source_index"] = np.where(video, frame, -1)
+    table["is_reference"] = False
+    return table
+
+
+def _frame_numbers(
+    raw: pd.DataFrame, table: pd.DataFrame, video: np.ndarray, path: Path, problems: Problems
+) -> np.ndarray:
+    if "frame" not in raw:
+        if video.any():
+            raise ConfigError(
+                f"{path} names videos, such as {raw['path'][video].iloc[0]}, but has no column "
+                f"'frame': the number of each row's frame in the video, from 0."
+            )
+        order = table.groupby(["participant", "view", "sequence"], sort=False).cumcount()
+        return order.to_numpy(np.int64)
+    numbers = pd.to_numeric(raw["frame"], errors="coerce").to_numpy(np.float64)
+    bad = np.isnan(numbers) | (numbers < 0) | (numbers != np.floor(numbers))
+    for row in np.flatnonzero(bad)[:1]:
+        problems.error(path, f"frame is {raw['frame'].iloc[row]!r}; allowed: 0, 1, 2, ...", row + 2)
+    return np.where(bad, 0, numbers).astype(np.int64)
+
+
+def _references(
+    raw: pd.DataFrame, table: pd.DataFrame, path: Path, references: str, problems: Problems
+) -> np.ndarray:
+    if references != "protocol":
+        return choose_references(table, references, {}, problems)
+    if "is_reference" not in raw:
+        raise ConfigError(
+            f"{path} has no column is_reference. Mark one neutral frame of each participant, or "
+            f"have them chosen: --references auto (or first, or a file)."
+        )
+    text = raw["is_reference"].astype(str).str.strip().str.lower()
+    for row in np.flatnonzero((~text.isin(_TRUE | _FALSE)).to_numpy())[:1]:
+        problems.error(path, f"is_reference is {text.iloc[row]!r}; allowed: 1 or 0.", int(row) + 2)
+    marked = text.isin(_TRUE).to_numpy()
+    without = sorted(set(table["participant"]) - set(table["participant"][marked]))
+    if without:
+        raise ConfigError(
+            f"{path} marks no reference of {examples(without, 10)}. Set is_reference to 1 for one "
+            f"neutral frame of each participant, or use --references auto."
+        )
+    several = Counter(zip(table["participant"][marked], table["view"][marked], strict=True))
+    for (participant, view), count in sorted(several.items()):
+        if count > 1:
+            problems.warning(
+                f"{participant} ({view})", f"{count} references are marked; the first one is used."
+            )
+    return marked
+
+
+def _folds(
+    raw: pd.DataFrame, table: pd.DataFrame, path: Path, folds: int, problems: Problems
+) -> tuple[tuple[str, ...], ...]:
+    people = sorted(set(table["participant"]))
+    if "fold" in raw:
+        fold = raw["fold"].astype(str).str.strip()
+        of_person = pd.DataFrame({"p": table["participant"], "f": fold}).drop_duplicates()
+        torn = of_person["p"][of_person["p"].duplicated()]
+        if len(torn):
+            raise ConfigError(
+                f"{path} puts {examples(sorted(set(torn)))} into several folds; a participant "
+                f"must be wholly in one, or the test isn't on new people."
+            )
+        named = sorted(set(of_person["f"]) - {""}, key=lambda f: (len(f), f))
+        return tuple(tuple(sorted(of_person["p"][of_person["f"] == f])) for f in named)
+    if len(people) < 2:
+        problems.warning(path, "there is one participant: nobody is left to train on.")
+    if folds < 0 or folds > len(people):
+        raise ConfigError(f"folds is {folds}; allowed: 0 to {len(people)} (the participants).")
+    count = folds or (len(people) if len(people) <= _LEAVE_ONE_OUT else 5)
+    return tuple(tuple(people[k::count]) for k in range(count))
+
+
+def _groups(raw: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame | None:
+    """Columns that hold one value for each participant."""
+    known = {*COLUMNS, "path", "fold"}
+    others = [c for c in raw.columns if c not in known and not _AU.fullmatch(c)]
+    people = pd.DataFrame({"participant": table["participant"]})
+    for column in others:
+        if (raw.groupby(table["participant"])[column].nunique(dropna=False) == 1).all():
+            people[column] = raw[column]
+    if len(people.columns) == 1:
+        return None
+    return people.drop_duplicates("participant").reset_index(drop=True)
