@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -306,7 +307,10 @@ with Predictor(load_model({str(calibrator)!r}), batch_size=4) as predictor:
     predict_to_csv(stream, pathlib.Path({str(tmp_path / "aus.csv")!r}), predictor=predictor,
                    reference=reference)
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
     assert run.returncode == 9, run.stderr
     rows = rows_of((tmp_path / "aus.csv").read_text())
     assert len(rows) >= 16
