@@ -19,7 +19,7 @@ __all__ = ["write_figures"]
 
 COLOURS = {"ncg": "#9aa5b1", "bs": "#e0a458", "csn": "#1f6f8b"}
 SWEEP_COLOURS = plt.get_cmap("viridis")
-STYLE = {
+STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,

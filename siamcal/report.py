@@ -152,7 +152,7 @@ def paper_comparison(results: dict[str, Any], table: str, task: str) -> pd.DataF
         rows[f"{cell['name']}, {METRIC_NAMES[metric]}"] = row
     frame = pd.DataFrame.from_dict(rows, orient="index")
     first = [c for c in ("ours", "95 % interval", "paper", "difference", "inside") if c in frame]
-    return frame[[*first, *sorted(c for c in frame if c not in first)]].fillna("")
+    return frame[[*first, *sorted(c for c in map(str, frame) if c not in first)]].fillna("")
 
 
 def _own_cell(results: dict[str, Any], method: str | None, task: str, metric: str) -> Any:

@@ -661,8 +661,13 @@ def predict(
             output = network(targets)
         else:
             output = network(targets, encoded[torch.from_numpy(index[part]).to(device)])
-        out.append((output.intensity if isinstance(output, tuple) else output).float().cpu())
+        out.append(_main_output(output).float().cpu())
     return torch.cat(out).numpy()
+
+
+def _main_output(output: Any) -> torch.Tensor:
+    """Intensities or logits (B, A); the ordinal logits serve training only."""
+    return output.intensity if isinstance(output, AUOutput) else output
 
 
 def seconds_per_step(recipe: Recipe, num_aus: int, *, calibrated: bool, repeats: int = 2) -> float:
@@ -678,7 +683,7 @@ def seconds_per_step(recipe: Recipe, num_aus: int, *, calibrated: bool, repeats:
     for _ in range(repeats + 1):
         start = time.perf_counter()
         output = step(targets, references, index)
-        (output.intensity if isinstance(output, tuple) else output).sum().backward()
+        _main_output(output).sum().backward()
         times.append(time.perf_counter() - start)
     return min(times[1:])
 

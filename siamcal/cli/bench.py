@@ -225,22 +225,21 @@ def _tables(
         )
     jobs: dict[tuple[str, str], list[str]] = {}
     for plan in plans.values():
-        for place, task, methods in plan:
+        for place, task, planned in plan:
             if chosen in (None, place):
                 known = jobs.setdefault((place, task), [])
-                known += [m for m in methods if m not in known]
+                known += [m for m in planned if m not in known]
     results = {}
     for (place, task), methods in jobs.items():
         recipe = choose_recipe(dataset=place, task=task, options=options, settings=settings)
         # The paper's CSN is its Stage 4; at the recipe's own merge point both are one training.
         own = f"csn@{recipe.merge_at}"
-        methods = list(dict.fromkeys("csn" if m == own else m for m in methods))
         results[place, task] = run_comparison(
             recipe,
             runs / f"paper-{_run_name(recipe, (task,))}",
             data_root=data_root,
             tasks=(task,),
-            methods=tuple(methods),
+            methods=tuple(dict.fromkeys("csn" if m == own else m for m in methods)),
             workers=workers,
         )
     printed = {}

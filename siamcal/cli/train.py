@@ -32,7 +32,6 @@ def train(
     task: Annotated[str | None, typer.Option(help="intensity or detection.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Another backbone.")] = None,
     merge_at: Annotated[str | None, typer.Option(help="Another merge point.")] = None,
-    plain: Annotated[bool, typer.Option(help="Train the plain network (NCG) instead.")] = False,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Change a recipe's field: --set epochs=1.")
     ] = None,
@@ -60,7 +59,6 @@ def train(
         chosen,
         folder,
         data_root=data_root,
-        calibrated=not plain,
         workers=workers,
         tensorboard=tensorboard,
     )
