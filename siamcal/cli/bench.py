@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import sys
@@ -25,12 +24,16 @@ none of them has seen, or run one of the named benchmarks (`siamcal ls benchmark
 
 Examples:
 
-    siamcal bench                                        # rendered people, minutes on two cores
-    siamcal bench --bias 0                               # the control: people alike at rest
+    siamcal bench                      # rendered people, minutes on two cores
+    siamcal bench --bias 0             # the control: people alike at rest
     siamcal bench --backbone timm:resnet18 --merge-at layer4
-    siamcal bench --backbone ir50 --dataset disfa --data-root /data/DISFA --set weights=backbone.pth
+    siamcal bench --backbone ir50 --dataset disfa --data-root /data/DISFA
     siamcal bench --dataset disfa --data-root /data/DISFA --table 6
-    siamcal bench coverage                               # a named benchmark
+    siamcal bench coverage             # a named benchmark
+
+Tables go to stdout, progress to stderr. The run's folder, runs/NAME, gets recipe.json,
+results.json, tables (Markdown, LaTeX, CSV), figures, predictions, checkpoints and the log; the same
+command goes on where it was interrupted.
 """
 
 
@@ -46,7 +49,7 @@ def bench(
         str | None, typer.Option(help="synth (default), disfa, disfa-plus, unbc, manifest.")
     ] = None,
     data_root: Annotated[
-        Path | None, typer.Option(help="Where the data lie; or set SIAMCAL_<DATASET>_ROOT.")
+        Path | None, typer.Option(help="Where the data lie; or set SIAMCAL_DISFA_ROOT etc.")
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="A recipe's name, recipe.json or TOML file.")
@@ -132,11 +135,11 @@ def run_comparison(
     from siamcal.figures import write_figures
     from siamcal.report import write_report
 
+    started = time.monotonic()
+    source = load_dataset(recipe.dataset, data_root, **recipe.dataset_options)
     folder.mkdir(parents=True, exist_ok=True)
     _log_to(folder / "log.txt")
-    started = time.monotonic()
     _say(f"Run folder: {folder} (the same command goes on where it was interrupted)")
-    source = load_dataset(recipe.dataset, data_root, **recipe.dataset_options)
     _announce(recipe, source, tasks, methods, len(seeds or [0]), folds)
     faces = prepare(source, recipe.preprocessing, workers=workers)
     comparison = compare(
@@ -305,7 +308,8 @@ def _run_name(recipe: Recipe, tasks: tuple[str, ...]) -> str:
 
     from siamcal.recipe import to_dict
 
-    text = json.dumps(to_dict(dataclasses.replace(recipe, task="")), sort_keys=True)
+    settings = {k: v for k, v in to_dict(recipe).items() if k != "task"}
+    text = json.dumps(settings, sort_keys=True)
     backbone = "".join(c if c.isalnum() or c in "._-" else "_" for c in recipe.backbone)
     task = "both" if len(tasks) > 1 else tasks[0]
     digest = hashlib.sha256(text.encode()).hexdigest()[:6]

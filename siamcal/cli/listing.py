@@ -20,6 +20,8 @@ Examples:
     siamcal ls merge-points timm:convnext_tiny --size 224
     siamcal ls backbones --filter convnext
     siamcal ls --hub
+
+Merge points are listed with the shape of what crosses and the share of the network before them.
 """
 
 SHOW_EXAMPLES = """
@@ -30,6 +32,8 @@ Examples:
     siamcal show synth
     siamcal show disfa_intensity --json
     siamcal show owner/name
+
+Of a published calibrator only its description is downloaded.
 """
 
 KINDS = ("backbones", "recipes", "datasets", "benchmarks", "merge-points")
@@ -72,6 +76,7 @@ def _names(what: str) -> list[dict[str, Any]]:
 
     found = getattr(registry, what)
     rows = [{"name": name, "what": found.summary(name)} for name in found.names()]
+    rows = [row for row in rows if not row["name"].endswith(":")]
     if what == "backbones":
         from siamcal.backbone import source_prefixes
 

@@ -21,6 +21,8 @@ Examples:
     siamcal train runs/synth-ir_tiny-intensity-0f3a9c    # the recipe of a finished comparison
     siamcal train disfa_intensity --data-root /data/DISFA --set weights=backbone.pth
     accelerate launch --num_processes 4 -m siamcal train disfa_intensity --data-root /data/DISFA
+
+The folder printed at the end is what `siamcal predict --model` and `siamcal push` take.
 """
 
 
