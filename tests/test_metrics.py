@@ -25,6 +25,17 @@ def test_icc_golden(case):
         assert result[0] == pytest.approx(expected, abs=1e-12)
 
 
+def test_icc_golden_with_a_missing_value():
+    case = GOLDEN["nan_case"]
+    preds = np.array([np.nan if v is None else v for v in case["model"]])[:, None]
+    labels = np.array(case["label"], dtype=float)[:, None]
+    # A lost prediction isn't left out silently (pingouin raises); a missing label is.
+    assert np.isnan(icc(preds, labels)[0])
+    masked = np.where(np.isnan(preds), -1, labels)
+    expected = case["formula_on_complete_pairs"]
+    assert icc(np.nan_to_num(preds), masked)[0] == pytest.approx(expected, abs=1e-12)
+
+
 def _pingouin(preds, labels):
     import pandas as pd
     import pingouin
