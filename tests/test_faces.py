@@ -452,3 +452,50 @@ def test_a_face_at_rest_is_sound(pipeline, astronaut, face):
     judgement = judge_reference(astronaut, rest, pipeline.detector)
     assert judgement.sound
     assert judgement.score < 1
+
+
+# --- rendered faces: actions and poses that are known ---------------------------------------------
+
+
+@pytest.fixture(scope="module", params=[1, 3])
+def person(request):
+    from rendered import RenderedPerson
+
+    return RenderedPerson(request.param)
+
+
+def test_a_turned_head_keeps_its_size_in_the_rigid_crop(pipeline, person):
+    straight, *_ = pipeline.detect(person())
+    for yaw in (-20, 20):
+        turned, *_ = pipeline.detect(person(yaw=yaw))
+        assert turned.pose[0] == pytest.approx(yaw, abs=7)
+        size = rigid_placement(turned.landmarks).eye_distance
+        # In the picture the eyes come 6 to 8 % nearer to each other.
+        assert size == pytest.approx(rigid_placement(straight.landmarks).eye_distance, rel=0.055)
+
+
+def test_no_action_moves_the_rigid_crop_or_the_mask_much(pipeline, person):
+    outline = (
+        *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377),
+        *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
+    )
+
+    def measure(frame):
+        face, *_ = pipeline.detect(frame)
+        placement = rigid_placement(face.landmarks)
+        placed = transform_landmarks(face.landmarks, placement.matrix(112))
+        following = np.zeros((112, 112), np.uint8)
+        cv2.fillPoly(following, [np.round(placed[list(outline), :2]).astype(np.int32)], 255)
+        return placement, face_oval(placed, 112), following
+
+    still, oval, following = measure(person())
+    for au in (1, 4, 12, 20, 25, 26):
+        moved, moved_oval, moved_following = measure(person({au: 5.0}))
+        assert moved.eye_distance == pytest.approx(still.eye_distance, rel=0.04)
+        shift = np.subtract(moved.centre, still.centre) / still.eye_distance
+        assert np.abs(shift).max() < 0.04
+        changed = (moved_oval != oval).sum() / (oval > 0).sum()
+        assert changed < 0.06
+        if au == 26:
+            # A mask that followed the jaw would give AU26 away by its edge.
+            assert changed < 0.6 * (moved_following != following).sum() / (following > 0).sum()

@@ -410,6 +410,25 @@ def test_the_chosen_reference_has_no_hand_before_the_face(predictor, tmp_path):
         assert any("cover" in w for w in person.warnings)
 
 
+@pytest.mark.parametrize("index", [1, 5])
+def test_the_chosen_reference_is_the_neutral_frame(predictor, tmp_path, index):
+    from rendered import RenderedPerson
+
+    person = RenderedPerson(index)
+    states = [
+        ({12: 5.0}, {}),
+        ({26: 5.0, 25: 4.0}, {}),
+        ({1: 4.0, 2: 5.0}, {}),
+        ({}, {"blink": 1.0}),
+        ({}, {}),
+        ({}, {"yaw": 30}),
+        ({4: 5.0, 12: 2.0}, {}),
+    ]
+    for number, (actions, pose) in enumerate(states, start=1):
+        Image.fromarray(person(actions, **pose)).save(tmp_path / f"{number}.png")
+    assert choose_reference([tmp_path], predictor).facts["frame"] == 5
+
+
 def test_choosing_needs_a_face(predictor, tmp_path):
     Image.fromarray(np.zeros((80, 80, 3), np.uint8)).save(tmp_path / "a.png")
     with pytest.raises(FaceNotFoundError, match="no reference frame can be chosen"):

@@ -9,13 +9,14 @@ import numpy as np
 
 from siamcal.faces.detection import Face, FaceDetector
 
-__all__ = ["ReferenceJudgement", "judge_reference"]
+__all__ = ["ReferenceJudgement", "expression", "judge_reference"]
 
 # Coefficients of MediaPipe's blendshape network from which on a face is no longer at rest. They are
-# high where the network already answers to resting faces (brows, eyelids, lips).
+# high where the network already answers to resting faces (brows, eyelids); pucker is left out: it
+# reaches .95 on lips at rest.
 _AT_REST = {
     "browDown": (0.55, "lowered brows"),
-    "browInnerUp": (0.55, "raised inner brows"),
+    "browInnerUp": (0.65, "raised inner brows"),
     "browOuterUp": (0.60, "raised outer brows"),
     "cheekPuff": (0.40, "puffed cheeks"),
     "eyeWide": (0.45, "wide eyes"),
@@ -24,14 +25,13 @@ _AT_REST = {
     "mouthFrown": (0.40, "lowered mouth corners"),
     "mouthFunnel": (0.35, "funnelled lips"),
     "mouthLowerDown": (0.35, "a lowered lower lip"),
-    "mouthPucker": (0.70, "puckered lips"),
     "mouthShrugLower": (0.55, "a raised chin"),
     "mouthSmile": (0.30, "a smile"),
     "mouthStretch": (0.40, "a stretched mouth"),
     "mouthUpperUp": (0.30, "a raised upper lip"),
     "noseSneer": (0.40, "a wrinkled nose"),
 }
-_EYES_SHUT = 0.5
+_EYES_SHUT = 0.6
 _MAX_TURN = 20.0  # degrees of yaw; a farther turned reference hides half of the face
 _MAX_NOD = 25.0  # degrees of pitch; the mesh's own zero is uncertain by about 8
 _MIN_EYE_DISTANCE = 28.0  # pixels between the outer eye corners
@@ -89,23 +89,32 @@ def judge_reference(rgb: np.ndarray, face: Face, detector: FaceDetector) -> Refe
     return ReferenceJudgement(float(score), tuple(text for _, text in parts if text))
 
 
+def expression(face: Face) -> np.ndarray:
+    """How strongly each action shows, in units of the least that is no longer rest: (16,) float.
+
+    The last entry is the blink. A person's own level at rest may differ from 0: compare frames.
+    """
+    shapes = [(name, least) for name, (least, _) in _AT_REST.items()] + [("eyeBlink", _EYES_SHUT)]
+    return np.array([_strongest(face, name) / least for name, least in shapes])
+
+
+def _strongest(face: Face, name: str) -> float:
+    return max(face.blendshapes.get(name + side, 0.0) for side in ("", "Left", "Right"))
+
+
 def _expression(face: Face) -> tuple[float, str]:
-    found = {
-        name: max(face.blendshapes.get(name + side, 0.0) for side in ("", "Left", "Right"))
-        for name in _AT_REST
-    }
-    over = {name: value / _AT_REST[name][0] for name, value in found.items()}
+    over = dict(zip(_AT_REST, expression(face), strict=False))
     # The mean also tells two neutral frames apart.
-    score = max(over.values()) * 0.5 + float(np.mean(list(over.values())))
+    score = float(max(over.values()) * 0.5 + np.mean(list(over.values())))
     shown = sorted((n for n in over if over[n] > 1), key=lambda n: -over[n])[:3]
     if not shown:
         return min(score, 0.99), ""
-    words = ", ".join(f"{_AT_REST[n][1]} ({n} {found[n]:.2f})" for n in shown)
+    words = ", ".join(f"{_AT_REST[n][1]} ({n} {_strongest(face, n):.2f})" for n in shown)
     return max(score, 1.0), f"the face isn't at rest: {words}"
 
 
 def _eyes(face: Face) -> tuple[float, str]:
-    blink = max(face.blendshapes.get(f"eyeBlink{side}", 0.0) for side in ("Left", "Right"))
+    blink = _strongest(face, "eyeBlink")
     if blink <= _EYES_SHUT:
         return 0.5 * blink, ""
     return 1 + blink, f"the eyes are shut or nearly so (eyeBlink {blink:.2f})"

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from siamcal.errors import ConfigError, FaceNotFoundError, MediaError
 from siamcal.faces import FacePipeline, judge_reference
+from siamcal.faces.neutrality import expression
 from siamcal.inference.prediction import Predictor
 from siamcal.media import FrameStream, open_media, read_frame
 from siamcal.progress import progress_bar
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 # How many frames of a video are judged when the reference is to be chosen.
 CANDIDATES = 120
 # A frame whose crop is this many median absolute deviations farther from the person's typical crop
-# than usual shows something else: a hand, another person, a cut.
+# than the nearest shows something else: a hand, another person, a cut.
 MOST_UNUSUAL = 4.0
 
 
@@ -89,9 +90,10 @@ def choose_reference(
 ) -> PersonReference:
     """The most neutral, open-eyed, frontal, uncovered frame of a video or of images.
 
-    Up to 120 frames are judged (`siamcal.faces.judge_reference`); frames whose crop is unlike the
-    person's typical one (something before the face, somebody else) are left out. A guess: a person
-    who never rests in the video has no neutral frame there.
+    Up to 120 frames are judged (`siamcal.faces.judge_reference`). Among sound ones that frame wins
+    which is closest to the person's median in expression and in appearance: each single action
+    rests most of the time, so the medians are the person's own level at rest. A guess: a person who
+    never rests in the video has no neutral frame there.
 
     Raises:
         FaceNotFoundError: No frame shows a face.
@@ -103,12 +105,7 @@ def choose_reference(
             f"No face was found in {stream.sources[0]}, so no reference frame can be chosen. "
             f"Name one with --reference FILE."
         )
-    crops = np.stack([c.crop for c in candidates]).astype(np.int16)  # (N, S, S, 3)
-    distance = np.abs(crops - np.median(crops, axis=0)).mean((1, 2, 3))
-    spread = max(float(np.median(np.abs(distance - np.median(distance)))), 0.25)
-    unusual = np.maximum((distance - np.median(distance)) / spread / MOST_UNUSUAL, 0)
-    scores = np.array([c.score for c in candidates]) + np.where(unusual > 1, unusual, 0)
-    best = candidates[int(np.argmin(scores))]
+    best = candidates[int(np.argmin(_rank(candidates)))]
     problems = ["it was chosen automatically; look at it", *best.problems]
     facts = {
         "kind": "chosen automatically",
@@ -128,6 +125,21 @@ class _Candidate:
     crop: np.ndarray
     score: float
     problems: tuple[str, ...]
+    expression: np.ndarray
+
+
+def _rank(candidates: list[_Candidate]) -> np.ndarray:
+    """Lower is better, (N,)."""
+    shown = np.stack([c.expression for c in candidates])  # (N, K)
+    moved = np.abs(shown - np.median(shown, axis=0))
+    crops = np.stack([c.crop for c in candidates]).astype(np.int16)  # (N, S, S, 3)
+    distance = np.abs(crops - np.median(crops, axis=0).astype(np.int16)).mean((1, 2, 3))
+    spread = max(float(np.median(np.abs(distance - np.median(distance)))), 0.25)
+    unusual = (distance - distance.min()) / spread / MOST_UNUSUAL
+    unsound = np.array([2.0 * len(c.problems) for c in candidates])
+    scores = np.array([c.score for c in candidates])
+    apart = np.where(unusual > 1, 2.0, 0.3) * unusual
+    return scores + unsound + 0.5 * moved.max(1) + moved.mean(1) + apart
 
 
 def _candidates(stream: FrameStream, pipeline: FacePipeline) -> list[_Candidate]:
@@ -147,7 +159,14 @@ def _candidates(stream: FrameStream, pipeline: FacePipeline) -> list[_Candidate]
         judgement = judge_reference(frame.rgb, faces[0], pipeline.detector)
         crop = pipeline.align(frame.rgb, faces[0])
         found.append(
-            _Candidate(frame.index, frame.source, crop, judgement.score, judgement.problems)
+            _Candidate(
+                frame.index,
+                frame.source,
+                crop,
+                judgement.score,
+                judgement.problems,
+                expression(faces[0]),
+            )
         )
         if len(found) >= 2 * CANDIDATES:
             found, step = found[::2], 2 * step
