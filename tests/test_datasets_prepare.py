@@ -84,6 +84,8 @@ class FakePipeline:
         if FakePipeline.stop_after is not None and FakePipeline.calls >= FakePipeline.stop_after:
             raise KeyboardInterrupt
         FakePipeline.calls += 1
+        if rgb[-1, -1, 0] == 222:
+            raise ValueError("a freak\npicture")
         if abs(int(rgb[-1, -1, 0]) - 13) <= 1:
             raise FaceNotFoundError("no face")
         size = self.preprocessing.size
@@ -271,6 +273,16 @@ def test_no_usable_frame_is_an_error_with_the_reasons(fake, tmp_path):
         prepare(source, SMALL, cache=tmp_path / "cache", workers=1)
 
 
+def test_a_freak_picture_is_left_out_with_its_reason(fake, tmp_path):
+    rows = []
+    for frame, value in enumerate([60, 222]):
+        save(tmp_path / f"{frame}.png", picture(value))
+        image = str(tmp_path / f"{frame}.png")
+        rows.append(["A", "left", "s", frame, image, -1, frame == 0, 0, 0])
+    faces = prepare(make_source(rows), SMALL, cache=tmp_path / "cache", workers=1)
+    assert faces.dropped["reason"].tolist() == ["cropping failed: a freak picture"]
+
+
 def test_too_small_a_disk_is_said_before_cropping(fake, mixed, tmp_path, monkeypatch):
     import shutil
 
@@ -291,7 +303,7 @@ def test_units_keep_the_order_and_gather_a_video():
     table = make_source(rows).table
     order, units = _units(table)
     assert sorted(order) == list(range(len(rows)))
-    assert [len(u.frames) for u in units] == [3, 256, 44, 1]
+    assert [len(u.frames) for u in units] == [3, 128, 128, 44, 1]
     assert units[0].frames == (("x.avi", 0), ("x.avi", 1), ("x.avi", 2))
     assert units[1].frames[0] == ("0.png", -1)
     assert table.iloc[order]["source"].tolist()[:3] == ["x.avi"] * 3

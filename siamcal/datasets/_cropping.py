@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from siamcal.errors import FaceNotFoundError, MediaError
+from siamcal.errors import FaceNotFoundError, MediaError, SiamcalError
 from siamcal.preprocessing import Preprocessing
 
 __all__ = ["OK", "Cropper", "Unit", "crop_unit", "read_status"]
@@ -126,6 +126,8 @@ def _restart(crops_path: Path, part: Path, crop_bytes: int) -> int:
 
 
 def _crop(pipeline: Cropper, rgb: np.ndarray | None, problem: str) -> tuple[np.ndarray | None, str]:
+    import cv2
+
     if rgb is None:
         return None, " ".join(problem.split()) or "unreadable"
     if rgb.mean() < _BLACK:
@@ -134,6 +136,11 @@ def _crop(pipeline: Cropper, rgb: np.ndarray | None, problem: str) -> tuple[np.n
         return pipeline.crop(rgb), OK
     except FaceNotFoundError:
         return None, "no face found"
+    except SiamcalError:
+        raise  # a missing library or model is no fault of this frame
+    except (ArithmeticError, IndexError, ValueError, cv2.error) as error:
+        # One freak picture must not end a run over hundreds of thousands.
+        return None, f"cropping failed: {' '.join(str(error).split())[:200]}"
 
 
 def _frames(unit: Unit, skip: int) -> Iterator[tuple[np.ndarray | None, str]]:

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 _FORMAT = 1
 # Images in a unit of work: large enough that starting one costs nothing, small enough to share out.
-_UNIT_IMAGES = 256
+_UNIT_IMAGES = 128
 # Fewer frames than this aren't worth the second a worker takes to start.
 _FRAMES_PER_WORKER = 150
 
