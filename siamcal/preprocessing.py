@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING, Any
 
 from siamcal.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["ALIGNMENTS", "CONTRASTS", "ILLUMINATIONS", "MASKS", "Preprocessing"]
 
@@ -57,6 +57,10 @@ class Preprocessing:
 
     def to_tensor(self, crops: Any) -> torch.Tensor:
         """uint8 crops (H, W, 3) or (N, H, W, 3) -> float32 tensor (N, 3, H, W)."""
+        # Recipes and the command line need the description alone: torch costs seconds.
+        import numpy as np
+        import torch
+
         array = (
             crops
             if isinstance(crops, torch.Tensor)

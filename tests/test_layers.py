@@ -107,3 +107,18 @@ def test_import_siamcal_is_light() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
     assert printed.strip() == "[]"
+
+
+def test_the_command_line_starts_without_torch() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, siamcal.cli as cli\n"
+        "cli._load_commands()\n"
+        "print(sorted({'torch', 'pandas', 'cv2', 'numpy'} & set(sys.modules)))"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    assert printed.strip() == "[]"

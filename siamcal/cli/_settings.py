@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from siamcal.datasets.base import canonical_name
 from siamcal.errors import ConfigError
 from siamcal.recipe import Recipe, load_recipe, override
 from siamcal.registry import recipes
@@ -30,6 +29,8 @@ def choose_recipe(
     A backbone brings the input size, normalisation, merge point and start weights of its own
     recipe, if it has one.
     """
+    from siamcal.datasets.base import canonical_name
+
     chosen = load_recipe(recipe or _recipe_of(dataset or "synth", task or "intensity"))
     if dataset:
         chosen = dataclasses.replace(chosen, dataset=canonical_name(dataset))
@@ -47,7 +48,7 @@ def choose_recipe(
 
 
 def _recipe_of(dataset: str, task: str) -> str:
-    key = canonical_name(dataset).replace("-", "_")
+    key = dataset.strip().lower().replace("+", "_plus").replace("-", "_")
     task = "intensity" if task == "both" else task
     return next((n for n in (f"{key}_{task}", key) if n in recipes), key)
 
