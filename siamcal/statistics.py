@@ -41,6 +41,7 @@ __all__ = [
     "across_and_within",
     "bland_altman",
     "group_results",
+    "holm",
     "metric_interval",
     "paired_difference",
     "participant_bias",
@@ -277,6 +278,24 @@ def group_results(
         )
         for group in sorted(set(member))
     }
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """Holm's correction of several p-values, such as one an AU; NaN stays NaN and isn't counted.
+
+    Args:
+        p_values: (A,).
+
+    Returns:
+        (A,) adjusted p-values, at most 1.
+    """
+    p_values = np.asarray(p_values, np.float64)
+    adjusted = np.full_like(p_values, np.nan)
+    known = np.flatnonzero(~np.isnan(p_values))
+    order = known[np.argsort(p_values[known], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p_values[order] * factors))
+    return adjusted
 
 
 def sanity_predictors(

@@ -28,7 +28,7 @@ LAYERS = [
     {"backbone", "reference", "siamese"},
     {"datasets", "faces", "recipe", "checkpoint", "adapters", "media"},
     {"card", "convert", "hub", "export", "inference", "training", "evaluation", "report"},
-    {"calibrators", "figures"},
+    {"calibrators", "figures", "reviewing"},
     {"cli", "app"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -10,6 +10,7 @@ from siamcal.statistics import (
     across_and_within,
     bland_altman,
     group_results,
+    holm,
     metric_interval,
     paired_difference,
     participant_bias,
@@ -214,6 +215,13 @@ def test_constant_and_chance_predictors_are_worth_nothing():
     assert metrics.recall(predictors["always"], occurrence).tolist() == [100, 100, 100]
     rate = 100 * occurrence.mean(0)
     np.testing.assert_allclose(metrics.f1(predictors["chance"], occurrence), rate, atol=5)
+
+
+def test_holm_by_hand():
+    adjusted = holm(np.array([0.04, 0.01, np.nan, 0.03, 0.5]))
+    # 0.01 x 4, 0.03 x 3, 0.04 x 2 raised to the one before, 0.5 x 1
+    np.testing.assert_allclose(adjusted, [0.09, 0.04, np.nan, 0.09, 0.5])
+    assert holm(np.array([0.9, 0.8])).tolist() == [1, 1]
 
 
 def test_seed_summary():

@@ -24,7 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-COMMAND_FILES = ("bench", "train", "predict", "data", "check", "listing", "weights")
+COMMAND_FILES = ("bench", "train", "stats", "predict", "data", "check", "listing", "weights")
 
 
 def _load_commands() -> None:
