@@ -370,6 +370,50 @@ def test_worker_processes_give_what_one_process_gives(astronaut_clip, tmp_path, 
     assert not list((tmp_path / "two").rglob("units"))
 
 
+def test_disfa_videos_from_labels_to_crops(tmp_path):
+    """The licensed layout with a real face: both views, one sideways shift a frame."""
+    import av
+    from skimage.data import astronaut
+
+    from siamcal.datasets import load_dataset
+
+    people = {"SN002": (0, 5), "SN006": (60, 1)}  # shift, the protocol's reference frame
+    for participant, (shift, _) in people.items():
+        for au in (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26):
+            path = tmp_path / "ActionUnit_Labels" / participant / f"{participant}_au{au}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(f"{n},{n % 2}\n" for n in range(1, 7)))
+        for view in ("Left", "Right"):
+            name = tmp_path / f"Videos_{view}Camera" / f"{view}Video{participant}_comp.avi"
+            name.parent.mkdir(exist_ok=True)
+            with av.open(str(name), "w") as container:
+                stream = container.add_stream("mjpeg", rate=20)
+                stream.width = stream.height = 320
+                stream.pix_fmt = "yuvj420p"
+                for n in range(6):
+                    rgb = astronaut()[:320, 40 + shift // 4 + n : 360 + shift // 4 + n]
+                    rgb = rgb if view == "Left" else rgb[:, ::-1]
+                    rgb = np.ascontiguousarray(rgb if n != 2 else np.zeros_like(rgb))
+                    container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
+                container.mux(stream.encode())
+    source = load_dataset("disfa", tmp_path)
+    faces = prepare(source, Preprocessing(size=48), cache=tmp_path / "cache", workers=1)
+    assert len(faces) == 2 * 2 * 5
+    assert set(faces.dropped["frame"]) == {3}
+    assert set(faces.dropped["reason"]) == {"black frame"}
+    references = faces.table.iloc[faces.reference_rows]
+    assert (references["participant"].to_numpy() == faces.table["participant"].to_numpy()).all()
+    assert (references["view"].to_numpy() == faces.table["view"].to_numpy()).all()
+    assert set(references["frame"][references["participant"] == "SN002"]) == {5}
+    assert set(references["frame"][references["participant"] == "SN006"]) == {1}
+    assert faces.labels((12,))[:5, 0].tolist() == [1, 0, 0, 1, 0]
+    # The crops of one view show the same face, those of the other its mirror image.
+    crops = faces.images.astype(float)
+    same = np.abs(crops[0] - crops[1]).mean()
+    assert same < np.abs(crops[0] - crops[5]).mean()
+    assert np.abs(crops[0] - crops[5][:, ::-1]).mean() < np.abs(crops[0] - crops[5]).mean()
+
+
 KILLED = """
 import pickle, sys
 from pathlib import Path
