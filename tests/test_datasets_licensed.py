@@ -83,6 +83,7 @@ def test_disfa_from_videos_in_any_spelling(tmp_path):
         "Videos_LeftCamera/leftVideoSN006_comp.avi",
         "Videos_RightCamera/rightvideosn006_COMP.AVI",
         "Videos_LeftCamera/Videos_LeftCamera/LeftVideoSN003_comp.avi",
+        "Videos_RightCamera/SN003.mp4",
     ):
         touch(tmp_path / name)
     source = load_dataset("disfa", tmp_path)
@@ -91,6 +92,7 @@ def test_disfa_from_videos_in_any_spelling(tmp_path):
         ("SN002", "left"): FRAMES,
         ("SN002", "right"): FRAMES,
         ("SN003", "left"): FRAMES,
+        ("SN003", "right"): FRAMES,
         ("SN006", "left"): FRAMES,
         ("SN006", "right"): FRAMES,
     }
@@ -160,6 +162,18 @@ def test_disfa_frames_named_otherwise(tmp_path, caplog):
     third = table[(table["participant"] == "SN003") & (table["frame"] == 3)]
     assert third["source"].iloc[0].endswith("2.jpg")
     assert "counted from 0" in caplog.text
+
+
+def test_disfa_paths_without_a_camera(disfa_root, tmp_path, caplog):
+    (disfa_root / "Images_RightCamera").rename(disfa_root / "thumbnails")
+    known = load_dataset("disfa", disfa_root).table
+    assert set(known["view"]) == {"left"}
+    assert known["source"].str.contains("Images_LeftCamera").all()
+    caplog.clear()
+    shutil.rmtree(disfa_root / "Images_LeftCamera")
+    table = load_dataset("disfa", disfa_root).table
+    assert set(table["view"]) == {"left"}
+    assert "name neither left nor right" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -458,6 +472,8 @@ def test_unbc_gaps_nested_copies_and_capitals(unbc_root, caplog):
     next((unbc_root / "Images").rglob("ll042t1aaaff003.png")).unlink()
     for path in (unbc_root / "Frame_Labels").rglob("tv095t1afaff003_facs.txt"):
         path.unlink()
+    # Pain scores have the same names as the FACS files.
+    touch(unbc_root / "Frame_Labels/PSPI/095-tv095/tv095t1afaff/tv095t1afaff003_facs.txt", "1.0")
     caplog.clear()
     table = load_dataset("unbc", unbc_root).table
     assert len(table) == 8

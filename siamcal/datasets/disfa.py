@@ -46,7 +46,7 @@ HOLDER = Holder(
 )
 
 _LABEL = re.compile(r"(SN\d{3})_au0*(\d{1,2})\.txt", re.IGNORECASE)
-_VIDEO = re.compile(r"(left|right)_?video_?(SN\d{3})(?:_comp)?\.(?:avi|mp4|mov|mkv)", re.IGNORECASE)
+_VIDEO = re.compile(r".*\.(?:avi|mp4|mov|mkv)", re.IGNORECASE)
 _IMAGE = re.compile(rf".*?\d+{IMAGE_PATTERN}", re.IGNORECASE)
 _PERSON = re.compile(r"SN\d{3}", re.IGNORECASE)
 _VIEW = re.compile(r"left|right", re.IGNORECASE)
@@ -151,25 +151,50 @@ def _find(root: Path, problems: Problems) -> _Files:
             if found := _LABEL.fullmatch(name):
                 key = (found.group(1).upper(), int(found.group(2)))
                 _keep_label(files.labels, key, folder / name, problems)
-            elif found := _VIDEO.fullmatch(name):
-                place = (found.group(2).upper(), found.group(1).lower())
-                # Shallow folders come first: a nested copy doesn't replace the original.
-                files.videos.setdefault(place, folder / name)
+            elif _VIDEO.fullmatch(name):
+                place = (_last(_PERSON, name, inside).upper(), _last(_VIEW, name, inside).lower())
+                if place[0]:
+                    # Shallow folders come first: a nested copy doesn't replace the original.
+                    files.videos.setdefault(place, folder / name)
             elif _IMAGE.fullmatch(name):
                 place = (_last(_PERSON, inside, name).upper(), _last(_VIEW, inside, name).lower())
                 number = last_number(Path(name).stem)
-                if all(place) and number is not None:
+                if place[0] and number is not None:
                     frames.setdefault(place, {}).setdefault(number, folder / name)
         for place, numbers in frames.items():
             if place not in files.images:
                 files.images[place] = _from_one(numbers, folder, problems)
+    _name_views(files, root, problems)
     return files
 
 
-def _last(pattern: re.Pattern[str], inside: str, name: str) -> str:
-    """What the path says last, then what the file name says, then ""."""
-    found = pattern.findall(inside) or pattern.findall(name)
-    return str(found[-1]) if found else ""
+def _last(pattern: re.Pattern[str], *texts: str) -> str:
+    """What the first text that says it says last, or ""."""
+    for text in texts:
+        if found := pattern.findall(text):
+            return str(found[-1])
+    return ""
+
+
+def _name_views(files: _Files, root: Path, problems: Problems) -> None:
+    """Pictures whose path names no camera are the left one's, unless that has pictures too."""
+    nameless = {p for p, view in [*files.images, *files.videos] if not view}
+    for participant in nameless:
+        known = {v for p, v in [*files.images, *files.videos] if p == participant and v}
+        images = files.images.pop((participant, ""), None)
+        video = files.videos.pop((participant, ""), None)
+        if known:
+            continue
+        if images is not None:
+            files.images[participant, "left"] = images
+        if video is not None:
+            files.videos[participant, "left"] = video
+    if nameless:
+        problems.warning(
+            root,
+            f"the paths of {examples(sorted(nameless))} name neither left nor right: taken as the "
+            f"left camera's where there are no others.",
+        )
 
 
 def _from_one(numbers: dict[int, Path], folder: Path, problems: Problems) -> dict[int, Path]:

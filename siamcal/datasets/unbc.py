@@ -114,8 +114,10 @@ def _find(root: Path) -> tuple[dict[_Key, Path], dict[_Key, Path]]:
     images: dict[_Key, Path] = {}
     labels: dict[_Key, Path] = {}
     for folder, names in walk_files(root):
-        people = _PERSON.findall(str(folder.relative_to(root)))
-        if not people:
+        inside = folder.relative_to(root)
+        people = _PERSON.findall(str(inside))
+        # Pain scores lie beside the FACS files and end in _facs.txt too.
+        if not people or any(part.lower() == "pspi" for part in inside.parts):
             continue
         participant = people[-1].lower()
         for name in names:
