@@ -1,6 +1,7 @@
 """Faces: found, placed, normalised; on scikit-image's astronaut, a public-domain photograph."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,7 +14,7 @@ from skimage import data
 
 from siamcal.errors import ConfigError, FaceNotFoundError, MissingDependencyError
 from siamcal.faces import FacePipeline, judge_reference
-from siamcal.faces._mediapipe import import_vision
+from siamcal.faces._mediapipe import import_vision, quiet_stderr
 from siamcal.faces.alignment import (
     CHIN,
     EYE_DISTANCE,
@@ -357,12 +358,25 @@ def test_the_background_cannot_reach_the_face(pipeline, astronaut, face):
 
 def test_nothing_is_logged_and_nothing_fails_at_exit():
     code = (
-        "import numpy as np; from siamcal.faces import FacePipeline\n"
-        "p = FacePipeline(); p.detect(np.zeros((64, 64, 3), np.uint8)); print('done')"
+        "import numpy as np; from skimage import data; from siamcal.faces import FacePipeline\n"
+        "p = FacePipeline(); a = np.ascontiguousarray(data.astronaut())\n"
+        "for i in range(30): p.detect(np.ascontiguousarray(a[:, i:]))\n"
+        "print('done')"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "done\n"
     assert run.stderr == ""
+
+
+def test_only_logs_are_dropped(capfd):
+    with quiet_stderr():
+        os.write(2, b"W0000 00:00:1795365317.288555 5227 face.cc:181] noise\nINFO: noise\n")
+        os.write(2, b"somebody else\n")
+    assert capfd.readouterr().err == "somebody else\n"
+    with pytest.raises(RuntimeError), quiet_stderr():
+        os.write(2, b"INFO: why it failed\n")
+        raise RuntimeError
+    assert "why it failed" in capfd.readouterr().err
 
 
 def test_a_pipeline_can_be_sent_to_a_worker(pipeline, astronaut):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import weakref
@@ -28,6 +29,9 @@ MAX_WINDOW = 512
 # in smaller pieces it finds smaller faces. Pieces under this side would only add faces of less than
 # 60 px, too coarse for an AU network.
 MIN_TILE = 320
+# MediaPipe's last log line (about memory alignment, once a process) comes with one of the first
+# calls, by chance.
+QUIET_CALLS = 20
 # Two boxes that share more than this of their union are the same face, seen in two tiles.
 SAME_FACE = 0.3
 
@@ -102,6 +106,7 @@ class FaceDetector:
     def __init__(self, min_score: float = 0.5) -> None:
         self.min_score = min_score
         self._process: int | None = None
+        self._calls = 0
         self._mediapipe: Any = None
         self._boxes: Any = None
         self._landmarker: Any = None
@@ -141,6 +146,11 @@ class FaceDetector:
         """
         check_rgb(rgb)
         self._load()
+        self._calls += 1
+        with quiet_stderr() if self._calls <= QUIET_CALLS else contextlib.nullcontext():
+            return self._faces(rgb, max_faces)
+
+    def _faces(self, rgb: np.ndarray, max_faces: int | None) -> list[Face]:
         faces: list[Face] = []
         for box in sorted(self._find_boxes(rgb), key=lambda b: -b.width):
             face = self._landmarks(rgb, box)
