@@ -1,0 +1,136 @@
+"""The command line as its users meet it: real processes, exit codes, streams."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMANDS = ["bench", "train", "predict", "ls", "show", "push", "pull", "convert"]
+
+
+def siamcal(*arguments: str, cwd: Path | None = None, **environment: str):
+    return subprocess.run(
+        [sys.executable, "-m", "siamcal", *arguments],
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "120", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_has_examples(command: str) -> None:
+    found = siamcal(command, "--help")
+    assert found.returncode == 0
+    assert "Examples" in found.stdout
+    assert f"siamcal {command}" in found.stdout
+
+
+def test_disfa_without_the_data_says_how_to_get_it_and_exits_2(tmp_path) -> None:
+    found = siamcal("bench", "--backbone", "ir50", "--dataset", "disfa", cwd=tmp_path)
+    assert found.returncode == 2
+    assert found.stdout == ""
+    for word in ("Licence", "ActionUnit_Labels/SN001/SN001_au1.txt", "--data-root"):
+        assert word in found.stderr
+    assert "Traceback" not in found.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["show", "disfa_intensit"], "disfa_intensity"),
+        (["ls", "backbone"], "backbones"),
+        (["ls", "merge-points"], "siamcal ls merge-points ir50"),
+        (["bench", "--set", "epoch=1"], "epochs (now"),
+        (["bench", "--backbone", "ir5"], "ir50"),
+        (["bench", "--task", "gaze"], "'intensity', 'detection'"),
+        (["bench", "--methods", "best"], "ncg, bs, csn"),
+        (["bench", "--seeds", "a"], "whole numbers"),
+        (["bench", "nothing"], "benchmark"),
+        (["bench", "--table", "12"], "12"),
+        (["bench", "--table", "S1", "--dataset", "unbc"], "disfa-plus"),
+        (["train", "nothing"], "synth"),
+    ],
+)
+def test_a_wrong_word_is_answered_with_what_is_allowed(arguments, words, tmp_path) -> None:
+    found = siamcal(*arguments, cwd=tmp_path)
+    assert found.returncode == 2
+    assert words in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_listings_are_tables_for_people_and_json_for_machines() -> None:
+    text = siamcal("ls", "recipes").stdout
+    assert "disfa_intensity" in text
+    rows = json.loads(siamcal("ls", "merge-points", "ir18", "--json").stdout)
+    names = [row["name"] for row in rows]
+    assert {"layer1", "layer4", "fc", "output"} <= set(names)
+    assert rows[names.index("layer4")]["shape"] == "256x14x14"
+    shown = json.loads(siamcal("show", "disfa_intensity", "--json").stdout)
+    assert shown["learning_rate"] == 1e-5
+    assert shown["merge_at"] == "layer4"
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory):
+    """The default job in small: rendered, cropped, trained, reported."""
+    folder = tmp_path_factory.mktemp("run")
+    arguments = ["bench", "--size", "tiny", "--set", "steps=3", "--folds", "0", "--name", "small"]
+    found = siamcal(*arguments, "--task", "both", "--json", cwd=folder)
+    return folder, arguments, found
+
+
+def test_the_default_job_runs_end_to_end(small_run) -> None:
+    folder, _, found = small_run
+    assert found.returncode == 0, found.stderr
+    results = json.loads(found.stdout)
+    run = folder / "runs" / "small"
+    assert results == json.loads((run / "results.json").read_text())
+    assert set(results["methods"]) == {"ncg", "bs", "csn"}
+    assert set(results["methods"]["csn"]) == {"intensity", "detection"}
+    assert results["dataset"]["rendered"] is True
+    for name in ("recipe.json", "table.md", "table.tex", "table.csv", "log.txt"):
+        assert (run / name).stat().st_size > 0
+    for name in ("per_au_intensity.png", "over_time.png", "bias_per_participant.png"):
+        assert (run / "figures" / name).stat().st_size > 5000
+    assert "about" in found.stderr
+    assert "minute" in found.stderr
+    assert "never say how well real faces are read" in (run / "table.md").read_text()
+
+
+def test_the_same_command_again_trains_nothing(small_run) -> None:
+    folder, arguments, _ = small_run
+    checkpoint = next((folder / "runs" / "small").rglob("checkpoint.safetensors"))
+    before = (checkpoint.stat().st_mtime_ns, checkpoint.read_bytes())
+    found = siamcal(*arguments, cwd=folder)
+    assert found.returncode == 0
+    assert "| CSN |" in found.stdout
+    assert checkpoint.read_bytes() == before[1]
+
+
+def test_train_saves_a_calibrator_that_predict_takes(small_run, tmp_path) -> None:
+    folder, _, _ = small_run
+    found = siamcal("train", "runs/small", "--set", "steps=2", cwd=folder)
+    assert found.returncode == 0, found.stderr
+    place = folder / found.stdout.strip()
+    assert {f.name for f in place.iterdir()} == {"model.safetensors", "config.json", "README.md"}
+    shown = json.loads(siamcal("show", str(place), "--json").stdout)
+    assert "rendered faces only" in json.dumps(shown)
+
+
+def test_a_users_own_network_file_works(tmp_path) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "def build(num_outputs=10):\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1),\n"
+        "                         nn.Flatten(), nn.Linear(4, num_outputs))\n"
+    )
+    found = siamcal("ls", "merge-points", "./net.py:build", "--size", "64", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert "output" in found.stdout
