@@ -27,26 +27,37 @@ def _both(name: str, weight: float = 1.0) -> dict[str, float]:
 _MAPPING: dict[int, dict[str, float]] = {
     1: {"browInnerUp": 1.0},
     2: _both("browOuterUp", 1.0),
-    4: _both("browDown", 1.0),
-    5: _both("eyeWide", 1.4),
+    4: _both("browDown", 1.4) | _both("eyeSquint", -0.25) | _both("eyeWide", 0.15),
+    5: _both("eyeWide", 2.1) | _both("eyeSquint", -0.4) | _both("browOuterUp", 0.08),
     6: _both("cheekSquint") | _both("eyeSquint", 0.5),
     9: _both("noseSneer", 1.7) | _both("browDown", 0.25) | _both("mouthUpperUp", 0.35),
-    12: _both("mouthSmile"),
-    15: _both("mouthFrown", 1.3) | _both("mouthDimple", 0.4),
-    17: {"mouthShrugLower": 1.3, "mouthShrugUpper": 0.3},
-    20: _both("mouthStretch", 1.4) | _both("mouthSmile", 0.25),
-    25: _both("mouthLowerDown", 1.0) | _both("mouthUpperUp", 0.6),
-    26: {"jawOpen": 0.6},
+    12: _both("mouthSmile", 1.2) | _both("mouthDimple", 0.1),
+    15: _both("mouthFrown", 2.2)
+    | _both("mouthDimple", 0.2)
+    | _both("mouthPress", 0.3)
+    | _both("mouthStretch", 0.4)
+    | _both("mouthLowerDown", 0.25)
+    | {"mouthRollLower": -0.4, "mouthRollUpper": 0.15, "mouthPucker": -0.3},
+    17: {
+        "mouthShrugLower": 1.65,
+        "mouthShrugUpper": 1.65,
+        "mouthRollUpper": 0.35,
+        "mouthPucker": 0.15,
+    }
+    | _both("mouthPress", 0.25),
+    20: _both("mouthStretch", 1.8) | _both("mouthSmile", 0.25),
+    25: _both("mouthLowerDown", 1.5) | _both("mouthUpperUp", 1.25) | {"jawOpen": -0.03},
+    26: {"jawOpen": 0.74},
 }
 
 # AU -> bumps (x, y, width, height, move sideways away from the midline, move up), decimetres.
 _BROW_BUMPS: dict[int, tuple[tuple[float, ...], ...]] = {
-    1: ((0.15, 7.47, 0.15, 0.15, 0.000, 0.036), (0.15, 7.62, 0.20, 0.16, 0.0, 0.012)),
-    2: ((0.46, 7.47, 0.17, 0.15, 0.004, 0.040), (0.42, 7.64, 0.22, 0.16, 0.0, 0.014)),
+    1: ((0.15, 7.47, 0.15, 0.15, 0.000, 0.058), (0.15, 7.62, 0.20, 0.16, 0.0, 0.019)),
+    2: ((0.46, 7.47, 0.17, 0.15, 0.004, 0.058), (0.42, 7.64, 0.22, 0.16, 0.0, 0.020)),
     4: (
-        (0.15, 7.46, 0.13, 0.12, -0.012, -0.022),
-        (0.34, 7.46, 0.16, 0.11, -0.012, -0.034),
-        (0.48, 7.45, 0.12, 0.11, -0.002, -0.016),
+        (0.15, 7.46, 0.13, 0.12, -0.008, -0.014),
+        (0.34, 7.46, 0.16, 0.11, -0.008, -0.024),
+        (0.48, 7.45, 0.12, 0.11, -0.002, -0.006),
     ),
 }
 

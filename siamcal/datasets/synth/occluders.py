@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from siamcal.datasets.synth import props
@@ -27,28 +28,29 @@ class Covering:
 
 
 def _mask(rng: np.random.Generator, person: Person) -> props.Prop:
-    """Return a surgical mask that stands off nose and chin."""
-    mesh = load_mesh()
-    base, points = mesh.base, person.neutral
-    edge = 7.02 - 0.35 * np.abs(base[:, 0])
-    low = 6.14
-    member = (mesh.part == 0) & (base[:, 1] < edge) & (base[:, 1] > low) & (base[:, 2] > 0.55)
-    member &= np.abs(base[:, 0]) < 0.72
-    member &= mesh.masks["inside-mouth"] < 0.5
-    keep = member[mesh.triangles].all(1)
-    vertices, local = np.unique(mesh.triangles[keep], return_inverse=True)
-    place = points[vertices].copy()
-    inside = np.minimum((edge - base[:, 1])[vertices] / 0.15, (base[:, 1] - low)[vertices] / 0.2)
-    # Cloth doesn't follow every fold: it spans the mouth as a smooth bulge.
-    bulge = 0.14 * np.clip(inside, 0, 1) * np.exp(-((place[:, 0] / 0.5) ** 4))
-    height = (place[:, 1] - 6.6) / 0.5
-    smooth = 1.62 - 0.55 * place[:, 0] ** 2 - 0.12 * height**2
-    place[:, 2] = np.maximum(place[:, 2] + 0.04, 0.35 * place[:, 2] + 0.65 * smooth) + bulge * 0.4
-    colour = linear(((168, 200, 222), (235, 238, 240), (40, 42, 46))[int(rng.integers(3))])
-    count = len(vertices)
-    return props.Prop(
-        place, local.reshape(-1, 3).astype(np.int32), np.tile(colour, (count, 1)), np.zeros(count)
-    )
+    """Return a surgical mask: a grid that spans nose, mouth and chin without following folds."""
+    skin = person.neutral[load_mesh().part == 0]
+    skin = skin[skin[:, 2] > 0.3]
+    rows, columns = 15, 25
+    down, across = np.mgrid[0 : 1 : rows * 1j, -1 : 1 : columns * 1j]
+    top = 7.02 + rng.uniform(-0.05, 0.05)
+    bottom = float(skin[np.abs(skin[:, 0]) < 0.1][:, 1].min()) if len(skin) else 6.1
+    bottom = max(bottom, 6.12) - 0.02
+    y = top + (bottom - top) * down - 0.12 * np.abs(across) ** 2 * (1 - 2 * down)
+    x = across * (0.66 - 0.22 * down**2)
+    distance = (x[..., None] - skin[:, 0]) ** 2 + (y[..., None] - skin[:, 1]) ** 2
+    z = np.where(distance < 0.11**2, skin[:, 2], -9.0).max(2)  # (rows, columns)
+    nearest = skin[distance.argmin(2), 2]
+    z = np.where(z < -1, nearest, z).astype(np.float32)
+    z = cv2.GaussianBlur(z, (0, 0), 1.3, borderType=cv2.BORDER_REPLICATE) + 0.07
+    pleats = 0.012 * np.sin(down * 40) * (1 - np.abs(across))
+    points = np.stack([x, y, z + pleats], 2).reshape(-1, 3)
+    index = np.arange(rows * columns).reshape(rows, columns)
+    a, b = index[:-1, :-1].ravel(), index[:-1, 1:].ravel()
+    c, d = index[1:, :-1].ravel(), index[1:, 1:].ravel()
+    faces = np.concatenate([np.stack([a, c, b], 1), np.stack([b, c, d], 1)])
+    colour = linear(((168, 200, 222), (232, 235, 238), (40, 42, 46))[int(rng.integers(3))])
+    return props.join([(points, faces)], colour, 0.0)
 
 
 def cover(person: Person, kind: str, rng: np.random.Generator) -> Covering:

@@ -174,6 +174,8 @@ def _cloth(
     base = mesh.base
     neckline = 5.80 + rng.uniform(-0.06, 0.10) - 0.28 * (base[:, 2] - 0.2)
     neckline -= deep * np.clip(1 - np.abs(base[:, 0]) / 0.5, 0, 1) * (base[:, 2] > 0.3)
+    # The shoulders are covered however low the neckline is.
+    neckline += 0.5 * np.clip((np.abs(base[:, 0]) - 0.7) / 0.4, 0, 1)
     level = np.where(mesh.part == 0, neckline - base[:, 1], -1.0)
     keep = (level > -0.25)[mesh.triangles].all(1) & (level > 0)[mesh.triangles].any(1)
     vertices, local = np.unique(mesh.triangles[keep], return_inverse=True)

@@ -134,19 +134,30 @@ def glasses(
 
 
 def fingers(rng: np.random.Generator, albedo: np.ndarray, anchor: np.ndarray) -> Prop:
-    """Return a few fingers held before the face near `anchor` (3,), coming from one side."""
+    """Return a hand held before the face, its finger tips near `anchor` (3,), from one side."""
     side = 1.0 if rng.random() < 0.5 else -1.0
-    lean, parts = rng.uniform(-0.3, 0.9), []
-    for k in range(int(rng.integers(3, 5))):
-        t = np.linspace(0, 1, 10)
-        length = (1.15, 1.3, 1.2, 1.0)[k] * rng.uniform(0.9, 1.1)
-        start = anchor + np.array([0.0, 0.20 * (k - 1.5), 0.28 + 0.02 * k])
-        direction = np.array([side * np.cos(lean), -np.sin(lean), 0.0])
-        path = start + (t[:, None] * length) * direction
-        path[:, 2] -= 0.35 * (t - 0.3) ** 2
-        radius = 0.095 * np.sqrt(np.clip(1 - (1 - np.clip(t * 6, 0, 1)) ** 2, 0.02, 1))
-        parts.append(_tube(path, radius, False, 10))
-    return join(parts, albedo, 0.05)
+    lean, parts = rng.uniform(0.1, 1.1), []
+    along = np.array([side * np.cos(lean), -np.sin(lean), 0.0])
+    over = np.array([side * np.sin(lean), np.cos(lean), 0.0])
+    for k in range(4):
+        t = np.linspace(0, 1, 12)[:, None]
+        length = (0.72, 0.86, 0.82, 0.66)[k]
+        spread = 0.175 * (k - 1.5)
+        start = anchor + over * spread * 1.15 + along * (0.86 - length)
+        path = start + t * length * along - over * spread * 0.15 * t
+        path[:, 2] += 0.30 + 0.10 * np.sin(np.pi * t[:, 0]) - 0.02 * abs(k - 1.5)
+        tip = np.sqrt(np.clip(1 - (1 - np.clip(t[:, 0] * 8, 0, 1)) ** 2, 0.03, 1))
+        knuckle = 1 + 0.08 * np.cos(t[:, 0] * 4 * np.pi)
+        parts.append(_tube(path, 0.088 * tip * knuckle, False, 12))
+    t = np.linspace(0, 1, 14)
+    palm = anchor + along * 0.78 + t[:, None] * 2.6 * along + np.array([0, 0, 0.26])
+    width = 0.36 - 0.16 * np.clip((t - 0.25) * 4, 0, 1)  # palm, then wrist and arm
+    width = width * np.sqrt(np.clip(1 - (1 - np.clip(t * 9, 0, 1)) ** 2, 0.05, 1))
+    points, corners = _tube(palm, width, False, 14)
+    flat = (points - palm.mean(0)) @ np.array([0, 0, 1.0])
+    points[:, 2] -= 0.45 * flat  # a palm is flatter than a tube
+    parts.append((points, corners))
+    return join(parts, albedo, 0.04)
 
 
 def lock_of_hair(rng: np.random.Generator, colour: np.ndarray, anchor: np.ndarray) -> Prop:

@@ -122,7 +122,7 @@ def draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
         return (rng.uniform(15, 235) + rng.normal(0, 30, 3)).clip(0, 250).tolist()
 
     kind = rng.random()
-    if kind < 0.25:  # shelves with books
+    if kind < 0.14:  # shelves with books
         for y in range(int(rng.integers(5, 25)), small, int(rng.integers(26, 44))):
             cv2.rectangle(picture, (0, y), (small, y + 2), colour(), -1)
             x = int(rng.integers(0, 10))
@@ -132,7 +132,7 @@ def draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
                 if rng.random() < 0.85:
                     cv2.rectangle(picture, (x, y - h), (x + w, y), colour(), -1)
                 x += w + 1
-    elif kind < 0.5:  # window or door
+    elif kind < 0.4:  # window or door
         x, y = (int(v) for v in rng.integers(-20, 80, 2))
         w, h = int(rng.integers(25, 60)), int(rng.integers(35, 110))
         cv2.rectangle(picture, (x, y), (x + w, y + h), colour(), -1)

@@ -39,7 +39,8 @@ def skin_albedo(tone: float, redness: float) -> np.ndarray:
 
 def draw_brows(rng: np.random.Generator, brows: Brows) -> np.ndarray:
     """Draw both brows hair by hair; returns coverage (h, w) in [0, 1]."""
-    hairs, outer = [], 0.57
+    hairs: list[tex.Line] = []
+    outer = 0.57
     count = int(230 * brows.density * (0.6 + brows.thickness / 0.045))
     for side in (1.0, -1.0):
         u = rng.beta(1.1, 1.25, count)

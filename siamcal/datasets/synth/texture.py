@@ -6,6 +6,7 @@ mean head's coordinates (decimetres), so they follow each person's own shape.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,6 +19,7 @@ from siamcal.datasets.synth.raster import rasterise
 __all__ = [
     "HEIGHT",
     "WIDTH",
+    "Line",
     "Places",
     "linear",
     "noise",
@@ -32,6 +34,9 @@ RADIUS, AXIS_Z, REACH = 0.95, 0.35, 2.0  # of the cylinder: dm, dm, radians to e
 TOP, BOTTOM = 8.6, 5.6
 WIDTH = int(2 * REACH * RADIUS * DENSITY)
 HEIGHT = int((TOP - BOTTOM) * DENSITY)
+
+#: Points (n, 2) of the front view, decimetres.
+Line = np.ndarray | Sequence[tuple[float, float]]
 
 # Planar canvas for strokes: front view of the mean face, x in [-1, 1].
 CANVAS_X0, CANVAS_DENSITY = -1.0, 240.0
@@ -112,7 +117,7 @@ def noise(rng: np.random.Generator, scale: float, stretch: float = 1.0) -> np.nd
     return cv2.resize(grains, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
 
 
-def strokes(lines: list[np.ndarray], width: float, blur: float) -> np.ndarray:
+def strokes(lines: Sequence[Line], width: float, blur: float) -> np.ndarray:
     """Draw polylines of front-view points (dm) and return them as a texture (h, w) in [0, ~1]."""
     size = (round((TOP - BOTTOM) * CANVAS_DENSITY), round(2 * CANVAS_DENSITY))
     canvas = np.zeros(size, np.float32)

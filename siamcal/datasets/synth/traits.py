@@ -20,21 +20,9 @@ from siamcal.datasets.synth.wrinkles import WRINKLE_AUS
 
 __all__ = ["Traits", "draw_traits", "stream"]
 
-#: Spread (standard deviation) of the resting offset along each AU, as a share of level 5.
-REST_SPREAD = {
-    1: 0.16,
-    2: 0.16,
-    4: 0.22,
-    5: 0.25,
-    6: 0.20,
-    9: 0.15,
-    12: 0.18,
-    15: 0.30,
-    17: 0.20,
-    20: 0.15,
-    25: 0.08,
-    26: 0.0,
-}
+# Standard deviation of the resting offset along each AU of actions.AUS, as a share of level 5.
+_SPREADS = (0.20, 0.20, 0.26, 0.26, 0.24, 0.18, 0.20, 0.17, 0.22, 0.16, 0.05, 0.0)
+REST_SPREAD = dict(zip(AUS, _SPREADS, strict=True))
 _ORIGINS = ("african", "asian", "caucasian")
 _LOCAL_FOLDERS = (
     "head/",
@@ -135,7 +123,8 @@ def _shape_weights(
     rng: np.random.Generator, sex: str, age: float, origin: np.ndarray
 ) -> dict[str, float]:
     """Draw the identity shapes: macro mixture, local features in pairs, asymmetry."""
-    known, weights = load_mesh().identities, {}
+    known = load_mesh().identities
+    weights: dict[str, float] = {}
 
     def add(name: str, weight: float) -> None:
         if name in known and weight:
@@ -170,7 +159,9 @@ def _shape_weights(
     return weights
 
 
-def _hair_colour(rng: np.random.Generator, tone: float, age: float) -> tuple:
+def _hair_colour(
+    rng: np.random.Generator, tone: float, age: float
+) -> tuple[tuple[float, float, float], bool]:
     """Draw hair colour and whether it has gone grey."""
     light = rng.random() ** 2.2 * np.clip(tone * 1.4 - 0.4, 0, 1)
     dark, blond = np.array([30.0, 23.0, 19.0]), np.array([176.0, 136.0, 84.0])
@@ -179,7 +170,7 @@ def _hair_colour(rng: np.random.Generator, tone: float, age: float) -> tuple:
     if grey:
         share = rng.uniform(0.45, 0.95)
         colour = colour * (1 - share) + share * rng.uniform(120, 190)
-    return tuple(float(c) for c in colour), grey
+    return (float(colour[0]), float(colour[1]), float(colour[2])), grey
 
 
 def _hair_style(rng: np.random.Generator, sex: str, age: float, origin: np.ndarray) -> str:
@@ -252,7 +243,7 @@ def draw_traits(seed: int, number: int, bias: float = 1.0) -> Traits:
         number=number,
         sex=sex,
         age=age,
-        origin=tuple(float(o) for o in origin),
+        origin=(float(origin[0]), float(origin[1]), float(origin[2])),
         skin_tone=tone,
         redness=float(rng.normal(0.02, 0.05)),
         hair_style=style,
@@ -262,7 +253,7 @@ def draw_traits(seed: int, number: int, bias: float = 1.0) -> Traits:
         grey=grey,
         beard=beard,
         glasses=frame,
-        eye_srgb=tuple(float(c) for c in eye),
+        eye_srgb=(float(eye[0]), float(eye[1]), float(eye[2])),
         brows=brows,
         rest=bias * rest,
         permanent=permanent,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from siamcal.datasets.synth.texture import HEIGHT, WIDTH, strokes
+from siamcal.datasets.synth.texture import HEIGHT, WIDTH, Line, strokes
 
 __all__ = ["WRINKLE_AUS", "WrinkleMap", "draw_wrinkles", "wrinkle_depth"]
 
@@ -26,11 +25,6 @@ class WrinkleMap:
     depth: np.ndarray
 
 
-def _curve(height: Callable[[np.ndarray], np.ndarray], x0: float, x1: float) -> np.ndarray:
-    x = np.linspace(x0, x1, 24)
-    return np.stack([x, height(x)], 1)
-
-
 def _cut(texture: np.ndarray) -> WrinkleMap:
     rows = np.flatnonzero(texture.max(1) > 0.01)
     columns = np.flatnonzero(texture.max(0) > 0.01)
@@ -44,40 +38,37 @@ def draw_wrinkles(rng: np.random.Generator) -> dict[int, WrinkleMap]:
     def jitter(spread: float = 0.01) -> float:
         return float(rng.normal(0, spread))
 
-    def arcs(heights: tuple[float, ...], reach: float, bend: float, waves: float) -> list:
-        lines = []
+    def arcs(heights: tuple[float, ...], reach: float, bend: float, waves: float) -> list[Line]:
+        lines: list[Line] = []
         for y in heights:
             a, b, r = y + jitter(0.02), jitter(3.0), reach * (1 + jitter(0.12))
-            lines.append(
-                _curve(
-                    lambda x, a=a, b=b: a + bend * np.cos(x * 4) + waves * np.sin(x * 17 + b),
-                    -r,
-                    r + jitter(0.03),
-                )
-            )
+            x = np.linspace(-r, r + jitter(0.03), 24)
+            lines.append(np.stack([x, a + bend * np.cos(x * 4) + waves * np.sin(x * 17 + b)], 1))
         return lines
 
-    def mirrored(points: list[tuple[float, float]]) -> list:
+    def mirrored(points: list[tuple[float, float]]) -> list[Line]:
         shift = [(jitter(), jitter()) for _ in points]
         return [
             [(s * (x + dx), y + dy) for (x, y), (dx, dy) in zip(points, shift, strict=True)]
             for s in (1, -1)
         ]
 
-    frown = [
+    frown: list[Line] = [
         [(0.055 + jitter(), 7.36), (0.07 + jitter(), 7.45), (0.06 + jitter(), 7.57)],
         [(-0.055 + jitter(), 7.36), (-0.075 + jitter(), 7.45), (-0.06 + jitter(), 7.56)],
         [(jitter(0.005), 7.40), (jitter(0.005), 7.5)],
     ]
-    nose = [_curve(lambda x, y=y: y - 2 * x * x, -0.09, 0.09) for y in (7.33, 7.28, 7.23)]
+    across = np.linspace(-0.09, 0.09, 24)
+    nose: list[Line] = [np.stack([across, y - 2 * across**2], 1) for y in (7.33, 7.28, 7.23)]
     nose += [[(s * 0.08, 7.25), (s * 0.15, 7.12)] for s in (1, -1)]
-    crow = [
+    crow: list[Line] = [
         [(s * 0.50, 7.27 + d), (s * 0.61, 7.27 + d * 2.6)]
         for s in (1, -1)
         for d in (0.03, -0.01, -0.05)
     ]
     crow += [[(s * 0.2, 7.17), (s * 0.33, 7.12), (s * 0.45, 7.16)] for s in (1, -1)]
-    chin = [_curve(lambda x: 6.41 + 0.25 * x * x, -0.14, 0.14)]
+    across = np.linspace(-0.14, 0.14, 24)
+    chin: list[Line] = [np.stack([across, 6.41 + 0.25 * across**2], 1)]
     chin += [
         [(x, y), (x + jitter(0.03), y + jitter(0.03))]
         for x, y in rng.uniform((-0.13, 6.25), (0.13, 6.37), (8, 2))
