@@ -1,0 +1,124 @@
+"""Where a calibrator lies, and what the Hub's errors mean to a user."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from siamcal.errors import ConfigError, HubError
+
+__all__ = ["Source", "endpoint", "explained", "hub_api", "network_errors", "parse_source"]
+
+TAG = "siamcal"
+_REPO = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*\Z")
+_REVISION = re.compile(r"\w[\w.\-/]*\Z")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a calibrator lies: a folder, or a repository at a revision."""
+
+    folder: Path | None
+    repo_id: str = ""
+    revision: str | None = None
+
+
+def parse_source(source: str | Path, revision: str | None = None) -> Source:
+    """Read "owner/name", "hf-hub:owner/name@revision", "local-dir:path" or a folder's path.
+
+    Raises:
+        ConfigError: None of these, or two revisions.
+    """
+    text = str(source)
+    if text.startswith("local-dir:"):
+        return Source(Path(text.removeprefix("local-dir:")).expanduser())
+    if not text.startswith("hf-hub:") and Path(text).expanduser().is_dir():
+        return Source(Path(text).expanduser())
+    name, at, inside = text.removeprefix("hf-hub:").partition("@")
+    if at and revision is not None and inside != revision:
+        raise ConfigError(f"{text!r} names the revision {inside!r}, but revision={revision!r}.")
+    revision = inside if at else revision
+    if not _REPO.match(name) or ".." in name or (revision and not _REVISION.match(revision)):
+        raise ConfigError(
+            f"{text!r} is neither a folder nor a repository. Name a folder that exists, "
+            "'local-dir:PATH', 'owner/name' or 'hf-hub:owner/name@revision'."
+        )
+    return Source(None, name, revision)
+
+
+def hub_api(token: str | bool | None) -> Any:
+    """huggingface_hub's client, telling the Hub that siamcal asks."""
+    from huggingface_hub import HfApi
+
+    return HfApi(endpoint=endpoint(), token=token, library_name=TAG)
+
+
+def endpoint() -> str:
+    """Address of the Hub or of its mirror (HF_ENDPOINT, also where it was set after the import)."""
+    from huggingface_hub import constants
+
+    return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+
+
+def network_errors() -> tuple[type[Exception], ...]:
+    """OSError and those of huggingface_hub's HTTP library (its name changed between versions)."""
+    from huggingface_hub import file_download
+
+    library = getattr(file_download, "httpx2", None) or getattr(file_download, "httpx", None)
+    return (OSError,) if library is None else (OSError, library.TransportError)
+
+
+@contextmanager
+def explained(place: Source | None, name: str = "") -> Iterator[None]:
+    """Turn the Hub's errors into one sentence that says what to do."""
+    from huggingface_hub import errors
+
+    what = place.repo_id if place is not None else "the list of calibrators"
+    at = f" at revision {place.revision!r}" if place is not None and place.revision else ""
+    try:
+        yield
+    except errors.GatedRepoError:
+        text = f"{what} is gated: accept its terms on {endpoint()}/{what}, then log in."
+        raise HubError(f"{text} Run `hf auth login` or set HF_TOKEN.") from None
+    except errors.RepositoryNotFoundError:
+        raise HubError(
+            f"{endpoint()} has no repository {what!r}, or it is private and you aren't logged in. "
+            "Check the name; for a private one run `hf auth login` or set HF_TOKEN."
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise HubError(
+            f"{what} has no revision {place.revision if place else ''!r}; see the branches and "
+            f"commits on {endpoint()}/{what}/commits/main."
+        ) from None
+    except errors.LocalEntryNotFoundError as error:
+        cause = str(error.__cause__ or "").split("\n")[0][:200]
+        raise HubError(
+            f"{name or what} of {what}{at} isn't in the cache, and {endpoint()} can't be reached "
+            f"({cause or 'offline'}). Pull it once while online: siamcal pull {what}"
+        ) from None
+    except errors.EntryNotFoundError:
+        raise HubError(
+            f"{what}{at} holds no {name or 'such file'}, so it isn't a siamcal calibrator; "
+            "`siamcal ls --hub` lists those that are."
+        ) from None
+    except errors.OfflineModeIsEnabled:
+        raise HubError(f"HF_HUB_OFFLINE is set, but {what} needs the Hub; unset it.") from None
+    except errors.HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", "?")
+        hint = " Run `hf auth login` or set HF_TOKEN." if status in (401, 403) else ""
+        text = (error.server_message or str(error)).strip().split("\n")[0]
+        raise HubError(f"{endpoint()} answered {status} for {what}: {text}.{hint}") from None
+    except (errors.HFValidationError, errors.FileMetadataError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise HubError(f"{what}: {str(error)[:300]}") from None
+    except network_errors() as error:
+        raise HubError(
+            f"The connection to {endpoint()} failed while {name or what} was on its way "
+            f"({str(error)[:200]}). Run the same again; what has arrived is kept."
+        ) from None

@@ -1,0 +1,407 @@
+"""Publishing and pulling with the real huggingface_hub client against a small server here."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from calibrators import AUS, predictions, stirred, tiny
+from hub_server import TOKEN, HubServer, running
+from huggingface_hub import constants
+from torch import nn
+
+from siamcal.checkpoint import describe as describe_model
+from siamcal.checkpoint import save_calibrator
+from siamcal.errors import ConfigError, HubError, SiamcalError, WeightsError
+from siamcal.heads import IntensityHead
+from siamcal.hub import describe, list_published, parse_source, pull, push_to_hub, upload
+from siamcal.publishing import plan_from_folder
+from siamcal.siamese import CalibratingSiamese
+
+torch.set_num_threads(1)
+NAME = "tester/calibrator"
+
+RESULTS = {
+    "name": "run",
+    "dataset": {"name": "synth", "rendered": True, "participants": 40, "frames": 2400},
+    "recipe": {"backbone": "ir_tiny"},
+    "environment": {},
+    "paper": {},
+    "methods": {
+        method: {
+            "intensity": {
+                "icc": {
+                    "mean": icc,
+                    "per_au": {"AU01": icc, "AU12": icc + 0.1, "AU25": None},
+                    "interval": [icc - 0.05, icc + 0.05],
+                },
+                "mae": {"mean": 0.4, "per_au": {"AU01": 0.3}, "interval": [0.3, None]},
+                "f1": {"mean": 61.5, "per_au": {"AU01": 61.5}, "interval": [50.0, 70.0]},
+            }
+        }
+        for method, icc in (("ncg", 0.55), ("bs", 0.6), ("csn", 0.71))
+    },
+}
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    monkeypatch.setenv("SIAMCAL_CACHE", str(tmp_path / "siamcal"))
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with running() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def model() -> CalibratingSiamese:
+    model = tiny(IntensityHead(3))
+    model.config = describe_model(
+        model,
+        aus=AUS,
+        training_data="40 people (rendered faces only)",
+        licence="apache-2.0",
+        licence_reason="made of rendered people",
+    )
+    return model
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path, model: CalibratingSiamese) -> Path:
+    folder = tmp_path / "runs" / "synth"
+    save_calibrator(model, model.config, folder / "calibrator")
+    (folder / "results.json").write_text(json.dumps(RESULTS))
+    (folder / "recipe.json").write_text("{}")
+    (folder / "table.md").write_text("# table\n")
+    (folder / "figures").mkdir()
+    (folder / "figures" / "bars.png").write_bytes(b"\x89PNG" + bytes(5000))
+    (folder / "checkpoint.pt").write_bytes(b"never to be sent")
+    return folder
+
+
+def go_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
+def test_round_trip_is_bit_for_bit(hub: HubServer, model: CalibratingSiamese) -> None:
+    pushed = model.push_to_hub(NAME)
+    assert pushed.changed
+    assert pushed.url == f"{hub.url}/{NAME}"
+    back = CalibratingSiamese.from_pretrained(NAME)
+    assert torch.equal(predictions(back), predictions(model))
+    assert back.config.aus == AUS
+    for form in (f"hf-hub:{NAME}", f"hf-hub:{NAME}@main", f"hf-hub:{NAME}@{pushed.commit}"):
+        assert torch.equal(
+            predictions(CalibratingSiamese.from_pretrained(form)), predictions(model)
+        )
+
+
+def test_local_folders_by_every_name(tmp_path: Path, model: CalibratingSiamese) -> None:
+    model.save_pretrained(tmp_path / "c")
+    for form in (tmp_path / "c", str(tmp_path / "c"), f"local-dir:{tmp_path / 'c'}"):
+        back = CalibratingSiamese.from_pretrained(form)
+        assert torch.equal(predictions(back), predictions(model))
+    assert "library_name: siamcal" in (tmp_path / "c" / "README.md").read_text()
+
+
+def test_each_revision_gives_its_own_weights(hub: HubServer) -> None:
+    first, second = tiny(), tiny()
+    stirred(second.unwrap(), seed=5)
+    old = push_to_hub(first, NAME).commit
+    push_to_hub(second, NAME)
+    push_to_hub(first, NAME, revision="v1")
+    assert torch.equal(predictions(CalibratingSiamese.from_pretrained(NAME)), predictions(second))
+    for revision in (old, "v1"):
+        back = CalibratingSiamese.from_pretrained(NAME, revision=revision)
+        assert torch.equal(predictions(back), predictions(first))
+    with pytest.raises(ConfigError, match="names the revision"):
+        CalibratingSiamese.from_pretrained(f"hf-hub:{NAME}@v1", revision="main")
+
+
+def test_a_second_push_changes_nothing(hub: HubServer, run_folder: Path, tmp_path: Path) -> None:
+    plan = plan_from_folder(run_folder, NAME, tmp_path)
+    first = upload(plan, NAME)
+    hub.requests.clear()
+    again = upload(plan, NAME)
+    assert (first.changed, again.changed) == (True, False)
+    assert again.commit == first.commit
+    assert not [r for r in hub.requests if "/commit/" in r or r.startswith("PUT")]
+
+
+def test_a_run_is_sent_with_card_results_and_figures_only(
+    hub: HubServer, run_folder: Path, tmp_path: Path
+) -> None:
+    upload(plan_from_folder(run_folder, NAME, tmp_path), NAME)
+    files = hub.repos[NAME].commits[hub.repos[NAME].refs["main"]]
+    assert sorted(files) == [
+        ".gitattributes",
+        "README.md",
+        "config.json",
+        "figures/bars.png",
+        "model.safetensors",
+        "recipe.json",
+        "results.json",
+        "table.md",
+    ]
+    folder = pull(NAME, folder=tmp_path / "pulled")
+    assert (folder / "figures" / "bars.png").read_bytes() == files["figures/bars.png"].content
+    assert not (folder / ".gitattributes").exists()
+    assert CalibratingSiamese.from_pretrained(folder).config.aus == AUS
+
+
+def test_private_needs_the_token(
+    hub: HubServer, model: CalibratingSiamese, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push_to_hub(model, NAME, private=True)
+    assert hub.repos[NAME].private
+    assert CalibratingSiamese.from_pretrained(NAME, token=TOKEN) is not None
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", constants.HF_HUB_CACHE + "2")
+    with pytest.raises(HubError, match="private and you aren't logged in"):
+        CalibratingSiamese.from_pretrained(NAME)
+    with pytest.raises(HubError, match="HF_TOKEN"):
+        push_to_hub(model, "tester/other")
+
+
+def test_a_private_push_never_lands_in_public(hub: HubServer, model: CalibratingSiamese) -> None:
+    first = push_to_hub(tiny(), NAME)
+    with pytest.raises(HubError, match="is public, but a private push"):
+        push_to_hub(model, NAME, private=True)
+    assert hub.repos[NAME].refs["main"] == first.commit
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("tester/none", "no repository 'tester/none'"),
+        (f"hf-hub:{NAME}@v9", "no revision 'v9'"),
+        ("tester/empty", r"holds no config\.json, so it isn't a siamcal calibrator"),
+        ("tester/half", r"holds no model\.safetensors"),
+        ("just-a-name", "neither a folder nor a repository"),
+        ("../../etc/passwd", "neither a folder nor a repository"),
+        ("a/b/c", "neither a folder nor a repository"),
+        ("hf-hub:a/..", "neither a folder nor a repository"),
+        ("local-dir:nowhere", "No calibrator in nowhere"),
+    ],
+)
+def test_what_is_missing_is_named(
+    hub: HubServer, model: CalibratingSiamese, tmp_path: Path, source: str, says: str
+) -> None:
+    save_calibrator(model, None, tmp_path / "c")
+    config = (tmp_path / "c" / "config.json").read_bytes()
+    hub.put(NAME, {"config.json": config})
+    hub.put("tester/half", {"config.json": config})
+    hub.put("tester/empty", {"weights.bin": b"123"})
+    with pytest.raises(SiamcalError, match=says):
+        CalibratingSiamese.from_pretrained(source)
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["early end", "reset"])
+def test_a_cut_download_goes_on_where_it_stopped(
+    hub: HubServer, model: CalibratingSiamese, monkeypatch: pytest.MonkeyPatch, reset: bool
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    push_to_hub(model, NAME)
+    size = len(hub.repos[NAME].commits[hub.repos[NAME].refs["main"]]["model.safetensors"].content)
+    hub.reset, hub.cuts = reset, [size // 3, size // 3]
+    hub.sent = 0
+    assert torch.equal(predictions(CalibratingSiamese.from_pretrained(NAME)), predictions(model))
+    ranges = [r for r in hub.requests if "/cdn/" in r and "bytes=" in r]
+    assert len(ranges) == 2
+    # A reset may lose what was on the way; an early end loses nothing.
+    assert hub.sent < size * (2 if reset else 1.02)
+
+
+def test_what_arrived_before_the_process_ended_is_kept(
+    hub: HubServer, model: CalibratingSiamese, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push_to_hub(model, NAME)
+    size = len(hub.repos[NAME].commits[hub.repos[NAME].refs["main"]]["model.safetensors"].content)
+    with monkeypatch.context() as patch:
+        patch.setattr("time.sleep", lambda seconds: (_ for _ in ()).throw(KeyboardInterrupt))
+        hub.cuts = [size // 2]
+        with pytest.raises(KeyboardInterrupt):
+            CalibratingSiamese.from_pretrained(NAME)
+    hub.requests.clear()
+    assert torch.equal(predictions(CalibratingSiamese.from_pretrained(NAME)), predictions(model))
+    [extent] = [r for r in hub.requests if "/cdn/" in r]
+    assert f"bytes={size // 2}-" in extent
+
+
+def test_a_damaged_download_is_refused_and_forgotten(
+    hub: HubServer, model: CalibratingSiamese
+) -> None:
+    push_to_hub(model, NAME)
+    hub.damaged = {"model.safetensors"}
+    with pytest.raises(WeightsError, match="arrived damaged"):
+        CalibratingSiamese.from_pretrained(NAME)
+    hub.damaged = set()
+    assert torch.equal(predictions(CalibratingSiamese.from_pretrained(NAME)), predictions(model))
+
+
+def test_offline_from_the_cache(
+    hub: HubServer, model: CalibratingSiamese, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push_to_hub(model, NAME)
+    pull(NAME)
+    go_offline(monkeypatch)
+    hub.requests.clear()
+    assert torch.equal(predictions(CalibratingSiamese.from_pretrained(NAME)), predictions(model))
+    assert describe(NAME)["config"]["aus"] == list(AUS)
+    assert pull(NAME).is_dir()
+    assert hub.requests == []
+    with pytest.raises(HubError, match="isn't in the cache"):
+        CalibratingSiamese.from_pretrained("tester/another")
+    with pytest.raises(HubError, match=r"can't be reached|HF_HUB_OFFLINE|failed"):
+        push_to_hub(model, NAME)
+
+
+def test_a_hub_that_does_not_answer(
+    model: CalibratingSiamese, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with pytest.raises(HubError, match=r"127\.0\.0\.1:9"):
+        CalibratingSiamese.from_pretrained(NAME)
+    with pytest.raises(HubError, match=r"127\.0\.0\.1:9"):
+        list_published()
+
+
+def test_show_and_ls_load_no_weights(hub: HubServer, run_folder: Path, tmp_path: Path) -> None:
+    upload(plan_from_folder(run_folder, NAME, tmp_path), NAME)
+    hub.put("tester/unrelated", {"README.md": b"---\ntags:\n- other\n---\n"})
+    hub.requests.clear()
+    about = describe(f"hf-hub:{NAME}")
+    assert not [r for r in hub.requests if "/cdn/" in r]
+    assert about["bytes"] == (run_folder / "calibrator" / "model.safetensors").stat().st_size
+    assert about["config"]["merge_at"] == "layer4"
+    assert about["results"]["csn"] == {"icc": 0.71, "mae": 0.4, "f1": 61.5}
+    assert about["commit"] == hub.repos[NAME].refs["main"]
+    assert [row["name"] for row in list_published()] == [NAME]
+    assert list_published("nothing-like-it") == []
+    local = describe(run_folder / "calibrator")
+    assert local["config"] == about["config"]
+
+
+def test_oversized_files_are_not_downloaded(hub: HubServer, model: CalibratingSiamese) -> None:
+    push_to_hub(model, NAME)
+    hub.requests.clear()
+    with pytest.raises(HubError, match="It was not downloaded"):
+        CalibratingSiamese.from_pretrained(NAME, max_bytes=1000)
+    hub.put("tester/bloated", {"config.json": b" " * (2 << 20)})
+    with pytest.raises(HubError, match=r"config\.json of tester/bloated has 2,097,152 bytes"):
+        CalibratingSiamese.from_pretrained("tester/bloated")
+    assert not [r for r in hub.requests if r.startswith("GET") and "resolve/main/config" in r][1:]
+
+
+def test_adapters_travel_over_their_public_backbone(hub: HubServer, tmp_path: Path) -> None:
+    model = tiny()
+    push_to_hub(model, NAME, adapter=True, base=tiny().unwrap(), base_model="stirred ir_tiny")
+    whole = save_calibrator(model, None, tmp_path / "whole")
+    assert whole.base_model == ""
+    back = CalibratingSiamese.from_pretrained(NAME, backbone=tiny().unwrap())
+    assert torch.equal(predictions(back), predictions(model))
+    with pytest.raises(ConfigError, match="stirred ir_tiny"):
+        CalibratingSiamese.from_pretrained(NAME)
+    card = hub.repos[NAME].commits[hub.repos[NAME].refs["main"]]["README.md"].content.decode()
+    assert "siamcal-adapter" in card
+
+
+def test_own_modules_and_own_files_are_passed_back(hub: HubServer, tmp_path: Path) -> None:
+    from siamcal.backbone import create_backbone
+
+    def network() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 4, 3, 8), nn.Conv2d(4, 2, 3), nn.Flatten())
+
+    inputs = torch.rand(2, 3, 112, 112)
+    own = CalibratingSiamese(stirred(network()), "1", example_inputs=inputs).eval()
+    push_to_hub(own, NAME)
+    with pytest.raises(ConfigError, match="backbone=net"):
+        CalibratingSiamese.from_pretrained(NAME)
+    back = CalibratingSiamese.from_pretrained(NAME, backbone=network())
+    assert torch.equal(predictions(back), predictions(own))
+
+    file = tmp_path / "net.py"
+    file.write_text("import torch\ndef build():\n    return torch.nn.Conv2d(3, 2, 5)\n")
+    named = CalibratingSiamese(create_backbone(f"{file}:build"), "output", example_inputs=inputs)
+    push_to_hub(named, "tester/file")
+    with pytest.raises(ConfigError, match="never runs a file"):  # not even its author's, from afar
+        CalibratingSiamese.from_pretrained("tester/file")
+
+
+def test_hub_names_are_read() -> None:
+    assert parse_source("a/b").repo_id == "a/b"
+    assert parse_source("hf-hub:a/b@refs/pr/1").revision == "refs/pr/1"
+    assert parse_source("a/b", "main").revision == "main"
+    for wrong in ("a/b@", "a/b@../x", "a/b@-x", "hf-hub:", "a b/c"):
+        if wrong == "a/b@":
+            assert parse_source(wrong).revision == ""
+            continue
+        with pytest.raises(ConfigError):
+            parse_source(wrong)
+
+
+def command(hub: HubServer, tmp_path: Path, *arguments: str, **more: str) -> str:
+    env = {
+        **{k: v for k, v in os.environ.items() if not k.startswith("HF_")},
+        "HF_ENDPOINT": hub.url,
+        "HF_TOKEN": TOKEN,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        **more,
+    }
+    code = (
+        "from siamcal.errors import SiamcalError\n"
+        "import sys, siamcal.cli.weights\n"
+        "from siamcal.cli import app\n"
+        "try:\n    app()\n"
+        "except SiamcalError as e:\n    sys.exit(f'siamcal: {e}')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        env=env,
+        cwd=tmp_path,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stdout + (done.stderr if done.returncode else "")
+
+
+def test_commands_through_a_mirror_and_offline(
+    hub: HubServer, run_folder: Path, tmp_path: Path
+) -> None:
+    shown = command(hub, tmp_path, "push", str(run_folder), NAME, "--dry-run")
+    assert hub.requests == []
+    for part in ("model-index", "library_name: siamcal", "model.safetensors", "results.json"):
+        assert part in shown
+    assert "Pushed to" in command(hub, tmp_path, "push", str(run_folder), NAME, "--private")
+    assert hub.repos[NAME].private
+    assert str(tmp_path / "home") in command(hub, tmp_path, "pull", NAME)
+    hub.requests.clear()
+    out = command(hub, tmp_path, "pull", NAME, "-o", "here", HF_HUB_OFFLINE="1")
+    assert out.strip() == "here"
+    assert (tmp_path / "here" / "model.safetensors").is_file()
+    assert hub.requests == []
+    assert "private and you aren't logged in" in command(
+        hub, tmp_path, "pull", NAME, HF_TOKEN="", HF_HOME=str(tmp_path / "other")
+    )
+
+
+def test_no_warning_when_nothing_is_wrong(
+    hub: HubServer, model: CalibratingSiamese, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        push_to_hub(model, NAME)
+        CalibratingSiamese.from_pretrained(NAME)
+    assert [r.message for r in caplog.records if r.name.startswith("siamcal")] == []
