@@ -276,7 +276,7 @@ def test_a_protocol_reference_that_is_not_there_is_replaced(tmp_path, caplog):
     disfa_images(tmp_path, frames=3)
     frames = reference_frames(load_dataset("disfa", tmp_path))
     assert len(frames) == 6
-    assert "SN002 (left): the reference frame that was named isn't there" in caplog.text
+    assert "the named frame isn't there of SN002 (left), SN002 (right), SN003 (left)" in caplog.text
 
 
 def test_metadata_of_participants(disfa_root, tmp_path):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from siamcal.datasets._scan import Problems
+from siamcal.datasets._scan import Problems, examples
 from siamcal.errors import ConfigError, DataNotFoundError
 
 __all__ = ["Wanted", "choose_references"]
@@ -75,16 +75,19 @@ def _marked(table: pd.DataFrame, wanted: list[Wanted], problems: Problems) -> np
             named &= (table["sequence"] == item.sequence).to_numpy()
         marked |= named
     chosen = np.zeros(len(table), dtype=bool)
+    lost: list[str] = []
     for (participant, view), rows in _groups(table).items():
         named_rows = rows[marked[rows]]
         if len(named_rows):
             chosen[named_rows[0]] = True
-            continue
-        chosen[rows[_neutral(table.iloc[rows])]] = True
+        else:
+            chosen[rows[_neutral(table.iloc[rows])]] = True
+            lost.append(f"{participant} ({view})")
+    if lost:
         problems.warning(
-            f"{participant} ({view})",
-            "the reference frame that was named isn't there; the middle of the longest stretch "
-            "without labelled AUs is used.",
+            "references",
+            f"the named frame isn't there of {examples(lost, 6)}; the middle of the longest "
+            f"stretch without labelled AUs is used.",
         )
     return chosen
 
