@@ -195,7 +195,7 @@ class FaceDetector:
             boxes.detect(blank)
             landmarker.detect(blank)
         self._mediapipe, self._boxes, self._landmarker = mediapipe, boxes, landmarker
-        # Also runs at interpreter exit, before MediaPipe's own destructor would fail there.
+        # Also runs at interpreter exit, where MediaPipe's own destructor would fail.
         self._finalizer = weakref.finalize(self, _close_all, boxes, landmarker)
         self._process = os.getpid()
 
@@ -258,7 +258,12 @@ class FaceDetector:
 def _close_all(*models: Any) -> None:
     with quiet_stderr():
         for model in models:
-            model.close()
+            try:
+                model.close()
+            except (RuntimeError, TypeError):
+                # The interpreter is ending and MediaPipe's threads are gone: the system frees the
+                # memory. Without its handle the model's destructor doesn't try again.
+                model._handle = None
 
 
 def _search_windows(height: int, width: int) -> Iterator[list[tuple[int, int, int, int]]]:
