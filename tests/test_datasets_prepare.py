@@ -422,18 +422,19 @@ from siamcal.preprocessing import Preprocessing
 _cropping._FLUSH = 1
 sys.modules["siamcal.datasets.prepare"]._UNIT_IMAGES = 4
 prepare(pickle.loads(Path(sys.argv[1]).read_bytes()), Preprocessing(size=16),
-        cache=sys.argv[2], workers=1)
+        cache=sys.argv[2], workers=int(sys.argv[3]))
 """
 
 
-def test_kill_9_and_resume_give_the_same_crops(astronaut_clip, tmp_path, monkeypatch):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_kill_9_and_resume_give_the_same_crops(astronaut_clip, tmp_path, monkeypatch, workers):
     import pickle
 
     (tmp_path / "source.pkl").write_bytes(pickle.dumps(astronaut_clip))
     script = tmp_path / "run.py"
     script.write_text(textwrap.dedent(KILLED))
     process = subprocess.Popen(
-        [sys.executable, str(script), str(tmp_path / "source.pkl"), str(tmp_path / "cache")],
+        [sys.executable, script, tmp_path / "source.pkl", tmp_path / "cache", str(workers)],
         stderr=subprocess.DEVNULL,
     )
     # Kill it as soon as it has written some, but not all, of the crops.
@@ -446,6 +447,6 @@ def test_kill_9_and_resume_give_the_same_crops(astronaut_clip, tmp_path, monkeyp
     process.wait()
     assert process.returncode == -signal.SIGKILL
     monkeypatch.setattr(sys.modules["siamcal.datasets.prepare"], "_UNIT_IMAGES", 4)
-    resumed = prepare(astronaut_clip, SMALL, cache=tmp_path / "cache", workers=1)
+    resumed = prepare(astronaut_clip, SMALL, cache=tmp_path / "cache", workers=workers)
     whole = prepare(astronaut_clip, SMALL, cache=tmp_path / "whole", workers=1)
     assert np.array_equal(resumed.images, whole.images)

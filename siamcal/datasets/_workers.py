@@ -152,8 +152,16 @@ def main() -> None:
     # What libraries print must not get between the messages.
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    with contextlib.suppress(EOFError, BrokenPipeError):
+    with contextlib.suppress(BrokenPipeError):
         _serve(sys.stdin.buffer, output)
+
+
+def _read_or_exit(stdin: BinaryIO, todo: queue.SimpleQueue[Any]) -> None:
+    """Thread of a worker: pass units on; end the process when the parent is done or dead."""
+    with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):
+        while True:
+            todo.put(pickle.load(stdin))
+    os._exit(0)
 
 
 def _serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
@@ -168,9 +176,13 @@ def _serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
+    # Read beside the work, so that a parent's death is noticed at once: a worker that outlives it
+    # would write into the files of the run that resumes.
+    todo: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_read_or_exit, args=(stdin, todo), daemon=True).start()
     pipeline = None
     while True:
-        unit, preprocessing, folder = pickle.load(stdin)
+        unit, preprocessing, folder = todo.get()
         try:
             pipeline = pipeline or FacePipeline(preprocessing)  # one preprocessing a run
             for count in crop_unit(unit, pipeline, folder):
