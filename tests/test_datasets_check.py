@@ -93,7 +93,10 @@ def test_sound_data_are_sound(root):
     for name in ("SN006_au4.txt", "SN006_au9.txt"):
         path = root / "Labels" / "SN006" / name
         path.write_text("".join(f"{n},0\n" for n in range(1, 7)))
-    assert check_dataset("disfa", root).ok
+    report = check_dataset("disfa", root)
+    assert report.ok
+    assert not report.complete
+    assert "readable, but not as expected, 0 errors" in run("disfa", "--data-root", root).stdout
 
 
 def run(*arguments):
@@ -145,6 +148,10 @@ def test_manifest(tmp_path):
     report = check_dataset("manifest", table)
     assert report.ok
     assert report.people["missing"].tolist() == [1, 1]
+    for person in ("a", "b"):
+        Image.fromarray(np.full((32, 32, 3), 90, np.uint8)).save(tmp_path / f"lost_{person}.png")
+    assert check_dataset("manifest", table).complete
+    assert "sound and complete" in run("manifest", "--data-root", table).stdout
     table.write_text("\n".join([*rows, "a.png,a,0,8"]))
     assert not check_dataset("manifest", table).ok
     assert Path(check_dataset("manifest", table).problems[0].place.split(",")[0]) == table

@@ -59,8 +59,14 @@ def check(
         if len(shown) < len(report.problems):
             typer.echo(f"... and {len(report.problems) - len(shown)} more (--limit 0 shows all)")
     typer.echo()
+    if not report.ok:
+        verdict = "training would refuse this"
+    elif report.complete:
+        verdict = "sound and complete"
+    else:
+        verdict = "readable, but not as expected"
     typer.echo(
-        f"{report.name}: {'sound' if report.ok else 'training would refuse this'}, "
+        f"{report.name}: {verdict}, "
         f"{sum(p.level == 'error' for p in report.problems)} errors, "
         f"{sum(p.level == 'warning' for p in report.problems)} warnings"
         f"{' (pictures not opened)' if quick else ''}."

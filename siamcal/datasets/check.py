@@ -53,11 +53,17 @@ class CheckReport:
         """Whether nothing was found that makes training refuse."""
         return not any(problem.level == "error" for problem in self.problems)
 
+    @property
+    def complete(self) -> bool:
+        """Whether every count is the expected one, where one is known."""
+        return all(expected is None or found == expected for _, found, expected in self.counts)
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
             "dataset": self.name,
             "ok": self.ok,
+            "complete": self.complete,
             "counts": [
                 {"what": what, "found": found, "expected": expected}
                 for what, found, expected in self.counts
