@@ -1,0 +1,246 @@
+"""How fast is each part on one core, and what does calibration cost? Ratios from one run.
+
+Parts that are compared take turns within each round, so that a busy machine slows both. Times are
+processor time of all threads: what a frame costs one core, whatever else runs.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from siamcal.backbone import create_backbone
+from siamcal.datasets.synth.frames import face_at
+from siamcal.datasets.synth.person import build_person
+from siamcal.datasets.synth.plan import CHECK_PEOPLE, draw_recording, make_plan
+from siamcal.datasets.synth.render import Sensor, encode_jpeg, expose, render
+from siamcal.datasets.synth.scene import draw_background
+from siamcal.datasets.synth.traits import draw_traits
+from siamcal.evaluation import environment
+from siamcal.faces import FacePipeline
+from siamcal.preprocessing import Preprocessing
+from siamcal.progress import progress_bar
+from siamcal.recipe import load_recipe
+from siamcal.registry import benchmarks
+from siamcal.siamese import CalibratingSiamese
+from siamcal.training import seconds_per_step
+
+__all__ = ["SpeedTable", "speed"]
+
+Work = Callable[[], object]
+NUM_AUS = 12  # of DISFA
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement.
+
+    Attributes:
+        part: What was measured.
+        milliseconds: Processor time of one unit, the fastest round.
+        unit: What is done in that time.
+        ratio: Over the first row of its group, median of the rounds; None for that row.
+    """
+
+    part: str
+    milliseconds: float
+    unit: str
+    ratio: float | None = None
+
+
+@dataclass
+class SpeedTable:
+    """All rows and the machine they hold for."""
+
+    rows: list[Row] = field(default_factory=list)
+    environment: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.to_markdown()
+
+    def to_markdown(self) -> str:
+        """The table, the machine above it."""
+        versions = ", ".join(f"{k} {v}" for k, v in self.environment["versions"].items())
+        lines = [
+            f"One core of {self.environment['processor']}, {self.environment['date']}; {versions}.",
+            "",
+            "| part | processor time | a second | ratio |",
+            "| --- | --- | --- | --- |",
+        ]
+        for row in self.rows:
+            ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+            lines.append(
+                f"| {row.part} | {row.milliseconds:.2f} ms a {row.unit} "
+                f"| {1000 / row.milliseconds:.2f} | {ratio} |"
+            )
+        return "\n".join(lines) + "\n"
+
+
+@benchmarks.register("speed")
+def speed(
+    output: Path = Path("runs/speed"),
+    rounds: int = 5,
+    frames: int = 20,
+    batch_size: int = 8,
+    training: bool = True,
+) -> SpeedTable:
+    """Time rendering, the face pipeline, calibrated against plain inference, and training steps.
+
+    Args:
+        output: Folder of speed.md and speed.json.
+        rounds: Repetitions; the parts of a group take turns.
+        frames: Frames a round for rendering and faces.
+        batch_size: Images a step for the networks.
+        training: Also time training steps of ir50 (a minute on one core).
+    """
+    table = SpeedTable(environment=environment())
+    bar = progress_bar(total=5 if training else 4, description="speed", unit="group")
+    with _one_thread(), bar:
+        pictures, rows = _rendering(rounds, frames)
+        table.rows += rows
+        bar.update()
+        table.rows += _faces(pictures, rounds)
+        bar.update()
+        for name, merge_at in (("ir_tiny", "layer3"), ("ir50", "layer4")):
+            table.rows += _inference(name, merge_at, rounds, batch_size)
+            bar.update()
+        if training:
+            table.rows += _training(batch_size)
+            bar.update()
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "speed.md").write_text(table.to_markdown(), encoding="utf-8")
+    told = {"rows": [asdict(row) for row in table.rows], "environment": table.environment}
+    (output / "speed.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    return table
+
+
+def _rendering(rounds: int, frames: int) -> tuple[list[np.ndarray], list[Row]]:
+    """Pictures of 256 px as the data set holds them, and what one costs."""
+    plan, number = make_plan("small"), CHECK_PEOPLE[0]
+    recording = draw_recording(plan, number, 0)
+    person = build_person(draw_traits(plan.seed, number, plan.bias))
+    background = draw_background(np.random.default_rng(0), plan.image_size)
+    sensor = Sensor(recording.exposure, recording.noise, recording.blur, recording.quality)
+    generator = np.random.default_rng(0)
+    light, camera = recording.light.at(0.0), recording.cameras["front"]
+
+    def picture(index: int) -> np.ndarray:
+        face = face_at(recording, index * 7, neutral=False)
+        seen = expose(render(person, face, light, camera, background), sensor, generator)
+        encode_jpeg(seen, sensor.quality)
+        return seen
+
+    pictures = [picture(index) for index in range(frames)]  # also compiles and warms up
+    (row,) = _take_turns(
+        {"rendering, 256 px, shading, noise and JPEG": lambda: [picture(i) for i in range(frames)]},
+        rounds,
+        frames,
+        "frame",
+    )
+    return pictures, [row]
+
+
+def _faces(pictures: list[np.ndarray], rounds: int) -> list[Row]:
+    """The face pipeline on the rendered pictures: all of it, and the part after the landmarks."""
+    found = []
+    with FacePipeline(Preprocessing()) as pipeline:
+        for picture in pictures:
+            found += [(picture, face) for face in pipeline.detect(picture, max_faces=1)]
+        whole: Work = lambda: [pipeline.crop(picture) for picture, _ in found]  # noqa: E731
+        after: Work = lambda: [pipeline.align(*pair) for pair in found]  # noqa: E731
+        return _take_turns(
+            {
+                "face pipeline, 256 px: find, align, normalise": whole,
+                "of it: all but finding": after,
+            },
+            rounds,
+            len(found),
+            "frame",
+        )
+
+
+def _inference(name: str, merge_at: str, rounds: int, batch_size: int) -> list[Row]:
+    """Plain network, and calibrated with the reference encoded once, per batch and per target."""
+    network = create_backbone(name, num_outputs=72).eval()
+    model = CalibratingSiamese(network, merge_at).eval()
+    targets, one = torch.rand(batch_size, 3, 112, 112), torch.rand(1, 3, 112, 112)
+    references = torch.rand(batch_size, 3, 112, 112)
+    with torch.inference_mode():
+        reference = model.encode(one)
+        return _take_turns(
+            {
+                f"{name}, plain": lambda: network(targets),
+                f"{name}, calibrated at {merge_at}, reference encoded once": lambda: model(
+                    targets, reference
+                ),
+                f"{name}, calibrated, one reference image a batch": lambda: model(targets, one),
+                f"{name}, calibrated, a reference image for each target": lambda: model(
+                    targets, references
+                ),
+            },
+            rounds,
+            batch_size,
+            "image",
+        )
+
+
+def _training(batch_size: int) -> list[Row]:
+    """Steps of NCG and CSN: the paper's recipe, and with one reference a participant."""
+    paper = replace(load_recipe("disfa_intensity"), batch_size=batch_size, weights="")
+    shared = replace(
+        paper, references_per="participant", participants_per_batch=max(1, batch_size // 8)
+    )
+    rows: list[Row] = []
+    first = 0.0
+    for part, recipe, calibrated in (
+        ("ir50 training, plain (NCG)", paper, False),
+        ("ir50 training, CSN, a reference for each target (the paper)", paper, True),
+        ("ir50 training, CSN, one reference a participant", shared, True),
+    ):
+        taken = seconds_per_step(recipe, NUM_AUS, calibrated=calibrated)
+        first = first or taken
+        ratio = None if not rows else taken / first
+        rows.append(Row(part, 1000 * taken, f"step of {batch_size}", ratio))
+    return rows
+
+
+def _take_turns(parts: dict[str, Work], rounds: int, count: int, unit: str) -> list[Row]:
+    """Time the parts in turn, `rounds` times; each does `count` units."""
+    times: dict[str, list[float]] = {name: [] for name in parts}
+    with torch.inference_mode():
+        for work in parts.values():
+            work()
+        for _ in range(rounds):
+            for name, work in parts.items():
+                start = time.process_time()
+                work()
+                times[name].append(1000 * (time.process_time() - start) / count)
+    first = np.array(next(iter(times.values())))
+    rows: list[Row] = []
+    for name, taken in times.items():
+        ratio = float(np.median(np.array(taken) / first)) if rows else None
+        rows.append(Row(name, min(taken), unit, ratio))
+    return rows
+
+
+@contextmanager
+def _one_thread() -> Any:
+    import cv2
+
+    before, before_cv = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        cv2.setNumThreads(before_cv)

@@ -1,0 +1,33 @@
+"""The speed benchmark: it measures what it says, and prints ratios; no time is judged here."""
+
+import json
+import time
+
+from siamcal.registry import benchmarks
+
+
+def test_take_turns_measures_ratios():
+    from siamcal.benchmarks.speed import _take_turns
+
+    def busy(seconds):
+        end = time.process_time() + seconds
+        while time.process_time() < end:
+            pass
+
+    fast, slow = _take_turns(
+        {"fast": lambda: busy(0.01), "slow": lambda: busy(0.03)}, rounds=3, count=10, unit="x"
+    )
+    assert fast.ratio is None
+    assert 0.9 < fast.milliseconds < 3
+    assert 2 < slow.ratio < 4
+
+
+def test_the_table_has_every_part(tmp_path):
+    table = benchmarks.get("speed")(tmp_path, rounds=1, frames=2, batch_size=1, training=False)
+    parts = " ".join(row.part for row in table.rows)
+    for words in ("rendering", "face pipeline", "ir50, plain", "encoded once", "for each target"):
+        assert words in parts
+    told = json.loads((tmp_path / "speed.json").read_text())
+    assert len(told["rows"]) == len(table.rows) == 11
+    assert told["environment"]["processor"]
+    assert "| ratio |" in (tmp_path / "speed.md").read_text()
