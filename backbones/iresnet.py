@@ -156,5 +156,5 @@ def ir100(num_outputs: int = 512, **options: Any) -> IResNet:
 @backbones.register("ir_tiny")
 def ir_tiny(num_outputs: int = 512, **options: Any) -> IResNet:
     """Small iResNet for the embedded job, 112 px: trains on a CPU in minutes."""
-    settings: dict[str, Any] = {"widths": (16, 24, 48, 96, 192), "stem_stride": 2}
+    settings: dict[str, Any] = {"widths": (12, 16, 32, 64, 128), "stem_stride": 2}
     return IResNet((1, 1, 1, 1), num_outputs=num_outputs, **{**settings, **options})

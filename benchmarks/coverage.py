@@ -388,7 +388,7 @@ def _network_and_images(name: str) -> tuple[nn.Module, Tensor]:
     network = create_backbone(f"timm:{name}").eval()
     shape = (input_spec(network) or InputSpec()).shape
     small = (shape[0], SIDE, SIDE)
-    if SIDE >= shape[1]:
+    if shape[1] <= SIDE:
         return network, _images(3, shape)
     if _runs(network, small):
         return network, _images(3, small)

@@ -23,10 +23,9 @@ from siamcal.graph.inputs import (
     probe_inputs,
     run_network,
 )
-from siamcal.graph.split import in_mode
-from siamcal.graph.verify import kept_buffers
+from siamcal.graph.state import in_mode, kept_buffers
 
-__all__ = ["MergePoint", "list_merge_points", "nearest_points"]
+__all__ = ["MergePoint", "is_bypassed", "list_merge_points", "nearest_points"]
 
 
 @dataclass(frozen=True)
@@ -107,6 +106,17 @@ def list_merge_points(
     first = next((t for t in pytree.tree_leaves(result) if isinstance(t, Tensor)), None)
     shape = tuple(first.shape[1:]) if first is not None else ()
     return [*points, MergePoint("output", shape, 1, 1.0, 1.0, type(backbone).__name__)]
+
+
+def is_bypassed(network: nn.Module, merge_at: str, inputs: Inputs, output: OutputSelector) -> bool:
+    """Whether the image reaches the output by a path around a module in training.
+
+    Told from the gradient graph, so a path that a zero weight mutes counts too.
+    """
+    recorder = _Recorder(network)
+    with in_mode(network, True), kept_buffers(network):
+        result = recorder.run(inputs, output)
+    return merge_at not in {call.name for call in recorder.legal(result)}
 
 
 class _Recorder:

@@ -32,7 +32,7 @@ from siamcal.graph.inputs import (
 )
 from siamcal.graph.tracing import Trace, compile_parts, trace
 
-__all__ = ["FxSplit", "HookSplit", "IllegalPointError", "OutputSplit", "Split", "in_mode"]
+__all__ = ["FxSplit", "HookSplit", "IllegalPointError", "OutputSplit", "Split"]
 
 Merge: TypeAlias = Callable[[tuple[Tensor, ...]], Sequence[Tensor]]
 
@@ -317,6 +317,10 @@ class HookSplit(Split):
 
         return self._substitute(inputs, replace)
 
+    def elsewhere(self, state: Any, inputs: Inputs) -> Any:
+        """State of `crossing` for going on within another input's forward."""
+        return state[0], inputs
+
     def _substitute(self, inputs: Inputs, replace: Callable[[Any], Any]) -> Any:
         calls = 0
 
@@ -338,16 +342,3 @@ class HookSplit(Split):
             yield
         finally:
             handle.remove()
-
-
-@contextmanager
-def in_mode(network: nn.Module, training: bool) -> Iterator[None]:
-    """Every module in one training mode; each gets its own mode back afterwards."""
-    before = [(module, module.training) for module in network.modules()]
-    try:
-        for module, _ in before:
-            module.training = training
-        yield
-    finally:
-        for module, mode in before:
-            module.training = mode

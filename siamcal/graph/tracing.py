@@ -6,9 +6,9 @@ stay where they are: the state dict, device moves and replaced submodules keep w
 
 from __future__ import annotations
 
+import operator
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,9 @@ from torch.utils import _pytree as pytree
 
 from siamcal.graph.dataflow import Cut
 from siamcal.graph.inputs import InputSignature, OutputSelector, select_output
+from siamcal.graph.state import unchanged
 
-__all__ = ["ModuleCall", "Program", "Trace", "compile_parts", "trace", "unchanged"]
+__all__ = ["ModuleCall", "Program", "Trace", "compile_parts", "trace"]
 
 _CONSTANT = "_siamcal_constant_"
 
@@ -53,6 +54,29 @@ class Trace:
     owner: dict[fx.Node, str]
     through: tuple[str, ...]
     constants: list[Tensor]
+
+
+class _Proxy(fx.Proxy):
+    """A stand-in that records in-place operators as such.
+
+    torch.fx's own turns `x += y` into `x = x + y`, which another view of x wouldn't see, and has no
+    item assignment.
+    """
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.tracer.create_proxy("call_function", operator.setitem, (self, key, value), {})
+
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
+
+    def __isub__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.isub, (self, other), {})
+
+    def __imul__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.imul, (self, other), {})
+
+    def __itruediv__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.itruediv, (self, other), {})
 
 
 class _Tracer(fx.Tracer):
@@ -91,6 +115,9 @@ class _Tracer(fx.Tracer):
             return select_output(network(*args, **kwargs), self.selector)
 
         return forward, proxies
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return bool(module_qualified_name) and self.leaf(m, module_qualified_name)
@@ -177,44 +204,6 @@ def _untraceable() -> tuple[tuple[type, ...], tuple[Callable[..., Any], ...]]:
     from timm.layers import get_notrace_functions, get_notrace_modules
 
     return tuple(get_notrace_modules()), tuple(get_notrace_functions())
-
-
-@contextmanager
-def unchanged(network: nn.Module) -> Iterator[None]:
-    """Put every attribute back afterwards: forwards may cache values, here proxies, in modules.
-
-    Caches that already hold tensors are emptied meanwhile, lest their content is taken for a
-    constant of the network.
-    """
-    saved: list[tuple[dict[str, Any], dict[str, Any]]] = []
-    containers: list[tuple[Any, Any]] = []
-    for module in network.modules():
-        attributes = module.__dict__
-        saved.append((attributes, dict(attributes)))
-        for name, value in attributes.items():
-            if type(value) in (dict, list, set):
-                containers.append((value, value.copy()))
-                if type(value) is dict and not name.startswith("_") and _holds_tensors(value):
-                    value.clear()
-        containers.extend(
-            (attributes[n], attributes[n].copy()) for n in ("_parameters", "_buffers")
-        )
-    try:
-        yield
-    finally:
-        for attributes, before in saved:
-            if attributes.keys() != before.keys() or any(
-                attributes[k] is not v for k, v in before.items()
-            ):
-                attributes.clear()
-                attributes.update(before)
-        for container, content in containers:
-            container.clear()
-            container.extend(content) if isinstance(container, list) else container.update(content)
-
-
-def _holds_tensors(values: dict[Any, Any]) -> bool:
-    return any(isinstance(v, Tensor) for v in pytree.tree_leaves(values))
 
 
 class Program:

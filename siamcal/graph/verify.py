@@ -7,13 +7,11 @@ batch lie in them. At most five forwards of the network in all.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from siamcal.errors import MergePointError
@@ -26,9 +24,10 @@ from siamcal.graph.inputs import (
     probe_inputs,
     run_network,
 )
+from siamcal.graph.points import is_bypassed
 from siamcal.graph.randomness import RandomState
-from siamcal.graph.split import IllegalPointError, Split, in_mode
-from siamcal.graph.tracing import unchanged
+from siamcal.graph.split import HookSplit, IllegalPointError, Split
+from siamcal.graph.state import in_mode, kept_buffers
 
 __all__ = ["MismatchError", "check_split", "largest_difference"]
 
@@ -77,13 +76,16 @@ def check_split(split: Split, example: Inputs, *, verify: bool) -> None:
                 with torch.no_grad():
                     small = Probe(*split.crossing(_fresh(two)), [])
                 _assign_roles(split, large, small)
-                if verify:
+                if verify and isinstance(split, HookSplit):
+                    _check_bypass(split, three, large, expected)
+                elif verify:
                     _check_output(expected, split.resume(_cloned(large.leaves), large.state))
                     with torch.no_grad():
                         again = split.resume(_cloned(small.leaves), small.state)
                     _check_batch(expected, again)
-            with in_mode(network, True):
-                _check_training(split, two, verify)
+            if verify and not isinstance(split, HookSplit):
+                with in_mode(network, True):
+                    _check_training(split, two)
     finally:
         state.restore()
 
@@ -207,10 +209,8 @@ def _varies(three: Any, two: Any, layout: BatchLayout | None) -> bool:
     return three.shape != two.shape or not torch.equal(three, two)
 
 
-def _check_training(split: Split, inputs: Inputs, verify: bool) -> None:
+def _check_training(split: Split, inputs: Inputs) -> None:
     """The train-mode code computes what the network computes under the same random state."""
-    if not verify:
-        return
     device = place_of(split.network)[0]
     random = RandomState(device)
 
@@ -238,11 +238,38 @@ def _check_training(split: Split, inputs: Inputs, verify: bool) -> None:
         _LOG.info("not verified in train mode: the network differs from itself there")
 
 
+def _check_bypass(split: HookSplit, inputs: Inputs, probe: Probe, expected: Any) -> None:
+    """Nothing of the image passes a hooked merge module by.
+
+    The network runs on other images with the features of the first ones; if these decide
+    everything, the output is the first images'. A bypass that is muted by a zero weight, and one
+    that exists in training only, shows in the gradient graph.
+    """
+    other = _map(
+        lambda t: t.roll(1, 0) if isinstance(t, Tensor) and t.ndim and t.shape[0] == 3 else t,
+        inputs,
+    )
+    passing = is_bypassed(split.network, split.merge_at, _rows(inputs), split.selector)
+    if not passing:
+        with torch.enable_grad():
+            actual = split.resume(_cloned(probe.leaves), split.elsewhere(probe.state, other))
+        difference = largest_difference(expected, actual)
+        passing = difference > _tolerance(expected)
+    if passing:
+        raise IllegalPointError(
+            "torch.fx can't trace this network, and a part of the image's features passes "
+            "it by on another path, so replacing its input alone would be wrong"
+        )
+
+
+def _tolerance(expected: Any) -> float:
+    """Accelerators may choose another kernel for the same call; the CPU doesn't."""
+    return 0.0 if all(t.device.type == "cpu" for t in _tensors(expected)) else 1e-4
+
+
 def _check_output(expected: Any, actual: Any) -> None:
     difference = largest_difference(expected, actual)
-    # Accelerators may choose another kernel for the same call; the CPU doesn't.
-    on_cpu = all(t.device.type == "cpu" for t in _tensors(expected))
-    if difference > (0.0 if on_cpu else 1e-4):
+    if difference > _tolerance(expected):
         raise MismatchError(
             f"the halves' output differs from the network's by {difference:.2g} (relative)"
         )
@@ -309,42 +336,3 @@ def _map(function: Any, inputs: Inputs) -> Any:
 def _cloned(leaves: list[Any]) -> list[Any]:
     """Copies without shared memory, as differencing makes them."""
     return [v.clone() if isinstance(v, Tensor) else v for v in leaves]
-
-
-@contextmanager
-def kept_buffers(network: nn.Module) -> Iterator[None]:
-    """Give every buffer (running statistics) its value back afterwards."""
-    values = [(buffer, buffer.clone()) for buffer in network.buffers()]
-    try:
-        with unchanged(network):
-            yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in values:
-                buffer.copy_(value)
-
-
-def check_bypass(split: Split, example: Inputs) -> None:
-    """Nothing of the image passes a hooked merge module by.
-
-    The network runs on one image with the features of another; if these decide everything, its
-    output is the other image's.
-
-    Raises:
-        IllegalPointError: It isn't.
-    """
-    one = probe_inputs(example, 3, *place_of(split.network))
-    order = [1, 2, 0]
-    other = _map(
-        lambda t: t[order] if isinstance(t, Tensor) and t.ndim and t.shape[0] == 3 else t, one
-    )
-    with in_mode(split.network, False), kept_buffers(split.network), torch.no_grad():
-        features = split.pre(_fresh(other))
-        expected = run_network(split.network, _fresh(other), split.selector)
-        actual = split.run(_fresh(one), lambda tensors: [t.clone() for t in features.tensors])
-    difference = largest_difference(expected, actual)
-    if difference > (0.0 if place_of(split.network)[0].type == "cpu" else 1e-4):
-        raise IllegalPointError(
-            "a part of the image's features passes it by on another path, so replacing its input "
-            f"alone would be wrong (by {difference:.0%})"
-        )
