@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 from siamcal.backbone import create_backbone, load_face_weights
 from siamcal.calibrator_config import CalibratorConfig
 from siamcal.errors import ConfigError, WeightsError
-from siamcal.graph.split import in_mode
+from siamcal.graph.state import in_mode
 from siamcal.paths import asset
 from siamcal.safe_weights import TensorInfo, checksum_of_tensors
 
