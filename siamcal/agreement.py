@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AcrossWithin:
     """ICC over all people against ICC inside people (Table 5), and the bias between people.
 
@@ -45,7 +45,7 @@ class AcrossWithin:
     undefined: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Agreement:
     """Bland-Altman numbers, each (A,), in intensity steps; differences are preds - labels.
 

@@ -34,7 +34,7 @@ _COLUMN = re.compile(r"(.+)_AU(\d{2})")
 _MAIN_METRICS = {"intensity": ("icc", "icc_within", "mae"), "detection": ("f1", "accuracy")}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StoredPredictions:
     """Pooled validation predictions of one task, as a run keeps them.
 

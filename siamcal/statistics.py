@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MetricInterval:
     """A metric with its interval from resampling participants.
 
@@ -88,7 +88,7 @@ class MetricInterval:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PairedDifference:
     """Difference a - b of a metric between two methods on the same frames.
 

@@ -34,7 +34,7 @@ SUMS = ("n", "p", "y", "pp", "yy", "py", "abs", "tp", "fp", "fn", "tn", "icc", "
 _ROUNDING = 1e-13
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ParticipantSums:
     """Additive sums of one set of predictions.
 

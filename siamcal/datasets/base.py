@@ -58,7 +58,7 @@ def detection_targets(
     return np.where(valid, present, INVALID).astype(np.float32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DatasetSource:
     """A data set before its faces are cropped.
 
@@ -144,7 +144,7 @@ class DatasetSource:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FaceSet:
     """A data set whose faces are cropped: what training and evaluation read.
 

@@ -32,7 +32,7 @@ _READERS: dict[str, Callable[..., DatasetSource]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CheckReport:
     """Findings about a data set.
 
