@@ -81,16 +81,20 @@ def bench(
     name: Annotated[str | None, typer.Option(help="Name of the run's folder.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
     workers: Annotated[int | None, typer.Option(help="Processes that prepare the data.")] = None,
+    compile_network: Annotated[
+        bool, typer.Option("--compile", help="Use torch.compile in training.")
+    ] = False,
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard logs.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json.")] = False,
 ) -> None:
     """Compare methods, or run a named benchmark."""
+    settings = [*(settings or []), *["compile=true"] * compile_network]
     if benchmark:
-        _named(benchmark, settings or [], as_json)
+        _named(benchmark, settings, as_json)
         return
     options = {"size": size, "bias": bias, "references": references}
     if table:
-        _tables(table, dataset, data_root, settings or [], options, runs, workers, as_json)
+        _tables(table, dataset, data_root, settings, options, runs, workers, as_json)
         return
     chosen = choose_recipe(
         recipe=recipe,
@@ -99,7 +103,7 @@ def bench(
         backbone=backbone,
         merge_at=None if merge_at and ("," in merge_at or merge_at == "all") else merge_at,
         options=options,
-        settings=settings or [],
+        settings=settings,
     )
     tasks = ("intensity", "detection") if task == "both" else (chosen.task,)
     results = run_comparison(

@@ -1,6 +1,10 @@
-"""`siamcal data`: commands about data sets."""
+"""`siamcal data`: make, look at and export data sets; `check` has its own file."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -8,5 +12,168 @@ from siamcal.cli import app
 
 __all__ = ["data_app"]
 
-data_app = typer.Typer(help="Make, look at and check data sets.", no_args_is_help=True)
+data_app = typer.Typer(
+    help="Make, look at and check data sets.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 app.add_typer(data_app, name="data")
+
+RENDER_EXAMPLES = """
+Render people with known action units; what is rendered already is kept.
+
+Examples:
+
+    siamcal data render                             # the default job's 60 people
+    siamcal data render --size full                 # 27 people x 4,845 frames x 2 views
+    siamcal data render --bias 0 --out ~/faces      # the control arm, in a folder of your own
+    siamcal data render --verify                    # compare every picture with its checksum
+"""
+
+PREVIEW_EXAMPLES = """
+Draw a contact sheet (PNG) of rendered people.
+
+Examples:
+
+    siamcal data preview people.png
+    siamcal data preview actions.png --sheet actions --participants 2
+    siamcal data preview bias.png --sheet bias --participants 6
+"""
+
+EXPORT_EXAMPLES = """
+Write rendered people in the folder layout of DISFA, DISFA+ or UNBC-McMaster.
+
+The parsers, checks and training commands for those data sets read it like the real one:
+
+    siamcal data export --layout disfa /tmp/disfa --participants 6 --frames 60
+    siamcal data check disfa --data-root /tmp/disfa
+    siamcal data export --layout unbc /tmp/unbc --sequences 2 --frames 40
+"""
+
+Size = Annotated[str, typer.Option(help="tiny, small, full or training.")]
+Bias = Annotated[float, typer.Option(help="Scale of resting offsets and wrinkles, 0 to 1.")]
+Seed = Annotated[int, typer.Option(help="Another seed gives other people.")]
+Image = Annotated[int | None, typer.Option(help="Side of the pictures in pixels.")]
+First = Annotated[int | None, typer.Option(help="Number of the first person.")]
+Workers = Annotated[int | None, typer.Option(help="Processes; default one a core.")]
+
+
+@data_app.command("render", help=RENDER_EXAMPLES)
+def render(
+    size: Size = "small",
+    out: Annotated[Path | None, typer.Option(help="Folder; default the user's cache.")] = None,
+    bias: Bias = 1.0,
+    seed: Seed = 0,
+    participants: Annotated[int | None, typer.Option(help="Number of people.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames of each person and view.")] = None,
+    clips: Annotated[int | None, typer.Option(help="Recordings of each person.")] = None,
+    views: Annotated[str | None, typer.Option(help="front, left, right; by commas.")] = None,
+    image_size: Image = None,
+    first_person: First = None,
+    occlusion: Annotated[float | None, typer.Option(help="Share of covered recordings.")] = None,
+    workers: Workers = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Check every picture.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Render a data set."""
+    from siamcal.datasets.synth import library
+    from siamcal.datasets.synth.plan import make_plan
+
+    plan = make_plan(
+        size,
+        bias=bias,
+        seed=seed,
+        participants=participants,
+        frames=frames,
+        clips=clips,
+        views=None if views is None else tuple(v.strip() for v in views.split(",")),
+        image_size=image_size,
+        first_person=first_person,
+        occlusion=occlusion,
+    )
+    folder = library.rendered_folder(plan, out)
+    if not (folder / "manifest.json").exists():
+        typer.echo(
+            f"{plan.total:,} pictures of {plan.participants} people at {plan.image_size} px: "
+            f"about {plan.disk_bytes() / 1e6:,.0f} MB in {folder}",
+            err=True,
+        )
+    library.ensure_rendered(plan, out, workers)
+    checksum = library.verify(folder) if verify else library.manifest(folder)["sha256"]
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    "folder": str(folder),
+                    "frames": plan.total,
+                    "sha256": checksum,
+                    "verified": verify,
+                }
+            )
+        )
+        return
+    typer.echo(
+        f"{folder}\n{plan.total:,} frames, sha256 {checksum}"
+        + (" (every picture verified)" if verify else "")
+    )
+
+
+@data_app.command("preview", help=PREVIEW_EXAMPLES)
+def preview(
+    out: Annotated[Path, typer.Argument(help="PNG file to write.")],
+    sheet: Annotated[
+        str, typer.Option(help="people, actions, levels, occlusion or bias.")
+    ] = "people",
+    participants: Annotated[int, typer.Option(help="Number of people.")] = 12,
+    first_person: First = None,
+    bias: Bias = 1.0,
+    seed: Seed = 0,
+    image_size: Image = None,
+    views: Annotated[str | None, typer.Option(help="front, left, right; by commas.")] = None,
+) -> None:
+    """Draw a contact sheet."""
+    from siamcal.datasets.synth.plan import make_plan
+    from siamcal.datasets.synth.preview import contact_sheet
+    from siamcal.datasets.synth.render import write_png
+
+    plan = make_plan(
+        "small",
+        participants=participants,
+        first_person=first_person,
+        bias=bias,
+        seed=seed,
+        image_size=image_size,
+        views=None if views is None else tuple(v.strip() for v in views.split(",")),
+    )
+    write_png(out, contact_sheet(plan, sheet))
+    typer.echo(str(out))
+
+
+@data_app.command("export", help=EXPORT_EXAMPLES)
+def export(
+    folder: Annotated[Path, typer.Argument(help="Folder to write.")],
+    layout: Annotated[str, typer.Option(help="disfa, disfa-plus or unbc.")],
+    participants: Annotated[int, typer.Option(help="How many of the layout's people.")] = 3,
+    frames: Annotated[int, typer.Option(help="Frames of each recording.")] = 60,
+    sequences: Annotated[int, typer.Option(help="Recordings of each (DISFA+, UNBC).")] = 2,
+    videos: Annotated[bool, typer.Option(help="DISFA: write videos.")] = True,
+    images: Annotated[bool, typer.Option(help="DISFA: write single frames.")] = True,
+    first_person: First = None,
+    bias: Bias = 1.0,
+    seed: Seed = 0,
+    image_size: Image = None,
+    workers: Workers = None,
+) -> None:
+    """Write a licensed data set's layout."""
+    from siamcal.datasets.synth.layouts import Export
+    from siamcal.datasets.synth.layouts import export as write_layout
+    from siamcal.datasets.synth.library import usable_cores
+    from siamcal.datasets.synth.plan import make_plan
+
+    plan = make_plan(
+        "small", first_person=first_person, bias=bias, seed=seed, image_size=image_size
+    )
+    job = Export(layout, folder, participants, frames, sequences, videos, images, plan)
+    write_layout(job, workers or usable_cores())
+    typer.echo(f"{folder}\nRendered people, not the data set itself: use it with --data-root.")

@@ -41,9 +41,13 @@ def train(
         Path | None, typer.Option("-o", "--output", help="Folder of the run.")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that prepare the data.")] = None,
+    compile_network: Annotated[
+        bool, typer.Option("--compile", help="Use torch.compile in training.")
+    ] = False,
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard logs.")] = False,
 ) -> None:
     """Train on everyone and save the calibrator."""
+    settings = [*(settings or []), *["compile=true"] * compile_network]
     from siamcal.calibrators import train_everyone
 
     run = Path(recipe)
@@ -54,7 +58,7 @@ def train(
         task=task,
         backbone=backbone,
         merge_at=merge_at,
-        settings=settings or [],
+        settings=settings,
     )
     folder = output or (run if is_run else Path("runs") / f"{chosen.name}-everyone")
     saved = train_everyone(
