@@ -261,6 +261,7 @@ def test_own_file_that_changed_is_not_run(tmp_path: Path) -> None:
 PUBLIC = {
     "timm:resnet18": "layer4",
     "timm:mobilenetv3_small_050": "blocks.4",
+    "torchvision:resnet18": "layer3",
 }
 
 
