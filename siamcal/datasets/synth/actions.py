@@ -78,6 +78,9 @@ _NUISANCES: dict[str, dict[str, float]] = {
     "roll": {"mouthRollLower": 0.7, "mouthRollUpper": 0.7},
     "speech_jaw": {"jawOpen": 0.35},
     "speech_lips": _both("mouthLowerDown", 0.5) | _both("mouthUpperUp", 0.3),
+    # AU 7 and AU 10, which only the UNBC layout labels.
+    "lid_tightener": _both("eyeSquint", 1.2),
+    "lip_raiser": _both("mouthUpperUp", 1.0),
 }
 NUISANCES = tuple(_NUISANCES)
 

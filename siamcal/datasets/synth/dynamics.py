@@ -7,13 +7,13 @@ expression data such as DISFA (smiles of 6 + 12 + 25, brow raises of 1 + 2, frow
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from siamcal.datasets.synth.actions import AUS
 
-__all__ = ["PATTERNS", "Track", "draw_track"]
+__all__ = ["PATTERNS", "Track", "draw_track", "pose_trial", "rest_around", "unlabelled_curve"]
 
 #: Combinations of AUs and how often each starts, relative to the others.
 PATTERNS: tuple[tuple[tuple[int, ...], float], ...] = (
@@ -206,3 +206,36 @@ def draw_track(
     return Track(
         fps, intensity, _blinks(rng, time), pose, np.clip(gaze, -0.35, 0.35), moves, speaking
     )
+
+
+def rest_around(track: Track, frame: int, seconds: float = 1.0) -> Track:
+    """Return the track with every movement fading to rest around a frame."""
+    distance = np.abs(np.arange(len(track)) - frame) / track.fps
+    share = _ease(distance / seconds - 0.15)
+    return replace(
+        track,
+        intensity=track.intensity * share[:, None],
+        blink=track.blink * share,
+        nuisance={name: curve * share for name, curve in track.nuisance.items()},
+    )
+
+
+def pose_trial(track: Track, aus: list[int], rng: np.random.Generator) -> Track:
+    """Return the track with one posed action: rest, rise, hold and fall of these AUs only."""
+    time = np.arange(len(track)) / track.fps
+    length = max(time[-1], 1.0 / track.fps)
+    intensity = np.zeros_like(track.intensity)
+    for au in aus:
+        peak = rng.uniform(3.0, 5.0)
+        curve = _bump(time, 0.12 * length, 0.25 * length, 0.25 * length, 0.25 * length)
+        intensity[:, AUS.index(au)] = peak * curve
+    return replace(track, intensity=intensity, nuisance={}, speaking=np.zeros(len(track), bool))
+
+
+def unlabelled_curve(rng: np.random.Generator, frames: int, fps: float) -> np.ndarray:
+    """Return an intensity curve (N,) of an action outside the 12 AUs: rare single events."""
+    time, curve = np.arange(frames) / fps, np.zeros(frames)
+    for _ in range(1 + rng.poisson(time[-1] * 0.12)):
+        event = _bump(time, rng.uniform(0, max(time[-1] - 1, 0.1)), 0.4, rng.uniform(0.5, 1.5), 0.6)
+        curve = np.maximum(curve, rng.uniform(1.5, 5.0) * event)
+    return curve

@@ -77,14 +77,28 @@ def face_at(recording: Recording, frame: int, neutral: bool) -> Face:
     )
 
 
-def picture(plan: Plan, task: Task, frame: int) -> tuple[np.ndarray, int, dict[str, Any]]:
+def picture(
+    plan: Plan,
+    task: Task,
+    frame: int,
+    recording: Recording | None = None,
+    neutral: bool | None = None,
+) -> tuple[np.ndarray, int, dict[str, Any]]:
     """Render one frame of a task, alone and always alike.
+
+    Args:
+        plan: What is rendered.
+        task: Person, view and clip.
+        frame: 0-based frame of the clip.
+        recording: Movements to show instead of the plan's own.
+        neutral: Whether to show the resting face; by default in the plan's reference frame.
 
     Returns:
         uint8 RGB (S, S, 3), the JPEG quality, and the frame's row of the table.
     """
-    recording = draw_recording(plan, task.person, task.clip)
-    neutral = task.clip == 0 and frame == reference_frame(recording)
+    recording = recording or draw_recording(plan, task.person, task.clip)
+    if neutral is None:
+        neutral = task.clip == 0 and frame == reference_frame(recording)
     face = face_at(recording, frame, neutral)
     light, camera = recording.light.at(frame / recording.track.fps), recording.cameras[task.view]
     person, covering = _person(plan, task.person), None

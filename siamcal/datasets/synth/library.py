@@ -11,6 +11,7 @@ import shutil
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -19,7 +20,15 @@ from siamcal.errors import ConfigError, DataNotFoundError
 from siamcal.paths import cache_dir
 from siamcal.progress import progress_bar
 
-__all__ = ["ensure_rendered", "read_tables", "rendered_folder", "verify"]
+__all__ = [
+    "ensure_rendered",
+    "manifest",
+    "read_tables",
+    "rendered_folder",
+    "start_worker",
+    "usable_cores",
+    "verify",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +38,8 @@ def rendered_folder(plan: Plan, root: Path | None = None) -> Path:
     return (root or cache_dir() / "synth") / plan.key()
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
+    """Keep a worker process to one core."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -39,7 +49,8 @@ def _is_done(folder: Path, task: Task) -> bool:
     return (folder / "parts" / f"{task.name}.json").exists()
 
 
-def _workers() -> int:
+def usable_cores() -> int:
+    """Return the number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -66,7 +77,7 @@ def _render_all(plan: Plan, todo: list[Task], folder: Path, workers: int) -> Non
                 bar.update(run_task(plan, task, str(folder)))
             return
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context, _start_worker) as pool:
+        with ProcessPoolExecutor(workers, context, start_worker) as pool:
             waiting = {pool.submit(run_task, plan, task, str(folder)) for task in todo}
             try:
                 while waiting:
@@ -98,7 +109,7 @@ def ensure_rendered(plan: Plan, root: Path | None = None, workers: int | None = 
     _check_space(folder, round(plan.disk_bytes() * len(todo) / len(pieces)))
     # Two workers at least only where the work is worth their start (numba, two seconds).
     frames = sum(task.stop - task.start for task in todo)
-    count = min(workers or _workers(), len(todo)) if frames > 150 else 1
+    count = min(workers or usable_cores(), len(todo)) if frames > 150 else 1
     _render_all(plan, todo, folder, max(count, 1))
     _finish(plan, pieces, folder)
     return folder
@@ -115,7 +126,7 @@ def _finish(plan: Plan, pieces: list[Task], folder: Path) -> None:
     people.to_parquet(folder / "participants.parquet", index=False)
     sums = {t.name: json.loads((parts / f"{t.name}.json").read_text())["sha256"] for t in pieces}
     whole = hashlib.sha256("".join(sums[name] for name in sorted(sums)).encode()).hexdigest()
-    manifest = {
+    contents = {
         "renderer": RENDERER_VERSION,
         "plan": asdict(plan),
         "frames": len(table),
@@ -123,8 +134,13 @@ def _finish(plan: Plan, pieces: list[Task], folder: Path) -> None:
         "parts": sums,
     }
     partial = folder / f"manifest.tmp{os.getpid()}"
-    partial.write_text(json.dumps(manifest, indent=1))
+    partial.write_text(json.dumps(contents, indent=1))
     partial.replace(folder / "manifest.json")
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    """Return what a rendered folder holds: renderer, plan, number of frames, checksums."""
+    return dict(json.loads((folder / "manifest.json").read_text()))
 
 
 def read_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -140,8 +156,8 @@ def verify(folder: Path) -> str:
     Raises:
         DataNotFoundError: A picture is missing or was changed.
     """
-    manifest = json.loads((folder / "manifest.json").read_text())
-    for name, expected in manifest["parts"].items():
+    contents = manifest(folder)
+    for name, expected in contents["parts"].items():
         digest = hashlib.sha256()
         for source in pd.read_parquet(folder / "parts" / f"{name}.parquet")["source"]:
             path = folder / source
@@ -151,4 +167,4 @@ def verify(folder: Path) -> str:
                 f"Pictures of {name} in {folder} were changed or deleted. Delete the folder; it is "
                 "rendered again at the next use."
             )
-    return str(manifest["sha256"])
+    return str(contents["sha256"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -19,8 +20,9 @@ from siamcal.datasets.synth.raster import (
 from siamcal.datasets.synth.scene import Camera, Light, rotation
 from siamcal.datasets.synth.shading import HAIR, LASH, shade_image
 from siamcal.datasets.synth.wrinkles import WRINKLE_AUS, wrinkle_depth
+from siamcal.errors import ConfigError
 
-__all__ = ["Face", "Sensor", "encode_jpeg", "expose", "render"]
+__all__ = ["Face", "Sensor", "encode_jpeg", "expose", "render", "write_png"]
 
 _FACE_HEIGHT = 1.85  # chin to hairline of the mean head, decimetres
 _NECK = np.array([0.0, 6.1, 0.25])
@@ -230,5 +232,18 @@ def encode_jpeg(picture: np.ndarray, quality: int) -> bytes:
     """Return a JPEG of an RGB picture (S, S, 3)."""
     ok, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not ok:
-        raise ValueError(f"A picture of shape {picture.shape} can't be written as JPEG.")
+        raise ConfigError(f"A picture of shape {picture.shape} can't be written as JPEG.")
     return bytes(data)
+
+
+def write_png(path: Path, picture: np.ndarray) -> None:
+    """Write an RGB picture (H, W, 3) as PNG.
+
+    Raises:
+        ConfigError: The file can't be written there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ok, data = cv2.imencode(".png", picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    if not ok:
+        raise ConfigError(f"A picture of shape {picture.shape} can't be written as PNG.")
+    path.write_bytes(bytes(data))
