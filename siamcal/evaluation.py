@@ -133,6 +133,8 @@ def compare(
     started = time.time()
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "recipe.json", to_dict(recipe))
+    if faces.source.participants_table is not None:  # for reports by group: siamcal stats --by
+        faces.source.participants_table.to_csv(folder / "participants.csv", index=False)
     tasks = tuple(tasks or (recipe.task,))
     seeds = tuple(seeds or (recipe.seed,))
     results: dict[str, Any] = {
