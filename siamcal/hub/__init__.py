@@ -35,7 +35,7 @@ from siamcal.errors import ConfigError, HubError
 from siamcal.hub.sources import TAG, Source, endpoint, explained, hub_api, parse_source
 from siamcal.hub.transfer import MAX_EXTRA_BYTES, fetch, optional, remote_size, snapshot
 from siamcal.publishing import EXTRA_FILES, MAX_FIGURES, Publication, plan_from_model
-from siamcal.safe_weights import MAX_WEIGHTS_BYTES
+from siamcal.safe_weights import MAX_WEIGHTS_BYTES, write_atomically
 from siamcal.siamese import CalibratingSiamese
 
 __all__ = [
@@ -127,7 +127,7 @@ def save_pretrained(
     """
     config = _described(model, config, facts)
     written = save_calibrator(model, config, folder, adapter=adapter, base=base, card="")
-    (Path(folder) / CARD_FILE).write_text(model_card(written, results), encoding="utf-8")
+    write_atomically(Path(folder) / CARD_FILE, model_card(written, results))
     return written
 
 
