@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 
 import numpy as np
@@ -182,6 +183,14 @@ def test_bad_outputs(run, tmp_path, output, words):
     code, _, err = run("clip.mp4", "--reference", "neutral.jpg", "-o", tmp_path / output)
     assert code == 2
     assert words in err
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
+def test_a_full_disk_is_an_error_in_words(run, tmp_path):
+    (tmp_path / "aus.csv").symlink_to("/dev/full")
+    code, _, err = run("clip.mp4", "--reference", "neutral.jpg", "-o", tmp_path / "aus.csv")
+    assert code == 2
+    assert "aus.csv can't be written (No space left on device)" in err
 
 
 def test_without_output_the_table_goes_to_stdout(run):

@@ -106,7 +106,7 @@ def predict_to_csv(
         "environment": _environment(predictor),
     }
     sidecar = sidecar_of(output) if isinstance(output, Path) else None
-    with _opened(output) as file, _guarded(output):
+    with _opened(output) as file:
         table = AUTable(file, config.aus, config.thresholds, config.task)
         _write_sidecar(sidecar, facts, summary)
         try:
@@ -209,27 +209,19 @@ def _environment(predictor: Predictor) -> dict[str, str]:
 
 @contextmanager
 def _opened(output: Path | TextIO) -> Iterator[TextIO]:
-    if not isinstance(output, Path):
-        yield output
-        return
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        file = output.open("w", encoding="utf-8", newline="")
-    except OSError as error:
-        raise ConfigError(f"{output} can't be written ({error.strerror or error}).") from error
-    with file:
-        yield file
-
-
-@contextmanager
-def _guarded(output: Path | TextIO) -> Iterator[None]:
     """A full disk in the middle is an error in words; the rows before it stay."""
     try:
-        yield
+        if not isinstance(output, Path):
+            yield output
+            return
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with output.open("w", encoding="utf-8", newline="") as file:
+            yield file
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise ConfigError(f"Writing {output} failed ({error.strerror or error}).") from error
+        place = output if isinstance(output, Path) else "The table"
+        raise ConfigError(f"{place} can't be written ({error.strerror or error}).") from error
 
 
 def _write_sidecar(path: Path | None, facts: dict[str, Any], summary: Summary) -> None:
