@@ -13,7 +13,7 @@ Three mechanisms, tried in this order (figures: `siamcal bench coverage`):
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
@@ -76,6 +76,10 @@ class Split:
     def may_depend(self, leaves: list[Any], state: Any) -> list[bool]:
         """What the graph tells: whether each crossing leaf can depend on the image."""
         return [True] * len(leaves)
+
+    def recording(self) -> AbstractContextManager[None]:
+        """Learn from a call of `crossing` what isn't known yet."""
+        return nullcontext()
 
     def pre(self, inputs: Inputs) -> Features:
         """Input -> features at the merge point."""
@@ -316,6 +320,24 @@ class HookSplit(Split):
             return pytree.tree_unflatten(new, spec)
 
         return self._substitute(inputs, replace)
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Learn from a call of `crossing` which modules run before the merge point."""
+        finished: dict[str, None] = {}
+        handles = [
+            module.register_forward_hook(
+                lambda m, args, output, name=name: finished.setdefault(name)
+            )
+            for name, module in self.network.named_modules()
+            if name
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            self.pre_modules = tuple(finished)
 
     def elsewhere(self, state: Any, inputs: Inputs) -> Any:
         """State of `crossing` for going on within another input's forward."""

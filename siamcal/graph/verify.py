@@ -73,7 +73,7 @@ def check_split(split: Split, example: Inputs, *, verify: bool) -> None:
             with in_mode(network, False):
                 expected = _plain(split, three) if verify else None
                 large = _probe(split, three)
-                with torch.no_grad():
+                with torch.no_grad(), split.recording():
                     small = Probe(*split.crossing(_fresh(two)), [])
                 _assign_roles(split, large, small)
                 if verify and isinstance(split, HookSplit):
