@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from siamcal.augment import augment
 from siamcal.backbone import create_backbone, load_face_weights
-from siamcal.datasets.base import DatasetSource, FaceSet
+from siamcal.datasets.base import FaceSet
 from siamcal.errors import ConfigError, TrainingError
 from siamcal.heads import AUOutput, make_head
 from siamcal.losses import (
@@ -689,20 +689,27 @@ def seconds_per_step(recipe: Recipe, num_aus: int, *, calibrated: bool, repeats:
 
 
 def estimate_seconds(
-    recipe: Recipe, source: DatasetSource, calibrated: Sequence[bool], num_folds: int
+    recipe: Recipe,
+    num_frames: int,
+    num_folds: int,
+    *,
+    num_aus: int,
+    calibrated: Sequence[bool],
+    folds_run: int | None = None,
 ) -> float:
     """About how long the trainings of a comparison take here, from a few measured steps.
 
     Args:
         recipe: All settings.
-        source: The data set.
+        num_frames: Frames of the data set.
+        num_folds: Its folds.
+        num_aus: Number of AUs.
         calibrated: Kind of each training of a fold.
-        num_folds: Folds to run.
+        folds_run: Folds to run; default: all.
     """
-    num_aus = len(source.task_aus(recipe.task))
-    training = len(source.table) * (1 - 1 / max(2, len(source.folds)))
+    training = num_frames * (1 - 1 / max(2, num_folds))
     steps = recipe.steps or recipe.epochs * math.ceil(training / recipe.batch_size)
     # Predicting a frame costs about a third of training on it.
-    validation = len(source.table) / max(1, len(source.folds)) / recipe.batch_size / 3
+    validation = num_frames / max(1, num_folds) / recipe.batch_size / 3
     each = sum(seconds_per_step(recipe, num_aus, calibrated=kind) for kind in calibrated)
-    return each * (steps + validation) * num_folds
+    return each * (steps + validation) * (folds_run or num_folds)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,8 +17,11 @@ from siamcal.cli import app
 from siamcal.cli._settings import choose_recipe
 
 if TYPE_CHECKING:
-    from siamcal.datasets.base import DatasetSource
     from siamcal.recipe import Recipe
+
+# Frames that one core finds, aligns and crops in a second (benchmarks/speed.py); rendering takes
+# about as long.
+FRAMES_A_SECOND = 60.0
 
 EXAMPLES = """
 Compare a plain network (NCG), baseline subtraction (BS) and the calibrated network (CSN) on people
@@ -140,11 +145,16 @@ def run_comparison(
     from siamcal.report import write_report
 
     started = time.monotonic()
+    outlook = _Outlook(recipe, folder, tasks, methods, len(seeds or [0]), folds)
+    if recipe.dataset == "synth":  # loading it may render for a while: say so before
+        outlook.tell_rendered()
     source = load_dataset(recipe.dataset, data_root, **recipe.dataset_options)
+    if recipe.dataset != "synth":
+        participants, number = len(source.participants), len(source.folds)
+        num_aus = len(source.task_aus(recipe.task))
+        outlook.tell(participants, len(source.table), number, num_aus, FRAMES_A_SECOND)
     folder.mkdir(parents=True, exist_ok=True)
     _log_to(folder / "log.txt")
-    _say(f"Run folder: {folder} (the same command goes on where it was interrupted)")
-    _announce(recipe, source, tasks, methods, len(seeds or [0]), folds)
     faces = prepare(source, recipe.preprocessing, workers=workers)
     comparison = compare(
         recipe,
@@ -162,28 +172,59 @@ def run_comparison(
     return comparison.results
 
 
-def _announce(
-    recipe: Recipe,
-    source: DatasetSource,
-    tasks: tuple[str, ...],
-    methods: tuple[str, ...],
-    num_seeds: int,
-    folds: list[int] | None,
-) -> None:
-    """What is about to happen and about how long it takes on this machine."""
-    from siamcal.training import estimate_seconds
+@dataclass(frozen=True)
+class _Outlook:
+    """What a comparison will do and about how long it takes on this machine."""
 
-    kinds = [False] * bool({"ncg", "bs"} & set(methods))
-    kinds += [True] * sum(m.startswith("csn") for m in methods)
-    number = len(folds) if folds else len(source.folds)
-    trainings = number * len(kinds) * len(tasks) * num_seeds
-    seconds = estimate_seconds(recipe, source, kinds, number) * len(tasks) * num_seeds
-    _say(
-        f"{source.name}: {len(source.participants)} participants, {len(source.table)} frames. "
-        f"{recipe.backbone}, merge at {recipe.merge_at}; {', '.join(tasks)}; {trainings} "
-        f"trainings ({number} folds), about {max(1, round(seconds / 60))} minutes on this machine "
-        f"after the faces are prepared (once, then cached)."
-    )
+    recipe: Recipe
+    folder: Path
+    tasks: tuple[str, ...]
+    methods: tuple[str, ...]
+    num_seeds: int
+    folds: list[int] | None
+
+    def tell_rendered(self) -> None:
+        """Say it for the rendered people, before they are rendered."""
+        from siamcal.datasets.synth.plan import make_plan
+
+        plan = make_plan(**self.recipe.dataset_options)
+        number, num_aus = min(3, plan.participants), 12
+        self.tell(plan.participants, plan.total, number, num_aus, FRAMES_A_SECOND / 2)
+
+    def tell(
+        self, participants: int, frames: int, num_folds: int, num_aus: int, rate: float
+    ) -> None:
+        """Say it, given the data set's numbers and the rate (frames/s a core) of preparing it."""
+        from siamcal.training import estimate_seconds
+
+        kinds = [False] * bool({"ncg", "bs"} & set(self.methods))
+        kinds += [True] * sum(m.startswith("csn") for m in self.methods)
+        folds_run = len(self.folds) if self.folds else num_folds
+        repeats = len(self.tasks) * self.num_seeds
+        training = repeats * estimate_seconds(
+            self.recipe,
+            frames,
+            num_folds,
+            num_aus=num_aus,
+            calibrated=kinds,
+            folds_run=folds_run,
+        )
+        preparing = frames / rate / (os.cpu_count() or 1)
+        _say(
+            f"{self.recipe.dataset}: {participants} participants, {frames} frames, "
+            f"{folds_run} folds; {self.recipe.backbone}, merge at {self.recipe.merge_at}; "
+            f"{', '.join(self.tasks)}; {repeats * folds_run * len(kinds)} trainings.\n"
+            f"On this machine about {_minutes(training)} of training, and {_minutes(preparing)} "
+            f"before it to prepare the faces, the first time.\n"
+            f"Run folder: {self.folder} (the same command goes on where it was interrupted)."
+        )
+
+
+def _minutes(seconds: float) -> str:
+    minutes = max(1, round(seconds / 60))
+    if minutes >= 180:
+        return f"{minutes / 60:.0f} hours"
+    return f"{minutes} minute{'s' * (minutes != 1)}"
 
 
 def _methods(text: str, merge_at: str | None, recipe: Recipe) -> tuple[str, ...]:
