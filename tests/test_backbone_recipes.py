@@ -1,7 +1,5 @@
 """Each backbone recipe names a legal merge point and the network's own size and normalisation."""
 
-import importlib
-
 import pytest
 import torch
 
@@ -37,13 +35,3 @@ def test_recipe_fits_its_network(name):
     assert spec.shape == (3, recipe.preprocessing.size, recipe.preprocessing.size)
     assert spec.mean == pytest.approx(recipe.preprocessing.mean)
     assert spec.std == pytest.approx(recipe.preprocessing.std)
-
-
-def test_transformers_by_type_return_logits():
-    pytest.importorskip("transformers")
-    importlib.import_module("siamcal.backbones.transformers")
-    network = create_backbone(
-        "transformers:convnext", 5, hidden_sizes=[8, 12, 16, 24], depths=[1, 1, 1, 1], image_size=64
-    )
-    x = torch.rand(2, 3, 64, 64)
-    assert network.eval()(x).shape == (2, 5)

@@ -8,6 +8,7 @@ import torch
 
 from siamcal import create_backbone, load_face_weights
 from siamcal.errors import ConfigError, DataNotFoundError, UnknownNameError
+from siamcal.graph import split_network
 
 torch.set_num_threads(1)
 DATA = Path(__file__).parent / "data"
@@ -79,3 +80,51 @@ def test_names_carry_their_source(tmp_path):
         create_backbone("ir5")
     with pytest.raises(UnknownNameError, match="timm:resnet18"):
         create_backbone("timm:resnet18x")
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("resnet18", "layer4"),
+        ("mobilenet_v3_small", "features.9"),
+        ("densenet121", "features.denseblock4"),
+        ("shufflenet_v2_x0_5", "stage4"),
+    ],
+)
+def test_torchvision_is_exact(name, place):
+    network = create_backbone(f"torchvision:{name}", 5).eval()
+    assert network.siamcal_input.shape == (3, 224, 224)
+    x = torch.rand(3, 3, 64, 64)
+    split = split_network(network, place, example_inputs=x)
+    assert split.mechanism == "shallow fx"
+    assert torch.equal(split.post(split.pre(x)), network(x))
+    assert network(x).shape == (3, 5)
+
+
+SMALL = {"hidden_size": 32, "num_attention_heads": 2, "image_size": 64}
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "options"),
+    [
+        ("vit", "vit.layers.1", {**SMALL, "num_hidden_layers": 3, "intermediate_size": 48}),
+        ("dinov2", "dinov2.encoder.layer.1", {**SMALL, "num_hidden_layers": 3, "patch_size": 16}),
+        (
+            "convnext",
+            "convnext.encoder.stages.2",
+            {"hidden_sizes": [8, 12, 16, 24], "depths": [1, 1, 1, 1], "image_size": 64},
+        ),
+    ],
+)
+def test_transformers_are_exact_by_name_and_as_an_instance(kind, place, options):
+    pytest.importorskip("transformers")
+    network = create_backbone(f"transformers:{kind}", 5, **options).eval()
+    x = torch.rand(3, 3, 64, 64)
+    assert network(x).shape == (3, 5)
+    split = split_network(network, place)
+    assert torch.equal(split.post(split.pre(x)), network(x))
+
+    instance = type(network)(network.config).eval()
+    by_keyword = split_network(instance, place, example_inputs={"pixel_values": x})
+    inputs = {"pixel_values": x}
+    assert torch.equal(by_keyword.post(by_keyword.pre(inputs)), instance(**inputs).logits)

@@ -234,6 +234,36 @@ def test_several_inputs_by_keyword_and_a_chosen_output(place):
     assert torch.equal(equal, expected)
 
 
+class GraphOfUnits(nn.Module):
+    """The form of ME-GraphAU: a ResNet without `fc`, a linear block, a graph by the nearest nodes."""
+
+    def __init__(self, units=6):
+        super().__init__()
+        torch.manual_seed(0)
+        self.backbone = tiny()
+        self.backbone.fc = nn.Identity()
+        self.global_linear = nn.Linear(8 * 4, 16)
+        self.nodes = nn.ModuleList(nn.Linear(16, 16) for _ in range(units))
+        self.centres = nn.Parameter(torch.randn(units, 16))
+
+    def forward(self, x):
+        x = self.global_linear(self.backbone(x))
+        nodes = torch.stack([node(x) for node in self.nodes], 1)
+        alike = nodes.detach() @ nodes.detach().transpose(1, 2)
+        near = (alike >= alike.topk(3)[0][..., -1:]).float()
+        nodes = nn.functional.normalize(near @ nodes, dim=-1)
+        return (nodes * self.centres).sum(-1)
+
+
+@pytest.mark.parametrize("place", ["backbone.layer4", "global_linear"])
+def test_a_known_form_of_au_network(place):
+    network = GraphOfUnits().eval()
+    example = torch.rand(2, 3, 32, 32)
+    model = CalibratingSiamese(network, place, example_inputs=example)
+    assert model(torch.rand(4, 3, 32, 32), example[:1]).shape == (4, 6)
+    assert torch.equal(model.split.post(model.split.pre(example)), network(example))
+
+
 def test_largest_difference_is_zero_only_for_equal_bits():
     a = torch.tensor([1.0, float("nan")])
     assert largest_difference(a, a.clone()) == 0
