@@ -73,15 +73,15 @@ def with_backbone(recipe: Recipe, backbone: str, merge_at: str | None) -> Recipe
                     std=other.preprocessing.std,
                 ),
             )
+    from siamcal.backbone import create_backbone
+    from siamcal.graph.inputs import InputSpec, input_spec
+
+    spec = input_spec(create_backbone(backbone)) or InputSpec()  # an unknown name fails here
     if not merge_at:
         raise ConfigError(
             f"No recipe says where to merge {backbone!r}. Give --merge-at; "
             f"`siamcal ls merge-points {backbone}` lists the legal points."
         )
-    from siamcal.backbone import create_backbone
-    from siamcal.graph.inputs import InputSpec, input_spec
-
-    spec = input_spec(create_backbone(backbone)) or InputSpec()
     return dataclasses.replace(
         recipe,
         backbone=backbone,
