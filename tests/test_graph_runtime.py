@@ -235,7 +235,7 @@ def test_several_inputs_by_keyword_and_a_chosen_output(place):
 
 
 class GraphOfUnits(nn.Module):
-    """The form of ME-GraphAU: a ResNet without `fc`, a linear block, a graph by the nearest nodes."""
+    """The form of ME-GraphAU: a ResNet without `fc`, a linear block, a graph of nearest nodes."""
 
     def __init__(self, units=6):
         super().__init__()
