@@ -12,7 +12,7 @@ from siamcal.datasets.synth import texture as tex
 from siamcal.datasets.synth.mesh import load_mesh
 from siamcal.datasets.synth.texture import noise, places
 
-__all__ = ["BEARDS", "STYLES", "Hair", "beard_level", "curtain", "draw_hair", "strand_texture"]
+__all__ = ["BEARDS", "STYLES", "Hair", "beard_texture", "curtain", "draw_hair", "strand_texture"]
 
 #: Style -> thickness on top, at the sides, behind (decimetres), how far strands waver, and how
 #: ragged the hairline is (decimetres).
@@ -103,6 +103,13 @@ def beard_level(kind: str, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.nd
     return chosen * (1 - lips) * neck * (z > 0.35)
 
 
+@lru_cache(maxsize=len(BEARDS))
+def beard_texture(kind: str) -> np.ndarray:
+    """Return :func:`beard_level` of every texel (h, w), the same for everybody; don't change it."""
+    at = places()
+    return beard_level(kind, at.x, at.y, at.z)
+
+
 @lru_cache(maxsize=1)
 def _strand_uv() -> np.ndarray:
     """Return strand coordinates (V, 2): tiles across and along strands that leave the crown."""
@@ -190,7 +197,7 @@ def draw_hair(
     frayed = line + frontal * (ragged * noise(rng, 0.016, 5.0) + 0.5 * ragged * noise(rng, 0.06))
     head = np.zeros_like(line) if style == "bald" else _smooth(frayed, -0.02, 0.02)
     scalp = np.zeros_like(line) if style == "bald" else _smooth(frayed, -0.07, 0.05)
-    field = beard_level(beard, at.x, at.y, at.z) * bearded
+    field = beard_texture(beard) * bearded
     hairs = 0.30 * noise(rng, 0.014, 4.0) + 0.08 * noise(rng, 0.05)
     chin = _smooth(field + hairs * (field > 0.02), 0.25, 0.6)
     return Hair(

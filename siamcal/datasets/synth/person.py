@@ -10,7 +10,7 @@ import numpy as np
 from siamcal.datasets.synth import props as prop_shapes
 from siamcal.datasets.synth import shading
 from siamcal.datasets.synth.actions import NUISANCES, action_shapes, nuisance_shapes
-from siamcal.datasets.synth.hair import Hair, beard_level, curtain, draw_hair
+from siamcal.datasets.synth.hair import Hair, beard_texture, curtain, draw_hair
 from siamcal.datasets.synth.mesh import PARTS, HeadMesh, load_mesh
 from siamcal.datasets.synth.props import Prop
 from siamcal.datasets.synth.raster import depth_map, vertex_normals
@@ -240,7 +240,7 @@ def build_person(traits: Traits, extra: Prop | None = None) -> Person:
     at = places()
     stubble = np.zeros_like(at.x)
     if traits.beard == "stubble":
-        stubble = 0.5 * beard_level("stubble", at.x, at.y, at.z)
+        stubble = 0.5 * beard_texture("stubble")
         stubble *= rng.uniform(0.6, 1.3) * (0.75 + 0.5 * rng.random(stubble.shape, np.float32))
     brows = draw_brows(stream(traits.seed, traits.number, 4), traits.brows)
     skin = paint_skin(

@@ -18,7 +18,7 @@ SKIN, EYE, TEETH, MOUTH, LASH, HAIR, PROP, CLOTH = 0, 1, 2, 3, 4, 5, 6, 7
 AO, LIP, INSIDE, RED, GREEN, BLUE = 0, 1, 2, 3, 4, 5
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _shadow(shadow_map: np.ndarray, x: float, y: float, z: float, bias: float) -> float:
     """Share of light that arrives, from a tent filter over the depth map."""
     size = shadow_map.shape[0]
@@ -36,7 +36,7 @@ def _shadow(shadow_map: np.ndarray, x: float, y: float, z: float, bias: float) -
     return total / 9.0
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _shade(
     t: int,
     px: float,
