@@ -350,7 +350,8 @@ def test_hub_names_are_read() -> None:
             parse_source(wrong)
 
 
-def command(hub: HubServer, tmp_path: Path, *arguments: str, **more: str) -> str:
+def commands(hub: HubServer, tmp_path: Path, *lines: list[str], **more: str) -> list[str]:
+    """What each command prints; all in one process of their own, as a user's shell would set it."""
     env = {
         **{k: v for k, v in os.environ.items() if not k.startswith("HF_")},
         "HF_ENDPOINT": hub.url,
@@ -361,41 +362,58 @@ def command(hub: HubServer, tmp_path: Path, *arguments: str, **more: str) -> str
         **more,
     }
     code = (
-        "from siamcal.errors import SiamcalError\n"
-        "import sys, siamcal.cli.weights\n"
+        "import json, sys\n"
+        "import siamcal.cli.weights\n"
         "from siamcal.cli import app\n"
-        "try:\n    app()\n"
-        "except SiamcalError as e:\n    sys.exit(f'siamcal: {e}')\n"
+        "for line in json.load(sys.stdin):\n"
+        "    app(line, standalone_mode=False)\n"
+        "    print('=' * 9)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, "-c", code],
+        input=json.dumps(lines),
         capture_output=True,
         text=True,
         env=env,
         cwd=tmp_path,
     )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.stdout + (done.stderr if done.returncode else "")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split("=========\n")
 
 
 def test_commands_through_a_mirror_and_offline(
     hub: HubServer, run_folder: Path, tmp_path: Path
 ) -> None:
-    shown = command(hub, tmp_path, "push", str(run_folder), NAME, "--dry-run")
-    assert hub.requests == []
+    push, pulled = ["push", str(run_folder), NAME], ["pull", NAME, "-o", "here"]
+    shown, sent, again, place, _ = commands(
+        hub, tmp_path, [*push, "--dry-run"], [*push, "--private"], push, ["pull", NAME]
+    )
     for part in ("model-index", "library_name: siamcal", "model.safetensors", "results.json"):
         assert part in shown
-    assert "Pushed to" in command(hub, tmp_path, "push", str(run_folder), NAME, "--private")
+    assert "Pushed to" in sent
+    assert "already holds exactly these files" in again
     assert hub.repos[NAME].private
-    assert str(tmp_path / "home") in command(hub, tmp_path, "pull", NAME)
+    assert str(tmp_path / "home") in place
     hub.requests.clear()
-    out = command(hub, tmp_path, "pull", NAME, "-o", "here", HF_HUB_OFFLINE="1")
+    out, _ = commands(hub, tmp_path, pulled, HF_HUB_OFFLINE="1")
     assert out.strip() == "here"
     assert (tmp_path / "here" / "model.safetensors").is_file()
     assert hub.requests == []
-    assert "private and you aren't logged in" in command(
-        hub, tmp_path, "pull", NAME, HF_TOKEN="", HF_HOME=str(tmp_path / "other")
-    )
+
+
+def test_dry_run_sends_nothing(hub: HubServer, run_folder: Path) -> None:
+    from typer.testing import CliRunner
+
+    import siamcal.cli.weights
+    from siamcal.cli import app
+
+    assert siamcal.cli.weights is not None
+    arguments = ["push", str(run_folder), NAME, "--dry-run", "--json"]
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    plan = json.loads(done.stdout)
+    assert hub.requests == []
+    assert "figures/bars.png" in plan["files"]
+    assert plan["card"].startswith("---\nlibrary_name: siamcal")
 
 
 def test_no_warning_when_nothing_is_wrong(
