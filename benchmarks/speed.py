@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,11 @@ from siamcal.evaluation import environment
 from siamcal.faces import FacePipeline
 from siamcal.preprocessing import Preprocessing
 from siamcal.progress import progress_bar
-from siamcal.recipe import load_recipe
+from siamcal.recipe import Recipe, load_recipe
 from siamcal.registry import benchmarks
 from siamcal.siamese import CalibratingSiamese
-from siamcal.training import seconds_per_step
+from siamcal.training import _Step as TrainingStep
+from siamcal.training import build_network
 
 __all__ = ["SpeedTable", "speed"]
 
@@ -78,7 +80,7 @@ class SpeedTable:
         for row in self.rows:
             ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
             lines.append(
-                f"| {row.part} | {row.milliseconds:.2f} ms a {row.unit} "
+                f"| {row.part} | {row.milliseconds:.2f} ms per {row.unit} "
                 f"| {1000 / row.milliseconds:.2f} | {ratio} |"
             )
         return "\n".join(lines) + "\n"
@@ -103,50 +105,54 @@ def speed(
     """
     table = SpeedTable(environment=environment())
     bar = progress_bar(total=5 if training else 4, description="speed", unit="group")
+    groups: list[Callable[[], list[Row]]] = [
+        lambda: _rendering(pictures, rounds),
+        lambda: _faces(pictures, rounds),
+        lambda: _inference("ir_tiny", "layer3", rounds, batch_size),
+        lambda: _inference("ir50", "layer4", rounds, batch_size),
+    ]
+    groups += [lambda: _training(batch_size)] if training else []
     with _one_thread(), bar:
-        pictures, rows = _rendering(rounds, frames)
-        table.rows += rows
-        bar.update()
-        table.rows += _faces(pictures, rounds)
-        bar.update()
-        for name, merge_at in (("ir_tiny", "layer3"), ("ir50", "layer4")):
-            table.rows += _inference(name, merge_at, rounds, batch_size)
+        pictures = [_picture(index) for index in range(frames)]  # also compiles and warms up
+        for group in groups:
+            table.rows += group()
+            _save(table, Path(output))
             bar.update()
-        if training:
-            table.rows += _training(batch_size)
-            bar.update()
-    output = Path(output)
+    return table
+
+
+def _save(table: SpeedTable, output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     (output / "speed.md").write_text(table.to_markdown(), encoding="utf-8")
     told = {"rows": [asdict(row) for row in table.rows], "environment": table.environment}
     (output / "speed.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    return table
 
 
-def _rendering(rounds: int, frames: int) -> tuple[list[np.ndarray], list[Row]]:
-    """Pictures of 256 px as the data set holds them, and what one costs."""
+@lru_cache(maxsize=1)
+def _scene() -> tuple[Any, ...]:
     plan, number = make_plan("small"), CHECK_PEOPLE[0]
     recording = draw_recording(plan, number, 0)
     person = build_person(draw_traits(plan.seed, number, plan.bias))
-    background = draw_background(np.random.default_rng(0), plan.image_size)
+    return person, recording, draw_background(np.random.default_rng(0), plan.image_size)
+
+
+def _picture(index: int) -> np.ndarray:
+    """One rendered frame as the data set makes it, encoding included."""
+    person, recording, background = _scene()
     sensor = Sensor(recording.exposure, recording.noise, recording.blur, recording.quality)
-    generator = np.random.default_rng(0)
     light, camera = recording.light.at(0.0), recording.cameras["front"]
+    face = face_at(recording, index * 7, neutral=False)
+    rendered = render(person, face, light, camera, background)
+    seen = expose(rendered, sensor, np.random.default_rng(index))
+    encode_jpeg(seen, sensor.quality)
+    return seen
 
-    def picture(index: int) -> np.ndarray:
-        face = face_at(recording, index * 7, neutral=False)
-        seen = expose(render(person, face, light, camera, background), sensor, generator)
-        encode_jpeg(seen, sensor.quality)
-        return seen
 
-    pictures = [picture(index) for index in range(frames)]  # also compiles and warms up
-    (row,) = _take_turns(
-        {"rendering, 256 px, shading, noise and JPEG": lambda: [picture(i) for i in range(frames)]},
-        rounds,
-        frames,
-        "frame",
-    )
-    return pictures, [row]
+def _rendering(pictures: list[np.ndarray], rounds: int) -> list[Row]:
+    """What a frame costs, the person being there."""
+    name = "rendering, 256 px, shading, noise and JPEG"
+    count = len(pictures)
+    return _take_turns({name: lambda: [_picture(i) for i in range(count)]}, rounds, count, "frame")
 
 
 def _faces(pictures: list[np.ndarray], rounds: int) -> list[Row]:
@@ -206,11 +212,26 @@ def _training(batch_size: int) -> list[Row]:
         ("ir50 training, CSN, a reference for each target (the paper)", paper, True),
         ("ir50 training, CSN, one reference a participant", shared, True),
     ):
-        taken = seconds_per_step(recipe, NUM_AUS, calibrated=calibrated)
+        taken = _step_seconds(recipe, calibrated)
         first = first or taken
         ratio = None if not rows else taken / first
         rows.append(Row(part, 1000 * taken, f"step of {batch_size}", ratio))
     return rows
+
+
+def _step_seconds(recipe: Recipe, calibrated: bool) -> float:
+    """Processor time of one training step, forward and backward, on random pixels."""
+    network = build_network(recipe, NUM_AUS, calibrated=calibrated).train()
+    size, count = recipe.preprocessing.size, recipe.batch_size
+    shared = recipe.references_per == "participant"
+    distinct = min(count, recipe.participants_per_batch) if shared else count
+    targets, references = torch.rand(count, 3, size, size), torch.rand(distinct, 3, size, size)
+    step, times = TrainingStep(network), []
+    for _ in range(3):
+        start = time.process_time()
+        step(targets, references, torch.arange(count) % distinct).intensity.sum().backward()
+        times.append(time.process_time() - start)
+    return min(times[1:])
 
 
 def _take_turns(parts: dict[str, Work], rounds: int, count: int, unit: str) -> list[Row]:
