@@ -72,8 +72,8 @@ def test_wrapping_does_not_disturb_the_random_state():
 def test_merge_points_of_iresnet():
     points = {p.name: p for p in list_merge_points(create_backbone("ir_tiny", 72))}
     assert list(points)[-1] == "output"
-    assert points["layer4"].shape == (96, 7, 7)
-    assert points["fc"].shape == (192 * 4 * 4,)
+    assert points["layer4"].shape == (64, 7, 7)
+    assert points["fc"].shape == (128 * 4 * 4,)
     assert points["output"].shape == (72,)
     shares = [p.params_before for p in points.values()]
     assert shares == sorted(shares)
