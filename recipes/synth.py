@@ -72,7 +72,7 @@ def calibrator() -> Recipe:
         ir_tiny_start(),
         name="calibrator",
         weights=START_WEIGHTS,
-        epochs=14,
+        epochs=8,
         learning_rate=1.5e-3,
         learning_rate_last=2e-3,
         note="Trained on rendered faces only; no claim of 0-5 intensities on real faces.",
