@@ -92,7 +92,7 @@ def speed(
     rounds: int = 5,
     frames: int = 20,
     batch_size: int = 8,
-    training: bool = True,
+    large: bool = True,
 ) -> SpeedTable:
     """Time rendering, the face pipeline, calibrated against plain inference, and training steps.
 
@@ -101,17 +101,18 @@ def speed(
         rounds: Repetitions; the parts of a group take turns.
         frames: Frames a round for rendering and faces.
         batch_size: Images a step for the networks.
-        training: Also time training steps of ir50 (a minute on one core).
+        large: Also time ir50, inference and training steps (minutes on one core).
     """
     table = SpeedTable(environment=environment())
-    bar = progress_bar(total=5 if training else 4, description="speed", unit="group")
+    bar = progress_bar(total=5 if large else 3, description="speed", unit="group")
     groups: list[Callable[[], list[Row]]] = [
         lambda: _rendering(pictures, rounds),
         lambda: _faces(pictures, rounds),
         lambda: _inference("ir_tiny", "layer3", rounds, batch_size),
-        lambda: _inference("ir50", "layer4", rounds, batch_size),
     ]
-    groups += [lambda: _training(batch_size)] if training else []
+    if large:
+        groups.append(lambda: _inference("ir50", "layer4", rounds, batch_size))
+        groups.append(lambda: _training(batch_size))
     with _one_thread(), bar:
         pictures = [_picture(index) for index in range(frames)]  # also compiles and warms up
         for group in groups:
