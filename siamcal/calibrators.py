@@ -75,7 +75,7 @@ def config_facts(recipe: Recipe, faces: FaceSet) -> dict[str, Any]:
     source = faces.source
     aus = source.task_aus(recipe.task)
     rendered = source.rendered
-    own_start = recipe.weights in ("", "pretrained") or recipe.weights.startswith("asset:")
+    own_start = not recipe.weights or recipe.weights.startswith("asset:")
     return {
         "task": recipe.task,
         "aus": aus,
@@ -96,6 +96,8 @@ def config_facts(recipe: Recipe, faces: FaceSet) -> dict[str, Any]:
             if own_start and rendered
             else "derived from a licensed data set; its terms apply to the weights"
             if own_start
+            else "derived from pretrained weights of the backbone's source; their terms apply"
+            if recipe.weights == "pretrained"
             else NOT_COMMERCIAL
         ),
     }

@@ -1,0 +1,52 @@
+"""The calibrator and the start weights inside the package."""
+
+import json
+
+import torch
+from safetensors import safe_open
+
+from siamcal.backbone import create_backbone, load_face_weights
+from siamcal.checkpoint import load_calibrator
+from siamcal.datasets.synth.plan import BENCHMARK_PEOPLE, CHECK_PEOPLE, make_plan
+from siamcal.paths import asset
+from siamcal.recipe import load_recipe
+from siamcal.registry import benchmarks
+
+
+def test_it_reads_rendered_people_it_never_saw(tmp_path) -> None:
+    text = benchmarks.get("calibrator")(tmp_path, size="tiny")
+    cells = json.loads((tmp_path / "calibrator.json").read_text())["metrics"]
+    assert cells["icc"]["mean"] > 0.6
+    assert "never say how well real faces are read" in text
+
+
+def test_it_says_what_it_was_trained_on_and_claims_nothing_for_real_faces() -> None:
+    config = load_calibrator(asset("calibrator")).config
+    assert "rendered faces only" in config.training_data
+    assert "shown on real faces" not in config.au_status
+    assert sum(f.stat().st_size for f in asset("calibrator").iterdir()) < 8e6
+
+
+def test_an_equal_reference_gives_the_same_whatever_the_face() -> None:
+    model = load_calibrator(asset("calibrator"))
+    images = torch.rand(3, 3, 112, 112)
+    with torch.inference_mode():
+        found = model(images, images).intensity
+    torch.testing.assert_close(found, found[:1].expand_as(found))
+
+
+def test_packaged_weights_come_from_people_of_no_benchmark() -> None:
+    for name in ("ir_tiny_start", "calibrator"):
+        people = set(make_plan(**load_recipe(name).dataset_options).people)
+        assert not people & (set(BENCHMARK_PEOPLE) | set(CHECK_PEOPLE))
+    assert set(make_plan(**load_recipe("synth").dataset_options).people) <= set(BENCHMARK_PEOPLE)
+
+
+def test_the_start_weights_fit_all_but_the_last_layer() -> None:
+    path = asset("ir_tiny_start.safetensors")
+    report = load_face_weights(create_backbone("ir_tiny", 72), path)
+    assert set(report.missing) == {"fc.weight", "fc.bias"}
+    assert not report.unused
+    assert not report.wrong_shape
+    with safe_open(path, "pt") as file:
+        assert json.loads(file.metadata()["recipe"])["name"] == "ir_tiny_start"
