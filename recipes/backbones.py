@@ -24,6 +24,7 @@ NONE = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 def _recipe(
+    name: str,
     backbone: str,
     merge_at: str,
     size: int,
@@ -36,7 +37,7 @@ def _recipe(
     mean, std = normalisation
     return dataclasses.replace(
         base,
-        name=backbone.rpartition(":")[2],
+        name=name,
         backbone=backbone,
         backbone_options=dict(options or {}),
         weights="",
@@ -50,19 +51,20 @@ def _recipe(
 @recipes.register()
 def ir18() -> Recipe:
     """IResNet-18, 112 px, no normalisation, at layer4."""
-    return _recipe("ir18", "layer4", 112, NONE, "As the paper's IR50: Stage4 of Table 6.")
+    return _recipe("ir18", "ir18", "layer4", 112, NONE, "As the paper's IR50: Stage4 of Table 6.")
 
 
 @recipes.register()
 def ir50() -> Recipe:
     """IResNet-50, the paper's backbone, 112 px, no normalisation, at layer4."""
-    return _recipe("ir50", "layer4", 112, NONE, "Stage4 of Table 6 is the paper's best.")
+    return _recipe("ir50", "ir50", "layer4", 112, NONE, "Stage4 of Table 6 is the paper's best.")
 
 
 @recipes.register()
 def resnet50() -> Recipe:
     """ResNet-50 of timm, 224 px, at layer4: its last stage, as in the paper."""
     return _recipe(
+        "resnet50",
         "timm:resnet50",
         "layer4",
         224,
@@ -75,6 +77,7 @@ def resnet50() -> Recipe:
 def convnext_tiny() -> Recipe:
     """ConvNeXt-T of timm, 224 px, at stages.3: the last stage, its downsampling included."""
     return _recipe(
+        "convnext_tiny",
         "timm:convnext_tiny",
         "stages.3",
         224,
@@ -88,6 +91,7 @@ def convnext_tiny() -> Recipe:
 def vit_small() -> Recipe:
     """ViT-S/16 of timm, 224 px, at blocks.9: three quarters of the depth."""
     return _recipe(
+        "vit_small",
         "timm:vit_small_patch16_224",
         "blocks.9",
         224,
@@ -101,6 +105,7 @@ def vit_small() -> Recipe:
 def swin_tiny() -> Recipe:
     """Swin-T of timm, 224 px, at layers.3: the last stage, its patch merging included."""
     return _recipe(
+        "swin_tiny",
         "timm:swin_tiny_patch4_window7_224",
         "layers.3",
         224,
@@ -113,6 +118,7 @@ def swin_tiny() -> Recipe:
 def efficientnet_b0() -> Recipe:
     """EfficientNet-B0 of timm, 224 px, at blocks.5: the first block of the last resolution."""
     return _recipe(
+        "efficientnet_b0",
         "timm:efficientnet_b0",
         "blocks.5",
         224,
@@ -126,6 +132,7 @@ def efficientnet_b0() -> Recipe:
 def mobilenetv4_conv_small() -> Recipe:
     """MobileNetV4-S of timm, 224 px, at blocks.3: its last stage of inverted bottlenecks."""
     return _recipe(
+        "mobilenetv4_conv_small",
         "timm:mobilenetv4_conv_small",
         "blocks.3",
         224,
@@ -138,6 +145,7 @@ def mobilenetv4_conv_small() -> Recipe:
 def mobilenetv3_small() -> Recipe:
     """MobileNetV3-S of timm, 224 px, at blocks.4: the last resolution."""
     return _recipe(
+        "mobilenetv3_small",
         "timm:mobilenetv3_small_100",
         "blocks.4",
         224,
@@ -150,6 +158,7 @@ def mobilenetv3_small() -> Recipe:
 def edgenext_small() -> Recipe:
     """EdgeNeXt-S of timm, 256 px, at stages.3: the last stage."""
     return _recipe(
+        "edgenext_small",
         "timm:edgenext_small",
         "stages.3",
         256,

@@ -27,7 +27,17 @@ LAYERS = [
     },
     {"backbone", "reference", "siamese"},
     {"datasets", "faces", "recipe", "checkpoint", "adapters", "media"},
-    {"card", "convert", "hub", "export", "inference", "training", "evaluation", "report"},
+    {
+        "card",
+        "convert",
+        "publishing",
+        "hub",
+        "export",
+        "inference",
+        "training",
+        "evaluation",
+        "report",
+    },
     {"calibrators", "figures", "reviewing"},
     {"cli", "app"},
 ]

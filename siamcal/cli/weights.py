@@ -15,6 +15,8 @@ from siamcal.cli import app
 PUSH_EXAMPLES = """
 Publish a run's calibrator, with a model card written from its results.
 
+Examples:
+
     siamcal push runs/synth me/ir-tiny-synth --dry-run     # shows card and files, sends nothing
 
     siamcal push runs/synth me/ir-tiny-synth --private
@@ -27,6 +29,8 @@ Log in once with `hf auth login`, or set HF_TOKEN. A mirror: HF_ENDPOINT.
 PULL_EXAMPLES = """
 Download a calibrator; a cut connection goes on where it stopped.
 
+Examples:
+
     siamcal pull owner/name
 
     siamcal pull owner/name --revision v2 -o my_calibrator
@@ -38,6 +42,8 @@ Nothing that is downloaded is executed. HF_HUB_OFFLINE=1 uses what was pulled be
 
 CONVERT_EXAMPLES = """
 Turn face-recognition weights, or a checkpoint of the paper's authors, into a calibrator.
+
+Examples:
 
     siamcal convert backbone.pth -o start                  # glint360k's iResNet-50
 
