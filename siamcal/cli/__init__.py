@@ -43,5 +43,7 @@ def main() -> None:
         typer.secho(f"siamcal: {error}", err=True, fg=typer.colors.RED)
         sys.exit(2)
     except KeyboardInterrupt:
-        typer.secho("siamcal: interrupted; the same command goes on where it stopped.", err=True)
+        resumes = set(sys.argv[1:2]) & {"bench", "train", "data", "pull"}
+        hint = "; the same command goes on where it stopped" if resumes else ""
+        typer.secho(f"siamcal: interrupted{hint}.", err=True)
         sys.exit(130)
