@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from siamcal import CalibratingSiamese
+from siamcal import CalibratingSiamese, list_merge_points
 from siamcal.errors import MergePointError
+from siamcal.graph import tracing
 from siamcal.graph.randomness import RandomState
 
 torch.set_num_threads(1)
@@ -417,6 +418,64 @@ def test_an_identity_is_a_place_too():
     check(Nothing(), "shallow fx", "place")
 
 
+# A merge module inside one that a full trace takes as a single step
+
+
+class Adapter(nn.Module):
+    """Looks at the shape, so it can't be traced; timm marks such modules as untraceable."""
+
+    def __init__(self):
+        super().__init__()
+        self.ffn = nn.Conv2d(4, 4, 1)
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, f):
+        f = self.ffn(f)
+        return self.norm(F.avg_pool2d(f, 2) if f.shape[-1] % 4 == 0 else f)
+
+
+class Adapted(Net):
+    def __init__(self):
+        super().__init__()
+        self.adapter = Adapter()
+
+    def rest(self, f, x=None):
+        return super().rest(self.adapter(f))
+
+
+class Encoded(Net):
+    """Torch's own layers are single steps too, and hold others."""
+
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+    def features(self, x):
+        return self.encoder.layers[0](self.stem(x).flatten(2).mT)
+
+    def rest(self, f, x=None):
+        return self.head(self.encoder.layers[1](f).mean(1))
+
+    def forward(self, x):
+        return self.head(self.encoder(self.stem(x).flatten(2).mT).mean(1))
+
+
+@pytest.fixture
+def untraceable(monkeypatch):
+    """Adapter as timm marks its own; each module that is taken as one step is such a one."""
+    marked = tracing._untraceable
+    monkeypatch.setattr(tracing, "_untraceable", lambda: ((*marked()[0], Adapter), marked()[1]))
+
+
+def test_a_place_inside_an_opaque_module_is_left_to_the_hook(untraceable):
+    check(Adapted(), "hook", "adapter.ffn")
+
+
+def test_a_place_inside_a_layer_of_torch_is_left_to_the_hook():
+    check(Encoded(), "hook", "encoder.layers.1")
+
+
 # 11. A second reader behind a hook
 
 
@@ -468,9 +527,30 @@ class Indices(Net):
         return self.head(g.mean((2, 3)).gather(1, order))
 
 
-def test_integers_that_depend_on_the_image_are_refused():
+def test_integers_that_depend_on_the_image_are_refused_and_not_listed():
     with pytest.raises(MergePointError, match=r"int64 that depends on the image"):
         wrap(Indices())
+    points = [p.name for p in list_merge_points(Indices(), images())]
+    assert points == ["stem", "head", "output"]
+
+
+class Masked(Net):
+    """A mask of the image's own shape, and a decision by a parameter: no place is lost to them."""
+
+    def __init__(self):
+        super().__init__()
+        self.level = nn.Parameter(torch.tensor(0.5))
+
+    def rest(self, f, x=None):
+        keep = torch.ones_like(f[:1, :1]).cumsum(-1) > 2
+        gain = (self.level > 0.1).float()
+        return self.head((self.body(f) * keep * gain).mean((2, 3)))
+
+
+def test_masks_that_do_not_depend_on_the_image_cost_no_place():
+    points = [p.name for p in list_merge_points(Masked(), images())]
+    assert points == ["stem", "body", "body.0", "body.1", "head", "output"]
+    check(Masked(), "shallow fx")
 
 
 class Reused(Net):
@@ -518,3 +598,19 @@ class Evasive(Net):
 def test_verification_catches_a_wrong_trace():
     check(Evasive(), "hook")
     assert wrap(Evasive(), verify=False).split.mechanism == "shallow fx"
+
+
+def all_networks():
+    kinds, found = [Net], []
+    for kind in kinds:
+        kinds.extend(kind.__subclasses__())
+        found.append(kind)
+    return found
+
+
+@pytest.mark.parametrize("network", all_networks())
+def test_every_listed_place_can_be_cut(network, untraceable):
+    points = list_merge_points(network(), images())
+    assert points
+    for point in points:
+        wrap(network(), point.name)

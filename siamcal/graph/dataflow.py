@@ -7,13 +7,14 @@ edge in the graph, and shape reads look like uses of an image without carrying a
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import fx, nn
 
-__all__ = ["Cut", "Dataflow"]
+__all__ = ["Cut", "Dataflow", "reads_shape_only"]
 
 _SHAPE_ATTRIBUTES = {"shape", "ndim", "device", "dtype", "is_cuda", "requires_grad", "layout"}
 _SHAPE_METHODS = {
@@ -34,6 +35,14 @@ _VIEWS = {
     "select", "t", "T", "mT", "contiguous", "unbind", "unfold", "movedim", "swapaxes", "detach",
     "getattr", "moveaxis", "swapdims", "diagonal", "to", "type_as", "float",
 }  # fmt: skip
+
+
+def reads_shape_only(function: Callable[..., Any]) -> bool:
+    """Whether a function of torch, a tensor's method or the read of an attribute uses no value."""
+    name = getattr(function, "__name__", "")
+    if name == "__get__":
+        return getattr(getattr(function, "__self__", None), "__name__", "") in _SHAPE_ATTRIBUTES
+    return function in _SHAPE_FUNCTIONS or name in _SHAPE_METHODS
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
+from siamcal.graph.dataflow import reads_shape_only
 from siamcal.graph.inputs import (
     Inputs,
     OutputSelector,
@@ -58,7 +60,6 @@ class _Call:
     edges: list[tuple[Any, int]] = field(default_factory=list)
     sources: frozenset[Any] = frozenset()
     shape: tuple[int, ...] = ()
-    integers: bool = False
     parameters: int = 0
     flops: int = 0
     times: int = 1
@@ -128,6 +129,7 @@ class _Recorder:
         self.marks: list[Any] = []
         self.parameters = 0
         self.flops = 0
+        self.indices = _Indices(self)
         self._names = {module: name for name, module in network.named_modules()}
 
     def run(self, inputs: Inputs, output: OutputSelector) -> Any:
@@ -150,12 +152,17 @@ class _Recorder:
         with torch.enable_grad(), _hooks(self.network, enter):
             args, kwargs = pytree.tree_map(self._mark, as_call(inputs))
             try:
-                with counter:
+                with counter, self.indices:
                     result = run_network(self.network, kwargs or args, output)
             except Exception as error:
                 raise failure_of_example(self.network, inputs, error) from error
         self.flops = counter.get_total_flops()
+        self.indices.read(pytree.tree_leaves(result))
         return result
+
+    def depends_on_image(self, tensor: Tensor) -> bool:
+        """Whether gradients of a tensor lead to the image."""
+        return tensor.grad_fn is not None and self._reaches([(tensor.grad_fn, 0)], frozenset())
 
     def _mark(self, leaf: Any) -> Any:
         if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
@@ -172,6 +179,7 @@ class _Recorder:
             if not isinstance(leaf, Tensor):
                 return leaf
             if not leaf.requires_grad:
+                self.indices.read([leaf])
                 return leaf
             clone = leaf.clone()
             call.edges.append((clone.grad_fn, clone.output_nr))
@@ -192,10 +200,11 @@ class _Recorder:
         ]
         return [
             call
-            for call in self.calls.values()
+            for position, call in enumerate(self.calls.values())
             if call.name
             and call.times == 1
             and call.edges
+            and position not in self.indices.crossed
             and self._reaches([(f, 0) for f, _ in call.edges], frozenset())
             and not self._reaches(ends, frozenset(call.edges))
         ]
@@ -211,6 +220,39 @@ class _Recorder:
             seen.add(function)
             stack.extend(e for e in function.next_functions if e[0] is not None and e not in block)
         return False
+
+
+class _Indices(TorchFunctionMode):
+    """Follows what no gradient shows: integers and booleans made from the image.
+
+    They can't be differenced, so none of them may be made before a merge point and read behind it.
+    """
+
+    def __init__(self, recorder: _Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+        self._made: dict[int, tuple[Tensor, int]] = {}  # id -> (kept lest the id is reused, when)
+        self.crossed: set[int] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if reads_shape_only(func):
+            return result
+        made = [t for t in pytree.tree_leaves(result) if isinstance(t, Tensor) and not t.grad_fn]
+        taken = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        derived = self.read(taken)
+        if made and (derived or any(self._recorder.depends_on_image(t) for t in taken)):
+            for tensor in made:
+                self._made.setdefault(id(tensor), (tensor, len(self._recorder.calls)))
+        return result
+
+    def read(self, values: Sequence[Any]) -> bool:
+        """Note the calls that began between the making of such values and now; are there any?"""
+        made = [self._made[id(v)] for v in values if id(v) in self._made]
+        for tensor, since in made:
+            if not (tensor.is_floating_point() or tensor.is_complex()):
+                self.crossed.update(range(since, len(self._recorder.calls)))
+        return bool(made)
 
 
 @contextmanager

@@ -248,7 +248,10 @@ class _Halves:
 
     def __init__(self, network: nn.Module, traced: Trace, merge_at: str) -> None:
         calls = traced.calls.get(merge_at, [])
-        if len(calls) != 1:
+        if not calls:
+            # It may lie inside a module that the trace takes as one step; a real forward knows.
+            raise MergePointError(f"'{merge_at}' isn't seen by the trace")
+        if len(calls) > 1:
             raise IllegalPointError(f"'{merge_at}' {_called(len(calls))}")
         flow = Dataflow(traced.graph, network)
         if not any(n in flow.depends_on_image for n in calls[0].inputs):
