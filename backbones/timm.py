@@ -51,7 +51,10 @@ def create_timm(
 
 @backbones.register("hf-hub:")
 def create_from_hub(
-    name: str, num_outputs: int | None = None, pretrained: bool = True, **options: Any
+    name: str, num_outputs: int | None = None, pretrained: bool = False, **options: Any
 ) -> nn.Module:
-    """Networks in timm's format on the Hugging Face hub: hf-hub:OWNER/REPO."""
+    """Networks in timm's format on the Hugging Face hub: hf-hub:OWNER/REPO.
+
+    Without `pretrained=True` only the repository's config.json is read, and the weights are random.
+    """
     return create_timm(f"hf-hub:{name}", num_outputs, pretrained, **options)
