@@ -1,6 +1,7 @@
 """What users do to a network goes on working after wrapping; randomness is shared in training."""
 
 import copy
+import pickle
 import time
 
 import pytest
@@ -90,6 +91,183 @@ class Untraceable(Dropping):
         return super().forward(x)
 
 
+class Scales(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        x = self.norm(self.conv(x))
+        return [x, x.roll(1, -1)]
+
+
+class Listed(Dropping):
+    """Iterates over what a module returns, which a trace with opaque modules can't."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = Scales()
+
+    def forward(self, x):
+        x = self.body(self.drop(sum(f * 2 for f in self.stem(x))))
+        return self.head(x.mean((2, 3)))
+
+
+MECHANISMS = {"shallow fx": Dropping, "full fx": Listed, "hook": Untraceable}
+
+
+def pair(batch=2, seed=1, side=9):
+    g = torch.Generator().manual_seed(seed)
+    return tuple(torch.rand(batch, 3, side, side, generator=g) for _ in range(2))
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+class TestWhatIsDoneToTheWrappedNetwork:
+    """Deployment, training set-ups and copies, for each way of cutting."""
+
+    def wrapped(self, mechanism, dtype=torch.float32):
+        network = MECHANISMS[mechanism]().to(dtype).eval()
+        model = CalibratingSiamese(network, "body", example_inputs=pair()[0])
+        assert model.split.mechanism == mechanism
+        return model
+
+    def test_it_stays_the_same_object_with_the_same_contents(self, mechanism):
+        network = MECHANISMS[mechanism]().train()
+        network.drop.eval()
+        names = {k: v.clone() for k, v in network.state_dict().items()}
+        attributes = {n: dict(vars(m)) for n, m in network.named_modules()}
+        modes = {n: m.training for n, m in network.named_modules()}
+        model = CalibratingSiamese(network, "body", example_inputs=pair()[0])
+        model.eval()(*pair())
+        assert model.unwrap() is network
+        after = network.state_dict()
+        assert list(after) == list(names)
+        assert all(torch.equal(after[k], v) for k, v in names.items())
+        model.train()
+        network.drop.eval()
+        assert {n: m.training for n, m in network.named_modules()} == modes
+        for name, module in network.named_modules():
+            assert vars(module).keys() == attributes[name].keys()
+            assert not module._forward_pre_hooks
+            assert not module._forward_hooks
+            assert "forward" not in vars(module)
+        assert list(model.state_dict()) == ["backbone." + k for k in names]
+
+    def test_train_and_eval_reach_every_part(self, mechanism):
+        model = self.wrapped(mechanism)
+        x, y = pair()
+        steady = model(x, y)
+        model.train()
+        assert all(m.training for m in model.modules())
+        assert not torch.equal(model(x, y), steady)
+        model.eval()
+        assert not any(m.training for m in model.modules())
+
+    def test_freezing(self, mechanism):
+        model = self.wrapped(mechanism).requires_grad_(False)
+        assert not model(*pair()).requires_grad
+        model.unwrap().body.requires_grad_(True)
+        model(*pair()).sum().backward()
+        got = {n.split(".")[0] for n, p in model.unwrap().named_parameters() if p.grad is not None}
+        assert got == {"body"}
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+    def test_precision(self, mechanism, dtype):
+        model = self.wrapped(mechanism).to(dtype)
+        fresh = self.wrapped(mechanism, dtype)
+        plain = MECHANISMS[mechanism]().eval().to(dtype)
+        x, y = (t.to(dtype) for t in pair())
+        assert torch.equal(model.split.post(model.split.pre(x)), plain(x))
+        assert torch.equal(model(x, y), fresh(x, y))
+        assert torch.equal(model(x, model.encode(y)), fresh(x, y))
+        assert model(x, y).dtype == dtype
+        ours, theirs = model.state_dict(), fresh.state_dict()
+        assert list(ours) == list(theirs)
+        assert all(
+            torch.equal(v, theirs[k]) and v.dtype == theirs[k].dtype for k, v in ours.items()
+        )
+
+    def test_half_is_half(self, mechanism):
+        model = self.wrapped(mechanism).half()
+        x, y = (t.half() for t in pair())
+        assert {p.dtype for p in model.parameters()} == {torch.float16}
+        assert model(x, y).dtype == torch.float16
+        back = model.float()
+        assert back(x.float(), y.float()).dtype == torch.float32
+
+    def test_moving_to_another_device(self, mechanism):
+        model = self.wrapped(mechanism)
+        x, y = pair()
+        expected, state = model(x, y), copy.deepcopy(model.state_dict())
+        model.to("meta")
+        assert model(x.to("meta"), y.to("meta")).device.type == "meta"
+        model.to_empty(device="cpu").load_state_dict(state)
+        assert torch.equal(model(x, y), expected)
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    def test_moving_to_cuda_and_back(self, mechanism):
+        model = self.wrapped(mechanism)
+        x, y = pair()
+        expected = model(x, y)
+        model.cuda()
+        torch.testing.assert_close(model(x.cuda(), y.cuda()).cpu(), expected, rtol=1e-3, atol=1e-4)
+        assert torch.equal(model.cpu()(x, y), expected)
+
+    @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+    def test_copies_are_independent(self, mechanism, copied):
+        model = self.wrapped(mechanism)
+        x, y = pair()
+        twin = copied(model)
+        expected = model(x, y)
+        assert torch.equal(twin(x, y), expected)
+        with torch.no_grad():
+            twin.unwrap().body.weight.zero_()
+        assert torch.equal(model(x, y), expected)
+        assert not torch.equal(twin(x, y), expected)
+        assert twin.train().split.network is twin.unwrap()
+        assert twin(x, y).requires_grad
+
+    def test_torch_compile(self, mechanism):
+        model = self.wrapped(mechanism)
+        compiled = torch.compile(model, backend="eager")
+        x, y = pair()
+        torch.testing.assert_close(compiled(x, y), model(x, y))
+        torch.testing.assert_close(compiled(x, model.encode(y)), model(x, y))
+
+    def test_ddp(self, mechanism, tmp_path):
+        dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+        try:
+            model = self.wrapped(mechanism).train()
+            model.unwrap().drop.p = 0.0
+            twin = copy.deepcopy(model)
+            parallel = nn.parallel.DistributedDataParallel(twin)
+            x, y = pair(4)
+            expected, actual = model(x, y), parallel(x, y)
+            assert torch.equal(actual, expected)
+            expected.sum().backward()
+            actual.sum().backward()
+            for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+                torch.testing.assert_close(p.grad, q.grad)
+        finally:
+            dist.destroy_process_group()
+
+    def test_wrapping_costs_at_most_five_forwards(self, mechanism):
+        network, runs = MECHANISMS[mechanism]().eval(), dict.fromkeys(("stem", "body", "head"), 0)
+
+        def count(name):
+            def hook(module, args, output):
+                runs[name] += isinstance(args[0], torch.Tensor)  # and not a stand-in
+
+            return hook
+
+        for name in runs:
+            network.get_submodule(name).register_forward_hook(count(name))
+        split = split_network(network, "body", example_inputs=pair()[0])
+        assert split.mechanism == mechanism
+        assert 1 <= max(runs.values()) <= 5
+
+
 @pytest.mark.parametrize("network", [Dropping, Untraceable])
 class TestRandomnessBeforeTheMerge:
     """Equal inputs differ by nothing even in training, however the reference is given."""
@@ -161,25 +339,6 @@ def test_torch_compile_gives_the_same():
     model.train()
     compiled(x, y).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
-
-
-def test_ddp_gives_the_same(tmp_path):
-    dist.init_process_group(
-        "gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1
-    )
-    try:
-        model = CalibratingSiamese(tiny(), "layer4").train()
-        twin = copy.deepcopy(model)
-        parallel = nn.parallel.DistributedDataParallel(twin)
-        x, y = torch.rand(4, 3, 32, 32), torch.rand(4, 3, 32, 32)
-        expected, actual = model(x, y), parallel(x, y)
-        assert torch.equal(actual, expected)
-        expected.sum().backward()
-        actual.sum().backward()
-        for p, q in zip(model.parameters(), twin.parameters(), strict=True):
-            torch.testing.assert_close(p.grad, q.grad)
-    finally:
-        dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("place", ["layer4", "fc"])
