@@ -32,8 +32,7 @@ from siamcal.progress import progress_bar
 from siamcal.recipe import Recipe, load_recipe
 from siamcal.registry import benchmarks
 from siamcal.siamese import CalibratingSiamese
-from siamcal.training import _Step as TrainingStep
-from siamcal.training import build_network
+from siamcal.training import TrainingStep, build_network
 
 __all__ = ["SpeedTable", "speed"]
 

@@ -1,13 +1,38 @@
-"""Random crops, flips and light changes of a batch of crops, from an explicit generator."""
+"""Random crops, flips and light changes of a batch of crops, from an explicit generator.
+
+Drawing and changing are apart, so that a process that holds a share of a batch draws for the whole
+batch, which costs nothing, and changes its own images only.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 
-__all__ = ["augment", "random_affine"]
+__all__ = ["Draws", "augment", "change", "draw", "random_affine"]
+
+
+class Draws(NamedTuple):
+    """What is to be done to each image of a batch.
+
+    Attributes:
+        matrices: (B, 2, 3) from `random_affine`.
+        gain: (B,) factors of brightness.
+        steepness: (B,) factors of the distance to the image's mean.
+        light: Whether brightness and contrast change at all.
+    """
+
+    matrices: torch.Tensor
+    gain: torch.Tensor
+    steepness: torch.Tensor
+    light: bool
+
+    def take(self, rows: torch.Tensor) -> Draws:
+        """The draws of some images: `rows` (R,) whole numbers below B."""
+        return Draws(self.matrices[rows], self.gain[rows], self.steepness[rows], self.light)
 
 
 def random_affine(
@@ -54,8 +79,9 @@ def random_affine(
     return matrices
 
 
-def augment(
-    images: torch.Tensor,
+def draw(
+    count: int,
+    size: int,
     generator: torch.Generator,
     *,
     flip: float = 0.5,
@@ -63,29 +89,41 @@ def augment(
     ratio: tuple[float, float] = (19 / 20, 20 / 19),
     brightness: float = 0.0,
     contrast: float = 0.0,
-) -> torch.Tensor:
-    """Augment images, each with its own draw.
+) -> Draws:
+    """Draw the changes of `count` square images with sides of `size` pixels.
 
     Args:
-        images: (B, C, S, S) float.
+        count: Number of images B.
+        size: Side of the images in pixels.
         generator: Source of randomness; two generators in the same state draw the same.
         flip: Probability of a horizontal flip.
         scale: Range of the crop's share of the area.
         ratio: Range of the crop's aspect ratio.
         brightness: Factors are uniform in [1 - brightness, 1 + brightness].
         contrast: The same for the distance to the image's mean.
-
-    Returns:
-        (B, C, S, S) float.
     """
-    count, _, _, size = images.shape
     matrices = random_affine(count, size, generator, flip=flip, scale=scale, ratio=ratio)
     light = 2 * torch.rand(count, 2, generator=generator) - 1  # (B, 2)
-    grid = F.affine_grid(matrices.to(images), list(images.shape), align_corners=False)
+    return Draws(
+        matrices,
+        1 + brightness * light[:, 0],
+        1 + contrast * light[:, 1],
+        bool(brightness or contrast),
+    )
+
+
+def change(images: torch.Tensor, draws: Draws) -> torch.Tensor:
+    """Images (B, C, S, S) float, each changed as drawn; of the same shape."""
+    grid = F.affine_grid(draws.matrices.to(images), list(images.shape), align_corners=False)
     out = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    if brightness or contrast:
-        gain = (1 + brightness * light[:, 0]).to(out).view(-1, 1, 1, 1)
-        steep = (1 + contrast * light[:, 1]).to(out).view(-1, 1, 1, 1)
+    if draws.light:
+        gain = draws.gain.to(out).view(-1, 1, 1, 1)
+        steep = draws.steepness.to(out).view(-1, 1, 1, 1)
         mean = out.mean(dim=(1, 2, 3), keepdim=True)
         out = ((out - mean) * steep + mean) * gain
     return out
+
+
+def augment(images: torch.Tensor, generator: torch.Generator, **how: Any) -> torch.Tensor:
+    """Augment images (B, C, S, S) float, each with its own draw; `how` as in `draw`."""
+    return change(images, draw(len(images), images.shape[-1], generator, **how))

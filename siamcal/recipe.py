@@ -77,6 +77,7 @@ class Recipe:
         branches: "separate" forwards of target and reference (the paper) or "concatenate".
         freeze_pre_batchnorm: Keep BatchNorm before the merge point at its running statistics.
         freeze_batchnorm: Keep every BatchNorm at its running statistics.
+        sync_batchnorm: On several GPUs BatchNorm sees the whole batch, not each GPU's share.
         references_per: "target" (the paper: each target has its own augmented reference) or
             "participant" (each participant's reference is encoded once a step: about the plain
             network's cost).
@@ -115,6 +116,7 @@ class Recipe:
     branches: str = "separate"
     freeze_pre_batchnorm: bool = False
     freeze_batchnorm: bool = False
+    sync_batchnorm: bool = True
     references_per: str = "target"
     participants_per_batch: int = 0
     preprocessing: Preprocessing = PAPER_PREPROCESSING

@@ -113,7 +113,7 @@ def test_a_second_call_trains_nothing_and_gives_the_same(run, faces, monkeypatch
     def forbidden(*_: object) -> float:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("siamcal.training._Loop._train", forbidden)
+    monkeypatch.setattr("siamcal.training.loop.TrainingLoop.train", forbidden)
     again = cross_validate(RECIPE, faces, folder)
     for method in ("ncg", "bs", "csn"):
         assert np.array_equal(

@@ -13,17 +13,10 @@ from facesets import squares
 from siamcal.errors import ConfigError, TrainingError
 from siamcal.preprocessing import Preprocessing
 from siamcal.recipe import Augmentation, Recipe
-from siamcal.training import (
-    CHECKPOINT,
-    BatchSource,
-    _Step,
-    build_network,
-    fit,
-    learning_rate_factor,
-    make_optimizer,
-    predict,
-    task_labels,
-)
+from siamcal.training import BatchSource, TrainingStep, build_network, fit, predict, task_labels
+from siamcal.training.checkpoints import CHECKPOINT
+from siamcal.training.networks import synchronize_batchnorm
+from siamcal.training.objective import learning_rate_factor, make_optimizer
 
 RECIPE = Recipe(
     name="squares",
@@ -87,6 +80,91 @@ def test_processes_share_one_global_batch(faces) -> None:
         assert np.array_equal(rows[1::2], odd)
 
 
+def test_a_process_reads_its_own_rows_only_and_sees_them_as_one_process_would(faces) -> None:
+    recipe = dataclasses.replace(
+        RECIPE, references_per="participant", augmentation=Augmentation(0.5, brightness=0.2)
+    )
+    rows, labels = faces.fold(0)[0], task_labels(faces, "intensity")
+    whole = BatchSource(recipe, faces, rows, labels)[2]
+    for rank in range(3):
+        watched = Watched(faces)
+        part = BatchSource(recipe, watched, rows, labels, rank, 3)[2]
+        own = whole.rows[rank::3].numpy()
+        assert watched.read <= {*own, *faces.reference_rows[own], int(whole.rows[0])}
+        count = len(own)
+        assert torch.equal(part.targets[:count], whole.targets[rank::3])
+        given = part.references[part.reference_index[:count]]
+        assert torch.equal(given, whole.references[whole.reference_index[rank::3]])
+
+
+class Watched:
+    """A face set that notes which rows' images are read."""
+
+    def __init__(self, faces) -> None:
+        self.faces, self.images, self.read = faces, self, set()
+
+    def __getattr__(self, name: str):
+        return getattr(self.faces, name)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        self.read |= set(rows.tolist())
+        return self.faces.images[rows]
+
+
+@pytest.mark.parametrize("count", [1, 7, 8])
+def test_shares_are_equal_and_what_is_repeated_has_no_label(faces, count: int) -> None:
+    recipe = dataclasses.replace(RECIPE, batch_size=count)
+    rows, labels = faces.fold(0)[0], task_labels(faces, "intensity")
+    parts = [BatchSource(recipe, faces, rows, labels, rank, 2)[0] for rank in range(2)]
+    assert len({len(part.targets) for part in parts}) == 1
+    counted = [part.rows[(part.labels >= 0).all(1)] for part in parts]
+    assert sorted(torch.cat(counted)) == sorted(rows_of(recipe, faces)[0])
+
+
+def test_synchronized_batchnorm_keeps_names_weights_and_result() -> None:
+    network = build_network(RECIPE, 2, calibrated=True).eval()
+    images = torch.rand(2, 2, 3, 32, 32)
+    before, names = network(*images).intensity, list(network.state_dict())
+    synchronize_batchnorm(network)
+    kinds = {type(m) for m in network.modules() if "BatchNorm" in type(m).__name__}
+    assert kinds == {torch.nn.SyncBatchNorm}
+    assert list(network.state_dict()) == names
+    assert torch.equal(network(*images).intensity, before)
+
+
+def test_synchronized_batchnorm_keeps_the_activations_of_timms_layers() -> None:
+    recipe = dataclasses.replace(
+        RECIPE, backbone="timm:efficientnet_lite0", backbone_options={}, merge_at="blocks.2"
+    )
+    network = build_network(recipe, 2, calibrated=True).eval()
+    images = torch.rand(2, 2, 3, 32, 32)
+    before = network(*images).intensity
+    synchronize_batchnorm(network)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules())
+    torch.testing.assert_close(network(*images).intensity, before)
+
+
+@pytest.mark.parametrize(
+    ("processes", "device", "wanted", "expected"),
+    [
+        (2, "cuda", True, True),
+        (1, "cuda", True, False),
+        (2, "cpu", True, False),
+        (2, "cuda", False, False),
+    ],
+)
+def test_batchnorm_is_synchronized_on_several_gpus_only(
+    processes: int, device: str, wanted: bool, expected: bool
+) -> None:
+    from types import SimpleNamespace
+
+    from siamcal.training.loop import _synchronizes
+
+    accelerator = SimpleNamespace(num_processes=processes, device=torch.device(device))
+    recipe = dataclasses.replace(RECIPE, sync_batchnorm=wanted)
+    assert _synchronizes(recipe, accelerator) is expected
+
+
 def test_each_target_is_given_its_own_participants_reference(faces) -> None:
     for kind in ("target", "participant"):
         recipe = dataclasses.replace(
@@ -136,16 +214,16 @@ def test_a_resumed_run_ends_bit_identical(faces, tmp_path, calibrated: bool, tas
     class Stop(Exception):
         pass
 
-    from siamcal import training
+    from siamcal.training import loop
 
-    def stop_after_three(self, batch, train=training._Loop._train):
+    def stop_after_three(self, batch, train=loop.TrainingLoop.train):
         if self.state.step == 3:
             raise Stop
         return train(self, batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
-        patch.setattr(training._Loop, "_train", stop_after_three)
+        patch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+        patch.setattr(loop.TrainingLoop, "train", stop_after_three)
         with pytest.raises(Stop):
             fit(recipe, faces, rows, calibrated=calibrated, folder=tmp_path)
     resumed = fit(recipe, faces, rows, calibrated=calibrated, folder=tmp_path).state_dict()
@@ -159,10 +237,10 @@ KILLED_STEPS = 150
 
 
 def _train_in_child(folder: Path, data: Path) -> None:
-    from siamcal import training
+    from siamcal.training import loop
 
     torch.set_num_threads(1)
-    training.CHECKPOINT_SECONDS = 0.0
+    loop.CHECKPOINT_SECONDS = 0.0
     recipe = dataclasses.replace(RECIPE, steps=KILLED_STEPS)
     faces = squares(data)
     fit(recipe, faces, faces.fold(0)[0], calibrated=True, folder=folder)
@@ -223,7 +301,7 @@ def test_shared_references_give_the_gradients_of_single_ones_with_frozen_batchno
         (single, torch.arange(len(single))),
     ):
         network.zero_grad()
-        _Step(network)(batch.targets, references, index).intensity.square().mean().backward()
+        TrainingStep(network)(batch.targets, references, index).intensity.square().mean().backward()
         gradients.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
     for shared, alone in zip(*gradients, strict=True):
         torch.testing.assert_close(shared, alone, rtol=1e-9, atol=1e-12)
@@ -274,7 +352,7 @@ def test_exhausted_memory_names_the_settings_to_try(faces, monkeypatch) -> None:
     def exhausted(*_: object) -> float:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr("siamcal.training._Loop._backward", exhausted)
+    monkeypatch.setattr("siamcal.training.loop.TrainingLoop.backward", exhausted)
     with pytest.raises(TrainingError, match="accumulate=2"):
         fit(RECIPE, faces, faces.fold(0)[0], calibrated=False)
 

@@ -1,0 +1,60 @@
+"""How long a training will take here, from a few measured steps."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+
+import torch
+
+from siamcal.recipe import Recipe
+from siamcal.training.networks import TrainingStep, build_network
+from siamcal.training.prediction import main_output
+
+__all__ = ["estimate_seconds", "seconds_per_step"]
+
+
+def seconds_per_step(recipe: Recipe, num_aus: int, *, calibrated: bool, repeats: int = 2) -> float:
+    """Measured time of one training step on this machine, on random pixels."""
+    network = build_network(recipe, num_aus, calibrated=calibrated).train()
+    size, count = recipe.preprocessing.size, recipe.batch_size
+    distinct = count
+    if recipe.references_per == "participant" and recipe.participants_per_batch:
+        distinct = min(count, recipe.participants_per_batch)
+    targets, references = torch.rand(count, 3, size, size), torch.rand(distinct, 3, size, size)
+    index = torch.arange(count) % distinct
+    step, times = TrainingStep(network), []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        output = step(targets, references, index)
+        main_output(output).sum().backward()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+def estimate_seconds(
+    recipe: Recipe,
+    num_frames: int,
+    num_folds: int,
+    *,
+    num_aus: int,
+    calibrated: Sequence[bool],
+    folds_run: int | None = None,
+) -> float:
+    """About how long the trainings of a comparison take here, from a few measured steps.
+
+    Args:
+        recipe: All settings.
+        num_frames: Frames of the data set.
+        num_folds: Its folds.
+        num_aus: Number of AUs.
+        calibrated: Kind of each training of a fold.
+        folds_run: Folds to run; default: all.
+    """
+    training = num_frames * (1 - 1 / max(2, num_folds))
+    steps = recipe.steps or recipe.epochs * math.ceil(training / recipe.batch_size)
+    # Predicting a frame costs about a third of training on it.
+    validation = num_frames / max(1, num_folds) / recipe.batch_size / 3
+    each = sum(seconds_per_step(recipe, num_aus, calibrated=kind) for kind in calibrated)
+    return each * (steps + validation) * (folds_run or num_folds)

@@ -1,0 +1,62 @@
+"""The losses of a training on disk: `loss.csv`, and TensorBoard where it is wanted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from siamcal.errors import MissingDependencyError
+
+__all__ = ["LossLog"]
+
+
+class LossLog:
+    """`loss.csv` (step, loss), cut back to the checkpoint's step on resuming, and TensorBoard.
+
+    Args:
+        folder: Where both go; None writes nothing.
+        step: The steps done before.
+        tensorboard: Write `folder/tensorboard` too.
+
+    Raises:
+        MissingDependencyError: TensorBoard is wanted but not installed.
+    """
+
+    def __init__(self, folder: Path | None, step: int, *, tensorboard: bool = False) -> None:
+        self.file = None
+        self.board: Any = None
+        if folder is None:
+            return
+        path = folder / "loss.csv"
+        lines = path.read_text().splitlines()[1 : step + 1] if path.exists() and step else []
+        self.file = path.open("w")
+        self.file.write("\n".join(["step,loss", *lines]) + "\n")
+        if tensorboard:
+            self.board = _summary_writer(folder / "tensorboard", step)
+
+    def __enter__(self) -> LossLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.file is not None:
+            self.file.close()
+        if self.board is not None:
+            self.board.close()
+
+    def write(self, step: int, loss: float) -> None:
+        """Note the loss of a step."""
+        if self.file is not None:
+            self.file.write(f"{step},{loss:.6g}\n")
+            self.file.flush()
+        if self.board is not None:
+            self.board.add_scalar("loss", loss, step)
+
+
+def _summary_writer(folder: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise MissingDependencyError(
+            "TensorBoard logs need the package tensorboard: pip install 'siamcal[tensorboard]'."
+        ) from None
+    return SummaryWriter(str(folder), purge_step=step)

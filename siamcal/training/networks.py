@@ -1,0 +1,107 @@
+"""The network of a recipe: plain or calibrated, with the start weights that both share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from siamcal.backbone import create_backbone, load_face_weights
+from siamcal.heads import make_head
+from siamcal.paths import asset
+from siamcal.recipe import Recipe
+from siamcal.siamese import CalibratingSiamese
+
+__all__ = ["NonCalibrated", "TrainingStep", "build_network", "synchronize_batchnorm"]
+
+
+class NonCalibrated(nn.Module):
+    """A backbone and its head: judges each frame alone (NCG), `(B, 3, S, S) -> head output`."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, target: torch.Tensor) -> Any:
+        """Head output of the target frames."""
+        return self.head(self.backbone(target))
+
+
+class TrainingStep(nn.Module):
+    """Forward of one training step; the one module that is distributed and compiled.
+
+    Args:
+        network: From `build_network`.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, targets: torch.Tensor, references: torch.Tensor, index: torch.Tensor) -> Any:
+        """Head output for a batch.
+
+        Args:
+            targets: (B, 3, S, S).
+            references: (R, 3, S, S), each encoded once; a plain network ignores them.
+            index: (B,) row of `references` that belongs to each target.
+        """
+        if not isinstance(self.network, CalibratingSiamese):
+            return self.network(targets)
+        if len(references) == len(targets):
+            return self.network(targets, references[index])
+        return self.network(targets, self.network.encode(references)[index])
+
+
+def build_network(recipe: Recipe, num_aus: int, *, calibrated: bool) -> nn.Module:
+    """The network of a recipe with its start weights: the same backbone for NCG and CSN.
+
+    Args:
+        recipe: Names backbone, start weights, merge point and task.
+        num_aus: Number of AUs.
+        calibrated: True wraps the backbone in `CalibratingSiamese`.
+    """
+    head = make_head(recipe.task, num_aus)
+    torch.manual_seed(recipe.seed)  # the parts that have no start weights
+    backbone = create_backbone(
+        recipe.backbone,
+        num_outputs=head.num_outputs,
+        pretrained=recipe.weights == "pretrained",
+        **recipe.backbone_options,
+    )
+    if recipe.weights not in ("", "pretrained"):
+        load_face_weights(backbone, _weights_path(recipe.weights))
+    if not calibrated:
+        return NonCalibrated(backbone, head)
+    size = recipe.preprocessing.size
+    return CalibratingSiamese(
+        backbone,
+        merge_at=recipe.merge_at,
+        merge=recipe.merge,
+        head=head,
+        branches=recipe.branches,
+        freeze_pre_batchnorm=recipe.freeze_pre_batchnorm,
+        example_inputs=torch.zeros(2, 3, size, size),
+    )
+
+
+def synchronize_batchnorm(network: nn.Module) -> None:
+    """Let BatchNorm see the samples of all processes, in place; parameters and names stay.
+
+    A network of timm has layers of its own with an activation inside, which only timm's converter
+    keeps. Torch synchronises on accelerators only, so on the CPU the layers must not train.
+    """
+    timm_layers = sys.modules.get("timm.layers")  # loaded where the network has any of them
+    convert = nn.SyncBatchNorm.convert_sync_batchnorm
+    if timm_layers is not None:
+        convert = timm_layers.convert_sync_batchnorm
+    convert(network)
+
+
+def _weights_path(weights: str) -> Path:
+    kind, _, name = weights.partition(":")
+    return asset(f"{name}.safetensors") if kind == "asset" else Path(weights)

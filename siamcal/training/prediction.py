@@ -1,0 +1,64 @@
+"""Predictions of a trained network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from siamcal.datasets.base import FaceSet
+from siamcal.heads import AUOutput
+from siamcal.progress import progress_bar
+from siamcal.siamese import CalibratingSiamese
+
+__all__ = ["main_output", "predict"]
+
+
+@torch.inference_mode()
+def predict(
+    network: nn.Module,
+    faces: FaceSet,
+    rows: np.ndarray,
+    *,
+    batch_size: int = 128,
+    description: str = "predicting",
+) -> np.ndarray:
+    """Predictions of the given rows: intensities (not clipped) or occurrence logits.
+
+    A calibrated network encodes each participant's reference once.
+
+    Args:
+        network: From `fit`.
+        faces: The face set.
+        rows: (M,) rows to judge.
+        batch_size: Frames at a time.
+        description: Label of the progress bar.
+
+    Returns:
+        (M, A) float32.
+    """
+    network.eval()
+    device = next(network.parameters()).device
+    references, index = np.unique(faces.reference_rows[rows], return_inverse=True)
+    to_tensor = faces.preprocessing.to_tensor
+    encoded = None
+    if isinstance(network, CalibratingSiamese):
+        encoded = network.encode(to_tensor(faces.images[references]).to(device))
+    out = []
+    starts = range(0, len(rows), batch_size)
+    for start in progress_bar(starts, description=description, unit="batch"):
+        part = slice(start, start + batch_size)
+        targets = to_tensor(faces.images[rows[part]]).to(device)
+        if encoded is None:
+            output = network(targets)
+        else:
+            output = network(targets, encoded[torch.from_numpy(index[part]).to(device)])
+        out.append(main_output(output).float().cpu())
+    return torch.cat(out).numpy()
+
+
+def main_output(output: Any) -> torch.Tensor:
+    """Intensities or logits (B, A); the ordinal logits serve training only."""
+    return output.intensity if isinstance(output, AUOutput) else output
