@@ -155,7 +155,8 @@ def _reference(
         return reference_frame([*inputs], predictor, number)
     if reference == "auto":
         return inference.choose_reference([*inputs], predictor)
-    assert reference is not None
+    if reference is None:
+        raise ConfigError("Name the reference: --reference, --reference-frame or --profile.")
     return inference.read_reference(reference, predictor)
 
 

@@ -59,10 +59,11 @@ def read_reference(path: str | Path, predictor: Predictor, index: int = 0) -> Pe
     """
     if Path(path).is_dir():
         raise MediaError(f"The reference {path} is a folder, but one picture is needed.")
-    frame = read_frame(path, index)
-    assert frame.rgb is not None
+    rgb = read_frame(path, index).rgb
+    if rgb is None:
+        raise MediaError(f"Frame {index + 1} of {path} couldn't be decoded.")
     pipeline = predictor.pipeline
-    faces = pipeline.detect(frame.rgb, max_faces=2)
+    faces = pipeline.detect(rgb, max_faces=2)
     if not faces:
         raise FaceNotFoundError(
             f"No face was found in the reference {path}"
@@ -70,11 +71,11 @@ def read_reference(path: str | Path, predictor: Predictor, index: int = 0) -> Pe
             + ". It must show the person's face from the front, at rest, with open eyes, at least "
             "60 pixels wide."
         )
-    judgement = judge_reference(frame.rgb, faces[0], pipeline.detector)
+    judgement = judge_reference(rgb, faces[0], pipeline.detector)
     problems = list(judgement.problems)
     if len(faces) > 1:
         problems.append("it shows several faces; the widest was taken")
-    crop = pipeline.align(frame.rgb, faces[0])
+    crop = pipeline.align(rgb, faces[0])
     facts = {
         "kind": "picture",
         "source": str(path),
