@@ -163,7 +163,7 @@ def _row(result: ModelResult) -> str:
 
 @benchmarks.register("coverage")
 def coverage(
-    output: Path = Path("runs/coverage"),
+    output: str | Path = Path("runs/coverage"),
     models: str = "families",
     limit: int = 0,
     number: int = 150,
