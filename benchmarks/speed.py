@@ -25,11 +25,12 @@ from siamcal.datasets.synth.plan import CHECK_PEOPLE, draw_recording, make_plan
 from siamcal.datasets.synth.render import Sensor, encode_jpeg, expose, render
 from siamcal.datasets.synth.scene import draw_background
 from siamcal.datasets.synth.traits import draw_traits
+from siamcal.errors import ConfigError
 from siamcal.evaluation import environment
 from siamcal.faces import FacePipeline
 from siamcal.preprocessing import Preprocessing
 from siamcal.progress import progress_bar
-from siamcal.recipe import Recipe, load_recipe
+from siamcal.recipe import load_recipe
 from siamcal.registry import benchmarks
 from siamcal.siamese import CalibratingSiamese
 from siamcal.training import TrainingStep, build_network
@@ -38,6 +39,8 @@ __all__ = ["SpeedTable", "speed"]
 
 Work = Callable[[], object]
 NUM_AUS = 12  # of DISFA
+TRAINING_BATCHES = (16, 32)
+PARTICIPANTS = 2  # in a training batch, as `participants_per_batch=2` draws them
 
 
 @dataclass(frozen=True)
@@ -92,40 +95,51 @@ def speed(
     frames: int = 20,
     batch_size: int = 8,
     large: bool = True,
+    only: str = "",
 ) -> SpeedTable:
     """Time rendering, the face pipeline, calibrated against plain inference, and training steps.
 
     Args:
-        output: Folder of speed.md and speed.json.
+        output: Folder of speed.md and speed.json; with `only`, of speed_<only>.md and .json.
         rounds: Repetitions; the parts of a group take turns.
         frames: Frames a round for rendering and faces.
-        batch_size: Images a step for the networks.
+        batch_size: Images at a time for inference.
         large: Also time ir50, inference and training steps (minutes on one core).
+        only: One group of "rendering", "faces", "ir_tiny", "ir50", "training"; "" is all.
+
+    Raises:
+        ConfigError: There is no such group.
     """
+    groups: dict[str, Callable[[], list[Row]]] = {
+        "rendering": lambda: _rendering(_pictures(frames), rounds),
+        "faces": lambda: _faces(_pictures(frames), rounds),
+        "ir_tiny": lambda: _inference("ir_tiny", "layer3", rounds, batch_size),
+        "ir50": lambda: _inference("ir50", "layer4", rounds, batch_size),
+        "training": lambda: [row for b in TRAINING_BATCHES for row in _training(b, rounds)],
+    }
+    if only and only not in groups:
+        raise ConfigError(f"only takes {', '.join(map(repr, groups))}, but got {only!r}.")
+    names = [only] if only else [*groups][: None if large else 3]
     table = SpeedTable(environment=environment())
-    bar = progress_bar(total=5 if large else 3, description="speed", unit="group")
-    groups: list[Callable[[], list[Row]]] = [
-        lambda: _rendering(pictures, rounds),
-        lambda: _faces(pictures, rounds),
-        lambda: _inference("ir_tiny", "layer3", rounds, batch_size),
-    ]
-    if large:
-        groups.append(lambda: _inference("ir50", "layer4", rounds, batch_size))
-        groups.append(lambda: _training(batch_size))
-    with _one_thread(), bar:
-        pictures = [_picture(index) for index in range(frames)]  # also compiles and warms up
-        for group in groups:
-            table.rows += group()
-            _save(table, Path(output))
-            bar.update()
+    path = Path(output) / (f"speed_{only}" if only else "speed")
+    with _one_thread():
+        for name in progress_bar(names, description="speed", unit="group"):
+            table.rows += groups[name]()
+            _save(table, path)
     return table
 
 
-def _save(table: SpeedTable, output: Path) -> None:
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "speed.md").write_text(table.to_markdown(), encoding="utf-8")
+def _save(table: SpeedTable, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".md").write_text(table.to_markdown(), encoding="utf-8")
     told = {"rows": [asdict(row) for row in table.rows], "environment": table.environment}
-    (output / "speed.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    path.with_suffix(".json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+
+
+@lru_cache(maxsize=1)
+def _pictures(count: int) -> list[np.ndarray]:
+    """Rendered pictures; drawing them also compiles and warms up."""
+    return [_picture(index) for index in range(count)]
 
 
 @lru_cache(maxsize=1)
@@ -199,45 +213,47 @@ def _inference(name: str, merge_at: str, rounds: int, batch_size: int) -> list[R
         )
 
 
-def _training(batch_size: int) -> list[Row]:
-    """Steps of NCG and CSN: the paper's recipe, and with one reference a participant."""
-    paper = replace(load_recipe("disfa_intensity"), batch_size=batch_size, weights="")
-    shared = replace(
-        paper, references_per="participant", participants_per_batch=max(1, batch_size // 8)
+def _training(batch_size: int, rounds: int) -> list[Row]:
+    """Steps of NCG and CSN on the paper's network: forward, loss gradient and backward.
+
+    With one reference a participant the arithmetic alone makes the CSN step
+    1 + PARTICIPANTS / batch_size x (share of the network before the merge, .93) of the plain one.
+    """
+    recipe = replace(load_recipe("disfa_intensity"), batch_size=batch_size, weights="")
+    plain, csn = (
+        TrainingStep(build_network(recipe, NUM_AUS, calibrated=kind)).train()
+        for kind in (False, True)
     )
-    rows: list[Row] = []
-    first = 0.0
-    for part, recipe, calibrated in (
-        ("ir50 training, plain (NCG)", paper, False),
-        ("ir50 training, CSN, a reference for each target (the paper)", paper, True),
-        ("ir50 training, CSN, one reference a participant", shared, True),
-    ):
-        taken = _step_seconds(recipe, calibrated)
-        first = first or taken
-        ratio = None if not rows else taken / first
-        rows.append(Row(part, 1000 * taken, f"step of {batch_size}", ratio))
-    return rows
+    side = recipe.preprocessing.size
+    targets, each = torch.rand(2, batch_size, 3, side, side)
+    shared = each[:PARTICIPANTS]
+    of_person = torch.arange(batch_size) * PARTICIPANTS // batch_size
+    parts: dict[str, Work] = {
+        "ir50 training, plain (NCG)": lambda: _backward(plain, targets, each, of_person),
+        f"ir50 training, CSN, {PARTICIPANTS} participants a batch, one reference each": (
+            lambda: _backward(csn, targets, shared, of_person)
+        ),
+    }
+    if batch_size == min(TRAINING_BATCHES):
+        parts["ir50 training, CSN, a reference for each target (the paper)"] = lambda: _backward(
+            csn, targets, each, torch.arange(batch_size)
+        )
+    return _take_turns(parts, rounds, 1, f"step of {batch_size}", training=True)
 
 
-def _step_seconds(recipe: Recipe, calibrated: bool) -> float:
-    """Processor time of one training step, forward and backward, on random pixels."""
-    network = build_network(recipe, NUM_AUS, calibrated=calibrated).train()
-    size, count = recipe.preprocessing.size, recipe.batch_size
-    shared = recipe.references_per == "participant"
-    distinct = min(count, recipe.participants_per_batch) if shared else count
-    targets, references = torch.rand(count, 3, size, size), torch.rand(distinct, 3, size, size)
-    step, times = TrainingStep(network), []
-    for _ in range(3):
-        start = time.process_time()
-        step(targets, references, torch.arange(count) % distinct).intensity.sum().backward()
-        times.append(time.process_time() - start)
-    return min(times[1:])
+def _backward(
+    step: TrainingStep, targets: torch.Tensor, references: torch.Tensor, index: torch.Tensor
+) -> None:
+    step(targets, references, index).intensity.sum().backward()
+    step.zero_grad(set_to_none=True)
 
 
-def _take_turns(parts: dict[str, Work], rounds: int, count: int, unit: str) -> list[Row]:
+def _take_turns(
+    parts: dict[str, Work], rounds: int, count: int, unit: str, *, training: bool = False
+) -> list[Row]:
     """Time the parts in turn, `rounds` times; each does `count` units."""
     times: dict[str, list[float]] = {name: [] for name in parts}
-    with torch.inference_mode():
+    with torch.inference_mode(not training):
         for work in parts.values():
             work()
         for _ in range(rounds):

@@ -249,8 +249,8 @@ def _assign(values: dict[str, Any], key: str, text: str, kind: type[Any]) -> Non
 
 def parse_value(text: str, hint: Any, where: str) -> Any:
     """Text of the command line -> a value of the field's type."""
-    if hint is str:
-        return text
+    if hint in (str, Path):
+        return hint(text)
     if hint is bool:
         if text.lower() not in ("true", "false", "1", "0"):
             raise ConfigError(f"{where} takes true or false, but got {text!r}.")

@@ -1,9 +1,10 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from siamcal.errors import ConfigError, UnknownNameError
-from siamcal.recipe import Recipe, from_dict, load_recipe, override, to_dict
+from siamcal.recipe import Recipe, from_dict, load_recipe, override, parse_value, to_dict
 from siamcal.registry import recipes
 
 BASE = Recipe(name="example", dataset_options={"bias": 1.0})
@@ -52,6 +53,10 @@ def test_a_wrong_setting_is_answered_with_what_is_allowed(setting: str, words: s
     with pytest.raises(ConfigError) as error:
         override(BASE, [setting])
     assert words in str(error.value)
+
+
+def test_paths_are_taken_as_written() -> None:
+    assert parse_value("runs/here", Path, "speed.output") == Path("runs/here")
 
 
 def test_an_unknown_key_in_a_file_is_refused() -> None:

@@ -3,6 +3,9 @@
 import json
 import time
 
+import pytest
+
+from siamcal.errors import ConfigError
 from siamcal.registry import benchmarks
 
 
@@ -20,6 +23,25 @@ def test_take_turns_measures_ratios():
     assert fast.ratio is None
     assert 0.9 < fast.milliseconds < 3
     assert 2 < slow.ratio < 4
+
+
+def test_training_steps_take_turns_with_gradients(tmp_path, monkeypatch):
+    import siamcal.benchmarks.speed as module
+
+    from siamcal.recipe import Recipe
+
+    tiny = Recipe(name="tiny", backbone="ir_tiny", merge_at="layer3")
+    monkeypatch.setattr(module, "load_recipe", lambda name: tiny)
+    monkeypatch.setattr(module, "TRAINING_BATCHES", (2, 4))
+    table = benchmarks.get("speed")(tmp_path, rounds=1, only="training")
+    assert [row.unit for row in table.rows] == ["step of 2"] * 3 + ["step of 4"] * 2
+    assert [row.ratio is None for row in table.rows] == [True, False, False, True, False]
+    assert (tmp_path / "speed_training.md").exists()
+
+
+def test_an_unknown_group_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="'training'"):
+        benchmarks.get("speed")(tmp_path, only="trainings")
 
 
 def test_the_table_has_every_part(tmp_path):
