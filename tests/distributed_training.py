@@ -5,23 +5,17 @@ import os
 import sys
 from pathlib import Path
 
+import facesets
 import numpy as np
 import torch
 from facesets import squares
 
-from siamcal.preprocessing import Preprocessing
-from siamcal.recipe import Recipe
+from siamcal.recipe import Augmentation
 from siamcal.training import fit, predict
 
-RECIPE = Recipe(
-    name="squares",
-    dataset="squares",
-    backbone="ir_tiny",
-    backbone_options={"input_size": 32},
-    merge_at="layer2",
-    preprocessing=Preprocessing(size=32, contrast="none", mask="none"),
-    steps=8,
-    batch_size=13,  # an odd number, and 9 at an epoch's end: shares need filling up
+# An odd batch, and 9 at an epoch's end: the shares need filling up.
+RECIPE = dataclasses.replace(
+    facesets.RECIPE, steps=8, batch_size=13, augmentation=Augmentation()
 )
 
 

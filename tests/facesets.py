@@ -11,8 +11,24 @@ import pandas as pd
 
 from siamcal.datasets.base import DatasetSource, FaceSet
 from siamcal.preprocessing import Preprocessing
+from siamcal.recipe import Augmentation, Recipe
 
 AUS = (1, 12)
+
+# Trains on `squares` in seconds.
+RECIPE = Recipe(
+    name="squares",
+    dataset="squares",
+    backbone="ir_tiny",
+    backbone_options={"input_size": 32},
+    merge_at="layer2",
+    preprocessing=Preprocessing(size=32, contrast="none", mask="none"),
+    steps=6,
+    batch_size=8,
+    learning_rate=1e-3,
+    learning_rate_last=1e-3,
+    augmentation=Augmentation(flip=0.0),
+)
 
 
 def squares(

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import facesets
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,23 +13,11 @@ from siamcal.errors import ConfigError
 from siamcal.evaluation import compare, cross_validate, sweep_points
 from siamcal.figures import write_figures
 from siamcal.preprocessing import Preprocessing
-from siamcal.recipe import Augmentation, Recipe, from_dict
+from siamcal.recipe import Recipe, from_dict
 from siamcal.report import metric_table, paper_comparison, summary_table, to_latex, write_report
 from siamcal.training import fit, predict
 
-RECIPE = Recipe(
-    name="squares",
-    dataset="squares",
-    backbone="ir_tiny",
-    backbone_options={"input_size": 32},
-    merge_at="layer2",
-    preprocessing=Preprocessing(size=32, contrast="none", mask="none"),
-    steps=40,
-    batch_size=16,
-    learning_rate=1e-3,
-    learning_rate_last=1e-3,
-    augmentation=Augmentation(flip=0.0),
-)
+RECIPE = dataclasses.replace(facesets.RECIPE, steps=40, batch_size=16)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import multiprocessing
 import os
 import signal
@@ -8,29 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from facesets import squares
+from facesets import RECIPE, squares
 
 from siamcal.errors import ConfigError, TrainingError
-from siamcal.preprocessing import Preprocessing
 from siamcal.recipe import Augmentation, Recipe
 from siamcal.training import BatchSource, TrainingStep, build_network, fit, predict, task_labels
 from siamcal.training.checkpoints import CHECKPOINT
 from siamcal.training.networks import synchronize_batchnorm
 from siamcal.training.objective import learning_rate_factor, make_optimizer
-
-RECIPE = Recipe(
-    name="squares",
-    dataset="squares",
-    backbone="ir_tiny",
-    backbone_options={"input_size": 32},
-    merge_at="layer2",
-    preprocessing=Preprocessing(size=32, contrast="none", mask="none"),
-    steps=6,
-    batch_size=8,
-    learning_rate=1e-3,
-    learning_rate_last=1e-3,
-    augmentation=Augmentation(flip=0.0),
-)
 
 
 @pytest.fixture(autouse=True)
@@ -315,6 +301,28 @@ def test_accumulated_parts_equal_the_whole_batch_with_frozen_batchnorm(faces) ->
     )
     for key, value in whole.items():
         torch.testing.assert_close(value, parts[key], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+@pytest.mark.parametrize("change", [{"precision": "bf16"}, {"compile": True}], ids=str)
+def test_other_arithmetic_trains_the_same_network(
+    faces, change, calibrated: bool, monkeypatch
+) -> None:
+    # The graphs of --compile without inductor's C++, which takes minutes to build.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    rows, validation = faces.fold(0)
+    base = dataclasses.replace(RECIPE, steps=3)
+    plain, other = (
+        fit(recipe, faces, rows, calibrated=calibrated)
+        for recipe in (base, dataclasses.replace(base, **change))
+    )
+    names = plain.state_dict()
+    assert other.state_dict().keys() == names.keys()
+    assert all(other.state_dict()[name].dtype == value.dtype for name, value in names.items())
+    close = {"rtol": 0, "atol": 0.2 if "precision" in change else 1e-3}
+    expected = predict(plain, faces, validation)
+    assert np.ptp(expected) > 0.3
+    np.testing.assert_allclose(predict(other, faces, validation), expected, **close)
 
 
 def test_ncg_and_csn_start_from_the_same_weights() -> None:

@@ -7,10 +7,10 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -24,16 +24,20 @@ __all__ = [
     "Problem",
     "Problems",
     "examples",
+    "keep_first",
     "last_number",
     "protocol",
     "protocol_folds",
     "read_label_text",
     "read_metadata",
+    "reduced",
     "require_root",
     "walk_files",
 ]
 
 logger = logging.getLogger(__name__)
+
+Key = TypeVar("Key", bound=Hashable)
 
 IMAGE_PATTERN = r"\.(?:jpe?g|png|bmp|tiff?)"
 
@@ -149,6 +153,16 @@ def walk_files(root: Path) -> Iterator[tuple[Path, list[str]]]:
         level = sorted(below)
 
 
+def keep_first(known: dict[Key, Path], key: Key, path: Path, problems: Problems) -> None:
+    """Note a label file; another copy of it must be equal.
+
+    Files of shallow folders come first: a nested copy doesn't replace the original.
+    """
+    first = known.setdefault(key, path)
+    if first != path and first.read_bytes() != path.read_bytes():
+        problems.error(path, f"differs from another copy of the same labels, {first}; keep one.")
+
+
 def read_label_text(path: Path, problems: Problems) -> list[str] | None:
     """Lines of a label file, or None (and an error) where it can't be read as text."""
     try:
@@ -206,6 +220,11 @@ def protocol_folds(
         )
     if extra:
         problems.warning(place, f"no fold of the protocol holds {', '.join(extra)}: left out.")
+    return reduced(folds, present)
+
+
+def reduced(folds: Iterable[Iterable[str]], present: Container[str]) -> tuple[tuple[str, ...], ...]:
+    """Folds without the participants that aren't there, and without folds that are empty then."""
     kept = (tuple(p for p in fold if p in present) for fold in folds)
     return tuple(fold for fold in kept if fold)
 

@@ -16,11 +16,13 @@ from siamcal.datasets._scan import (
     Holder,
     Problems,
     examples,
+    keep_first,
     last_number,
     protocol,
     protocol_folds,
     read_label_text,
     read_metadata,
+    reduced,
     require_root,
     walk_files,
 )
@@ -126,13 +128,11 @@ def read_disfa(
     frames = facts["reference_frames_1based"]
     wanted = {p: Wanted(p, int(frame)) for p, frame in frames.items()}
     table["is_reference"] = choose_references(table, references, wanted, problems)
-    present = set(table["participant"])
-    kept = tuple(tuple(p for p in fold if p in present) for fold in folds)
     return DatasetSource(
         name="disfa",
         intensity_aus=aus,
         detection_aus=tuple(facts["aus_detection"]),
-        folds=tuple(fold for fold in kept if fold),
+        folds=reduced(folds, set(table["participant"])),
         table=table,
         participants_table=read_metadata(metadata),
         description="27 people watching films, two views, 12 AUs with intensity",
@@ -150,7 +150,7 @@ def _find(root: Path, problems: Problems) -> _Files:
         for name in names:
             if found := _LABEL.fullmatch(name):
                 key = (found.group(1).upper(), int(found.group(2)))
-                _keep_label(files.labels, key, folder / name, problems)
+                keep_first(files.labels, key, folder / name, problems)
             elif _VIDEO.fullmatch(name):
                 place = (_last(_PERSON, name, inside).upper(), _last(_VIEW, name, inside).lower())
                 if place[0]:
@@ -205,14 +205,6 @@ def _from_one(numbers: dict[int, Path], folder: Path, problems: Problems) -> dic
         folder, "the frames are counted from 0; they are taken as one lower than the labels'."
     )
     return {number + 1: path for number, path in numbers.items()}
-
-
-def _keep_label(
-    labels: dict[tuple[str, int], Path], key: tuple[str, int], path: Path, problems: Problems
-) -> None:
-    known = labels.setdefault(key, path)
-    if known != path and known.read_bytes() != path.read_bytes():
-        problems.error(path, f"differs from another copy of the same labels, {known}; keep one.")
 
 
 def _read_participant(

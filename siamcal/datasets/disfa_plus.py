@@ -16,11 +16,13 @@ from siamcal.datasets._scan import (
     Holder,
     Problems,
     examples,
+    keep_first,
     last_number,
     protocol,
     protocol_folds,
     read_label_text,
     read_metadata,
+    reduced,
     require_root,
     walk_files,
 )
@@ -110,13 +112,11 @@ def read_disfa_plus(
         trial = spelling.get((participant, _plain(trial)), trial)
         wanted[participant] = Wanted(participant, int(number), trial)
     table["is_reference"] = choose_references(table, references, wanted, problems)
-    present = set(table["participant"])
-    kept = (tuple(p for p in fold if p in present) for fold in folds)
     return DatasetSource(
         name="disfa-plus",
         intensity_aus=aus,
         detection_aus=aus,
-        folds=tuple(fold for fold in kept if fold),
+        folds=reduced(folds, set(table["participant"])),
         table=table,
         participants_table=read_metadata(metadata),
         description="9 people, posed and spontaneous, 12 AUs with intensity",
@@ -138,10 +138,7 @@ def _find(root: Path, problems: Problems) -> list[_Trial]:
         labels = {int(m.group(1)): folder / m.group() for m in map(_LABEL.fullmatch, names) if m}
         images = _images(folder, names)
         for au, path in labels.items():
-            # Shallow folders come first: a nested copy doesn't replace the original.
-            first = trial.labels.setdefault(au, path)
-            if first != path and first.read_bytes() != path.read_bytes():
-                problems.error(path, f"differs from another copy of the same labels, {first}.")
+            keep_first(trial.labels, au, path, problems)
         trial.images = trial.images or images
         if labels or images:
             trials[key] = trial

@@ -119,8 +119,10 @@ def _write(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def _encode(image: np.ndarray, suffix: str, quality: int) -> bytes:
-    ok, data = cv2.imencode(suffix, image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+def _encode(image: np.ndarray, suffix: str, quality: int | None = None) -> bytes:
+    """A picture file; `quality` 0-100 for JPEG, none for PNG, which loses nothing."""
+    how = [] if quality is None else [cv2.IMWRITE_JPEG_QUALITY, quality]
+    ok, data = cv2.imencode(suffix, image[..., ::-1], how)
     if not ok:
         raise ConfigError(f"This build of OpenCV can't write {suffix} pictures.")
     return bytes(data)
@@ -253,9 +255,7 @@ def _unbc(job: Export, index: int) -> int:
             _write(facs, _facs_lines(coded).encode())
             task = Task(person, "front", clip, 0, 1)
             image, _, _ = picture(plan, task, frame, recording, frame == neutral)
-            _write(
-                job.folder / "Images" / name / sequence / f"{file}.png", _encode(image, ".png", 95)
-            )
+            _write(job.folder / "Images" / name / sequence / f"{file}.png", _encode(image, ".png"))
     return job.frames * job.sequences
 
 
