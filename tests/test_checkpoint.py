@@ -258,10 +258,21 @@ def test_own_file_that_changed_is_not_run(tmp_path: Path) -> None:
     assert not ran.exists()
 
 
-PUBLIC = {
-    "timm:resnet18": "layer4",
-    "timm:mobilenetv3_small_050": "blocks.4",
-    "torchvision:resnet18": "layer3",
+# Name -> merge point and arguments of the backbone.
+PUBLIC: dict[str, tuple[str, dict[str, int]]] = {
+    "timm:resnet18": ("layer4", {}),
+    "timm:mobilenetv3_small_050": ("blocks.4", {}),
+    "torchvision:resnet18": ("layer3", {}),
+    "transformers:vit": (
+        "vit.layers.1",
+        {
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "image_size": 64,
+        },
+    ),
 }
 
 
@@ -270,9 +281,9 @@ def restored(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[torch.
     """Each public backbone saved here and loaded in one fresh process without this script."""
     root = tmp_path_factory.mktemp("public")
     known = {}
-    for name, merge_at in PUBLIC.items():
+    for name, (merge_at, arguments) in PUBLIC.items():
         head = IntensityHead(3)
-        backbone = stirred(create_backbone(name, num_outputs=18))
+        backbone = stirred(create_backbone(name, num_outputs=18, **arguments))
         model = CalibratingSiamese(
             backbone, merge_at, head=head, example_inputs=torch.rand(2, 3, 64, 64)
         )
@@ -297,7 +308,8 @@ def restored(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[torch.
         "    torch.save(flat, Path(folder) / 'out.pt')\n"
     )
     folders = [str(folder) for _, folder in known.values()]
-    subprocess.run([sys.executable, "-c", code, *folders], check=True, cwd=root, env=os.environ)
+    env = {**os.environ, "HF_HUB_OFFLINE": "1"}  # the config is enough
+    subprocess.run([sys.executable, "-c", code, *folders], check=True, cwd=root, env=env)
     return known
 
 

@@ -116,6 +116,26 @@ def test_what_cannot_be_told_or_does_not_fit_is_said(tmp_path: Path) -> None:
     assert not (tmp_path / "c").exists()
 
 
+def test_the_command_reports_and_writes_a_calibrator(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    import siamcal.cli.weights
+    from siamcal.cli import app
+
+    assert siamcal.cli.weights is not None
+    torch.save(authors_state(outputs=12), tmp_path / "csn.pth")
+    command = ["convert", str(tmp_path / "csn.pth"), "-o", str(tmp_path / "c"), "--aus", "1,12"]
+    done = CliRunner().invoke(app, [*command, "--merge-at", "layer3", "--json"])
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert (report["backbone"], report["kind"]) == ("ir18", "AU weights")
+    config = load_calibrator(tmp_path / "c", verify=False).config
+    assert (config.merge_at, config.aus, config.task) == ("layer3", (1, 12), "intensity")
+    wrong = CliRunner().invoke(app, [*command[:-1], "one,two"])
+    assert isinstance(wrong.exception, ConfigError)
+    assert "1,2,4" in str(wrong.exception)
+
+
 def test_a_pickle_with_code_is_refused_unexecuted(tmp_path: Path) -> None:
     class Bomb:
         def __reduce__(self) -> tuple[object, tuple[Path]]:

@@ -16,7 +16,7 @@ from huggingface_hub import constants
 from torch import nn
 
 from siamcal.checkpoint import describe as describe_model
-from siamcal.checkpoint import save_calibrator
+from siamcal.checkpoint import load_calibrator, save_calibrator
 from siamcal.errors import ConfigError, HubError, SiamcalError, WeightsError
 from siamcal.heads import IntensityHead
 from siamcal.hub import describe, list_published, parse_source, pull, push_to_hub, upload
@@ -398,6 +398,39 @@ def test_commands_through_a_mirror_and_offline(
     out, _ = commands(hub, tmp_path, pulled, HF_HUB_OFFLINE="1")
     assert out.strip() == "here"
     assert (tmp_path / "here" / "model.safetensors").is_file()
+    assert hub.requests == []
+
+
+def test_an_adapter_by_command_over_a_file_of_public_weights(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    torch.save(tiny().unwrap().state_dict(), tmp_path / "public.pth")
+    model = tiny()
+    with torch.no_grad():
+        model.unwrap().get_parameter("fc.weight").mul_(2)
+    save_calibrator(model, describe_model(model), tmp_path / "run" / "calibrator")
+    push = ["push", "run", NAME, "--adapter", "--base", "public.pth"]
+    shown, sent, place, _ = commands(
+        hub, tmp_path, [*push, "--dry-run", "--json"], push, ["pull", NAME]
+    )
+    whole = (tmp_path / "run" / "calibrator" / "model.safetensors").stat().st_size
+    assert json.loads(shown)["files"]["model.safetensors"] < whole
+    assert "Pushed to" in sent
+    loaded = load_calibrator(place.strip(), base=tmp_path / "public.pth")
+    assert loaded.config.base_model == "public.pth"
+    assert torch.equal(predictions(loaded), predictions(model))
+
+
+def test_an_adapter_without_its_base_says_what_to_pass(hub: HubServer, run_folder: Path) -> None:
+    from typer.testing import CliRunner
+
+    import siamcal.cli.weights
+    from siamcal.cli import app
+
+    assert siamcal.cli.weights is not None
+    done = CliRunner().invoke(app, ["push", str(run_folder), NAME, "--adapter"])
+    assert isinstance(done.exception, ConfigError)
+    assert "base=" in str(done.exception)
     assert hub.requests == []
 
 
