@@ -13,7 +13,16 @@ from facesets import RECIPE, squares
 
 from siamcal.errors import ConfigError, TrainingError
 from siamcal.recipe import Augmentation, Recipe
-from siamcal.training import BatchSource, TrainingStep, build_network, fit, predict, task_labels
+from siamcal.training import (
+    BatchSource,
+    TrainingStep,
+    build_network,
+    estimate_seconds,
+    fit,
+    predict,
+    seconds_per_step,
+    task_labels,
+)
 from siamcal.training.checkpoints import CHECKPOINT
 from siamcal.training.networks import synchronize_batchnorm
 from siamcal.training.objective import learning_rate_factor, make_optimizer
@@ -323,6 +332,23 @@ def test_other_arithmetic_trains_the_same_network(
     expected = predict(plain, faces, validation)
     assert np.ptp(expected) > 0.3
     np.testing.assert_allclose(predict(other, faces, validation), expected, **close)
+
+
+def test_the_estimate_measures_each_kind_once_and_on_few_images(monkeypatch) -> None:
+    measured = []
+
+    def step(recipe: Recipe, num_aus: int, *, calibrated: bool) -> float:
+        measured.append(calibrated)
+        return 2.0 if calibrated else 1.0
+
+    monkeypatch.setattr("siamcal.training.duration.seconds_per_step", step)
+    recipe = dataclasses.replace(RECIPE, steps=10, batch_size=1000)
+    kinds = (False, True, True, True)
+    seconds = estimate_seconds(recipe, 300, 3, num_aus=2, calibrated=kinds)
+    assert seconds == pytest.approx(7 * 10 * 3, rel=0.1)
+    assert sorted(measured) == [False, True]
+    monkeypatch.undo()
+    assert 0 < seconds_per_step(recipe, 2, calibrated=True) < 600
 
 
 def test_ncg_and_csn_start_from_the_same_weights() -> None:

@@ -14,14 +14,18 @@ from siamcal.training.prediction import main_output
 
 __all__ = ["estimate_seconds", "seconds_per_step"]
 
+# Images of a measured step: a whole batch of a large network would take minutes by itself.
+MEASURED = 8
+
 
 def seconds_per_step(recipe: Recipe, num_aus: int, *, calibrated: bool, repeats: int = 2) -> float:
-    """Measured time of one training step on this machine, on random pixels."""
+    """Time of one training step on this machine, measured on a few random images."""
     network = build_network(recipe, num_aus, calibrated=calibrated).train()
-    size, count = recipe.preprocessing.size, recipe.batch_size
+    size, count = recipe.preprocessing.size, min(recipe.batch_size, MEASURED)
     distinct = count
     if recipe.references_per == "participant" and recipe.participants_per_batch:
-        distinct = min(count, recipe.participants_per_batch)
+        share = min(1.0, recipe.participants_per_batch / recipe.batch_size)
+        distinct = max(1, round(count * share))
     targets, references = torch.rand(count, 3, size, size), torch.rand(distinct, 3, size, size)
     index = torch.arange(count) % distinct
     step, times = TrainingStep(network), []
@@ -30,7 +34,7 @@ def seconds_per_step(recipe: Recipe, num_aus: int, *, calibrated: bool, repeats:
         output = step(targets, references, index)
         main_output(output).sum().backward()
         times.append(time.perf_counter() - start)
-    return min(times[1:])
+    return min(times[1:]) * recipe.batch_size / count
 
 
 def estimate_seconds(
@@ -56,5 +60,8 @@ def estimate_seconds(
     steps = recipe.steps or recipe.epochs * math.ceil(training / recipe.batch_size)
     # Predicting a frame costs about a third of training on it.
     validation = num_frames / max(1, num_folds) / recipe.batch_size / 3
-    each = sum(seconds_per_step(recipe, num_aus, calibrated=kind) for kind in calibrated)
+    each = sum(
+        calibrated.count(kind) * seconds_per_step(recipe, num_aus, calibrated=kind)
+        for kind in set(calibrated)
+    )
     return each * (steps + validation) * (folds_run or num_folds)
