@@ -87,12 +87,14 @@ class TaskPredictions:
         return self.table["participant"].to_numpy(dtype=str)
 
     def save(self, path: Path) -> None:
-        """Write one row a frame, with labels and predictions, as Parquet."""
+        """Write one row a frame, with labels and predictions, as Parquet, atomically."""
         frame = self.table.reset_index(drop=True).copy()
         for column, values in (("label", self.labels), *self.preds.items()):
             for a, au in enumerate(self.aus):
                 frame[f"{column}_AU{au:02d}"] = values[:, a]
-        frame.to_parquet(path, index=False)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        frame.to_parquet(temporary, index=False)
+        temporary.replace(path)
 
 
 @dataclass(frozen=True)
