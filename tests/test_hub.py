@@ -434,6 +434,17 @@ def test_an_adapter_without_its_base_says_what_to_pass(hub: HubServer, run_folde
     assert hub.requests == []
 
 
+def test_a_mirror_without_xet_is_named_on_pushing_and_pulled_from(
+    hub: HubServer, model: CalibratingSiamese, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push_to_hub(model, "tester/there")
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    back = CalibratingSiamese.from_pretrained("tester/there")
+    assert torch.equal(predictions(back), predictions(model))
+    with pytest.raises(HubError, match="HF_HUB_DISABLE_XET=1"):
+        push_to_hub(model, NAME)
+
+
 def test_dry_run_sends_nothing(hub: HubServer, run_folder: Path) -> None:
     from typer.testing import CliRunner
 

@@ -118,6 +118,11 @@ def explained(place: Source | None, name: str = "") -> Iterator[None]:
             raise
         raise HubError(f"{what}: {str(error)[:300]}") from None
     except network_errors() as error:
+        if "xet-write-token" in str(error):
+            raise HubError(
+                f"{endpoint()} doesn't take uploads by Xet ({str(error)[:200]}). Set "
+                "HF_HUB_DISABLE_XET=1 and push again."
+            ) from None
         raise HubError(
             f"The connection to {endpoint()} failed while {name or what} was on its way "
             f"({str(error)[:200]}). Run the same again; what has arrived is kept."
