@@ -11,10 +11,6 @@ from siamcal.registry import recipes
 START_WEIGHTS = "asset:ir_tiny_start"
 
 
-# People 10,000 and above appear in no benchmark size (siamcal.datasets.synth.plan).
-TRAINING_PEOPLE = 10_000
-
-
 @recipes.register()
 def synth() -> Recipe:
     """The default job: ir_tiny on rendered people, NCG, BS and CSN from the same start."""
@@ -48,15 +44,9 @@ def ir_tiny_start() -> Recipe:
     return dataclasses.replace(
         synth(),
         name="ir_tiny_start",
-        dataset_options={
-            "size": "small",
-            "bias": 1.0,
-            "participants": 240,
-            "frames": 40,
-            "first_person": TRAINING_PEOPLE,
-        },
+        dataset_options={"size": "training", "bias": 1.0, "occlusion": 0.15},
         weights="",
-        epochs=14,
+        epochs=9,
         learning_rate=3e-3,
         learning_rate_last=3e-3,
         warmup_steps=100,

@@ -19,6 +19,7 @@ from siamcal.datasets.synth.plan import (
     CHECK_PEOPLE,
     SIZES,
     TRAINING_PEOPLE,
+    TUNING_PEOPLE,
     Plan,
     draw_recording,
     make_plan,
@@ -150,7 +151,9 @@ def test_benchmarks_training_and_check_show_different_people():
     assert shown <= set(BENCHMARK_PEOPLE)
     assert ranges["training"] <= set(TRAINING_PEOPLE)
     assert not set(BENCHMARK_PEOPLE) & set(TRAINING_PEOPLE)
-    assert not set(CHECK_PEOPLE) & (set(BENCHMARK_PEOPLE) | set(TRAINING_PEOPLE))
+    shown_elsewhere = set(BENCHMARK_PEOPLE) | set(TRAINING_PEOPLE) | set(TUNING_PEOPLE)
+    assert not set(CHECK_PEOPLE) & shown_elsewhere
+    assert not set(TUNING_PEOPLE) & (set(BENCHMARK_PEOPLE) | set(TRAINING_PEOPLE))
 
 
 def test_recipes_that_make_weights_use_training_people_only():

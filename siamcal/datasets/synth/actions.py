@@ -1,9 +1,11 @@
 """Action units as displacements of the head mesh.
 
-The mapping from AUs to the 52 face shapes is the one whose actions an independent blendshape
-network (MediaPipe's, trained on real faces) names as the top riser. The brow shapes alone move a
-brow by .04-.06 inter-ocular distances; people's brows move .08-.15, so AU 1, 2 and 4 also carry a
-smooth field of their own (:func:`_brow_field`).
+The mapping from AUs to the 52 face shapes was searched for on people of
+:data:`siamcal.datasets.synth.plan.TUNING_PEOPLE`: weights for which an independent blendshape
+network (MediaPipe's, trained on real faces) names the action as the top riser at intensities 3 and
+5 on as many faces as possible, as long as a person would call the face that action. The brow shapes
+alone move a brow by .04-.06 inter-ocular distances; people's brows move .08-.15, so AU 1, 2 and 4
+also carry a smooth field of their own (:func:`_brow_field`).
 """
 
 from __future__ import annotations
@@ -20,34 +22,119 @@ __all__ = ["AUS", "NUISANCES", "action_shapes", "nuisance_shapes"]
 AUS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
 
 
-def _both(name: str, weight: float = 1.0) -> dict[str, float]:
-    return {f"{name}Left": weight, f"{name}Right": weight}
-
-
+#: AU -> face shapes; a name without Left or Right moves both sides.
 _MAPPING: dict[int, dict[str, float]] = {
-    1: {"browInnerUp": 1.0},
-    2: _both("browOuterUp", 1.0),
-    4: _both("browDown", 1.4) | _both("eyeSquint", -0.25) | _both("eyeWide", 0.15),
-    5: _both("eyeWide", 2.1) | _both("eyeSquint", -0.4) | _both("browOuterUp", 0.08),
-    6: _both("cheekSquint") | _both("eyeSquint", 0.5),
-    9: _both("noseSneer", 1.7) | _both("browDown", 0.25) | _both("mouthUpperUp", 0.35),
-    12: _both("mouthSmile", 1.2) | _both("mouthDimple", 0.1),
-    15: _both("mouthFrown", 2.2)
-    | _both("mouthDimple", 0.2)
-    | _both("mouthPress", 0.3)
-    | _both("mouthStretch", 0.4)
-    | _both("mouthLowerDown", 0.25)
-    | {"mouthRollLower": -0.4, "mouthRollUpper": 0.15, "mouthPucker": -0.3},
+    1: {
+        "browInnerUp": 0.51,
+        "browOuterUp": -0.09,
+    },
+    2: {
+        "browOuterUp": 0.95,
+        "eyeSquint": -0.15,
+        "browInnerUp": -0.08,
+        "eyeBlink": -0.05,
+    },
+    4: {
+        "browDown": 1.83,
+        "eyeSquint": -0.14,
+        "eyeWide": 0.5,
+        "browOuterUp": -0.41,
+        "browInnerUp": -0.05,
+        "eyeBlink": -0.14,
+        "eyeLookDown": 0.17,
+    },
+    5: {
+        "eyeWide": 2.7,
+        "eyeSquint": -0.19,
+        "browOuterUp": 0.06,
+        "eyeLookDown": 0.06,
+        "eyeLookUp": 0.05,
+        "browDown": -0.09,
+    },
+    6: {
+        "cheekSquint": 0.6,
+        "eyeSquint": 1.26,
+        "eyeLookUp": 0.2,
+        "eyeWide": 0.13,
+        "browDown": -0.04,
+        "mouthSmile": 0.04,
+        "noseSneer": 0.05,
+    },
+    9: {
+        "noseSneer": 1.57,
+        "browDown": 0.25,
+        "mouthUpperUp": 0.54,
+        "eyeSquint": -0.14,
+        "mouthShrugUpper": 0.22,
+    },
+    12: {
+        "mouthSmile": 1.51,
+        "mouthDimple": 0.1,
+        "mouthPress": -0.11,
+    },
+    15: {
+        "mouthFrown": 2.7,
+        "mouthDimple": 0.12,
+        "mouthPress": 0.65,
+        "mouthStretch": 0.64,
+        "mouthLowerDown": 0.2,
+        "mouthRollLower": 0.2,
+        "mouthRollUpper": -0.18,
+        "mouthPucker": -0.37,
+        "mouthUpperUp": 0.08,
+        "mouthClose": -0.13,
+    },
     17: {
-        "mouthShrugLower": 1.65,
-        "mouthShrugUpper": 1.65,
-        "mouthRollUpper": 0.35,
-        "mouthPucker": 0.15,
-    }
-    | _both("mouthPress", 0.25),
-    20: _both("mouthStretch", 1.8) | _both("mouthSmile", 0.25),
-    25: _both("mouthLowerDown", 1.5) | _both("mouthUpperUp", 1.25) | {"jawOpen": -0.03},
-    26: {"jawOpen": 0.74},
+        "mouthPress": 0.48,
+        "mouthFrown": 0.06,
+        "mouthShrugLower": 2.04,
+        "mouthShrugUpper": 1.68,
+        "mouthRollUpper": 0.29,
+        "mouthPucker": 0.1,
+        "mouthRollLower": 0.06,
+        "mouthFunnel": 0.05,
+        "mouthClose": 0.11,
+    },
+    20: {
+        "mouthStretch": 2.3,
+        "mouthSmile": 0.22,
+        "mouthDimple": 0.41,
+        "mouthUpperUp": 0.38,
+        "mouthLowerDown": 0.7,
+        "mouthFrown": 0.13,
+        "mouthRollLower": -0.31,
+        "mouthShrugUpper": -0.05,
+        "mouthRollUpper": -0.14,
+        "mouthShrugLower": -0.55,
+        "mouthPucker": -0.84,
+        "mouthFunnel": -0.46,
+    },
+    25: {
+        "mouthLowerDown": 1.65,
+        "mouthUpperUp": 1.8,
+        "jawOpen": 0.06,
+        "mouthSmile": 0.1,
+        "mouthPucker": -0.13,
+        "mouthDimple": 0.06,
+        "mouthFrown": 0.12,
+        "mouthStretch": 0.18,
+        "mouthRollLower": 0.2,
+        "mouthShrugUpper": 0.15,
+        "mouthRollUpper": -0.13,
+    },
+    26: {
+        "jawOpen": 0.94,
+        "mouthLowerDown": 0.1,
+        "mouthFunnel": 0.23,
+        "mouthShrugLower": -0.06,
+        "mouthShrugUpper": -0.2,
+        "mouthSmile": -0.09,
+        "mouthUpperUp": -0.13,
+        "mouthPress": 0.06,
+        "mouthFrown": 0.3,
+        "mouthRollLower": -0.21,
+        "mouthClose": 0.06,
+    },
 }
 
 # AU -> bumps (x, y, width, height, move sideways away from the midline, move up), decimetres.
@@ -55,9 +142,9 @@ _BROW_BUMPS: dict[int, tuple[tuple[float, ...], ...]] = {
     1: ((0.15, 7.47, 0.15, 0.15, 0.000, 0.058), (0.15, 7.62, 0.20, 0.16, 0.0, 0.019)),
     2: ((0.46, 7.47, 0.17, 0.15, 0.004, 0.058), (0.42, 7.64, 0.22, 0.16, 0.0, 0.020)),
     4: (
-        (0.15, 7.46, 0.13, 0.12, -0.008, -0.014),
-        (0.34, 7.46, 0.16, 0.11, -0.008, -0.024),
-        (0.48, 7.45, 0.12, 0.11, -0.002, -0.006),
+        (0.15, 7.46, 0.13, 0.12, -0.007, -0.0122),
+        (0.34, 7.46, 0.16, 0.11, -0.007, -0.0209),
+        (0.48, 7.45, 0.12, 0.11, -0.0017, -0.0052),
     ),
 }
 
@@ -65,11 +152,11 @@ _BROW_BUMPS: dict[int, tuple[tuple[float, ...], ...]] = {
 _NUISANCES: dict[str, dict[str, float]] = {
     "blink_left": {"eyeBlinkLeft": 1.0},
     "blink_right": {"eyeBlinkRight": 1.0},
-    "look_down": _both("eyeLookDown"),
-    "look_up": _both("eyeLookUp"),
+    "look_down": {"eyeLookDown": 1.0},
+    "look_up": {"eyeLookUp": 1.0},
     "pucker": {"mouthPucker": 1.0},
     "funnel": {"mouthFunnel": 1.0},
-    "press": _both("mouthPress"),
+    "press": {"mouthPress": 1.0},
     "mouth_left": {"mouthLeft": 1.0},
     "mouth_right": {"mouthRight": 1.0},
     "jaw_left": {"jawLeft": 1.0},
@@ -77,12 +164,21 @@ _NUISANCES: dict[str, dict[str, float]] = {
     "puff": {"cheekPuff": 1.0},
     "roll": {"mouthRollLower": 0.7, "mouthRollUpper": 0.7},
     "speech_jaw": {"jawOpen": 0.35},
-    "speech_lips": _both("mouthLowerDown", 0.5) | _both("mouthUpperUp", 0.3),
+    "speech_lips": {"mouthLowerDown": 0.5} | {"mouthUpperUp": 0.3},
     # AU 7 and AU 10, which only the UNBC layout labels.
-    "lid_tightener": _both("eyeSquint", 1.2),
-    "lip_raiser": _both("mouthUpperUp", 1.0),
+    "lid_tightener": {"eyeSquint": 1.2},
+    "lip_raiser": {"mouthUpperUp": 1.0},
 }
 NUISANCES = tuple(_NUISANCES)
+
+
+def _displacement(mesh: HeadMesh, weights: dict[str, float]) -> np.ndarray:
+    """Return the displacement (V, 3) of weighted shapes, whose names may leave the side out."""
+    sided: dict[str, float] = {}
+    for name, weight in weights.items():
+        both = [name] if name in mesh.actions else [f"{name}Left", f"{name}Right"]
+        sided |= dict.fromkeys(both, weight)
+    return mesh.combine(sided)
 
 
 def _brow_field(mesh: HeadMesh, au: int) -> np.ndarray:
@@ -108,7 +204,7 @@ def _brow_field(mesh: HeadMesh, au: int) -> np.ndarray:
 def action_shapes() -> np.ndarray:
     """Return displacements (12, V, 3) of the AUs at intensity 5, in the order of :data:`AUS`."""
     mesh = load_mesh()
-    shapes = np.stack([mesh.combine(_MAPPING[au]) for au in AUS])
+    shapes = np.stack([_displacement(mesh, _MAPPING[au]) for au in AUS])
     for au in _BROW_BUMPS:
         shapes[AUS.index(au)] += _brow_field(mesh, au)
     return shapes
@@ -118,4 +214,4 @@ def action_shapes() -> np.ndarray:
 def nuisance_shapes() -> np.ndarray:
     """Return displacements (len(NUISANCES), V, 3) at full strength."""
     mesh = load_mesh()
-    return np.stack([mesh.combine(weights) for weights in _NUISANCES.values()])
+    return np.stack([_displacement(mesh, weights) for weights in _NUISANCES.values()])

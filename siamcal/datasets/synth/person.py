@@ -9,7 +9,7 @@ import numpy as np
 
 from siamcal.datasets.synth import props as prop_shapes
 from siamcal.datasets.synth import shading
-from siamcal.datasets.synth.actions import NUISANCES, action_shapes, nuisance_shapes
+from siamcal.datasets.synth.actions import AUS, NUISANCES, action_shapes, nuisance_shapes
 from siamcal.datasets.synth.hair import Hair, beard_texture, curtain, draw_hair
 from siamcal.datasets.synth.mesh import PARTS, HeadMesh, load_mesh
 from siamcal.datasets.synth.props import Prop
@@ -23,6 +23,10 @@ __all__ = ["Person", "build_person"]
 
 # Eyes of every person are brought to this point (decimetres), so that cameras can aim.
 _EYES_AT = np.array([0.0, 7.284, 1.245])
+
+# Heights of the brow above the eyes: where it stops below, its median at rest over people, where it
+# stops above (decimetres).
+_LOWEST_BROW, _USUAL_BROW, _HIGHEST_BROW = 0.04, 0.12, 0.33
 
 # Hair styles that fall below the ears, and the heights where they may end (decimetres).
 _CURTAINS = {"long": (4.4, 5.8), "bob": (6.05, 6.5)}
@@ -62,6 +66,7 @@ class Person:
         colours: (8, 5) material constants.
         eye_centres: (2, 3).
         blink_gain: Strength of the blink shape at which this person's lids meet, left and right.
+        reach: (12,) how far each AU goes on this resting face, as a share of its usual way.
         inter_ocular: Distance of the eye centres, decimetres.
     """
 
@@ -84,6 +89,7 @@ class Person:
     colours: np.ndarray
     eye_centres: np.ndarray
     blink_gain: tuple[float, float]
+    reach: np.ndarray
     inter_ocular: float
 
 
@@ -139,6 +145,23 @@ def _blink_gains(mesh: HeadMesh, neutral: np.ndarray) -> tuple[float, float]:
             ratios.append((gap + 0.012) / max(closing, 1e-3))
         gains.append(float(np.clip(np.mean(ratios), 0.7, 1.5)))
     return gains[0], gains[1]
+
+
+def _reach(mesh: HeadMesh, neutral: np.ndarray, lift: float) -> np.ndarray:
+    """Return (12,) how far each AU can go: a brow stops at the eye below and at its highest place.
+
+    A brow that rests low has little way down and more way up, and the other way round.
+    """
+    side = np.abs(mesh.base[:, 0])
+    brow = (mesh.part == 0) & (mesh.base[:, 2] > 1.0) & (np.abs(mesh.base[:, 1] - 7.445) < 0.05)
+    brow &= (side > 0.12) & (side < 0.52)
+    height = float(neutral[brow, 1].mean()) + lift - _EYES_AT[1]
+    down = (height - _LOWEST_BROW) / (_USUAL_BROW - _LOWEST_BROW)
+    up = (_HIGHEST_BROW - height) / (_HIGHEST_BROW - _USUAL_BROW)
+    reach = np.ones(len(AUS))
+    reach[AUS.index(4)] = np.clip(down, 0.4, 1.5)
+    reach[[AUS.index(1), AUS.index(2)]] = np.clip(up, 0.6, 1.25)
+    return reach
 
 
 def _occlusion(points: np.ndarray, triangles: np.ndarray, normals: np.ndarray) -> np.ndarray:
@@ -352,5 +375,6 @@ def build_person(traits: Traits, extra: Prop | None = None) -> Person:
         colours=_colours(traits, stream(traits.seed, traits.number, 7)),
         eye_centres=eyes,
         blink_gain=_blink_gains(mesh, neutral),
+        reach=_reach(mesh, neutral, traits.brows.lift),
         inter_ocular=float(np.linalg.norm(eyes[0] - eyes[1])),
     )

@@ -21,6 +21,7 @@ __all__ = [
     "RENDERER_VERSION",
     "SIZES",
     "TRAINING_PEOPLE",
+    "TUNING_PEOPLE",
     "Plan",
     "Recording",
     "Task",
@@ -32,12 +33,14 @@ __all__ = [
 ]
 
 #: Enters every cache key: raise it whenever a pixel or a label changes.
-RENDERER_VERSION = "2"
+RENDERER_VERSION = "3"
 
 #: Numbers of the people the benchmark sizes show; no weights may be trained on them beforehand.
 BENCHMARK_PEOPLE = range(10_000)
 #: Numbers of people that start weights and shipped calibrators are trained on.
 TRAINING_PEOPLE = range(10_000, 500_000)
+#: Numbers of the people on whom the actions were tuned to read as they should.
+TUNING_PEOPLE = range(700_000, 800_000)
 #: Forty people that nothing was ever tuned on, for the check by an independent network.
 CHECK_PEOPLE = range(900_000, 900_040)
 

@@ -11,10 +11,10 @@ __all__ = ["FRAMES", "Prop", "fingers", "glasses", "join", "lock_of_hair"]
 FRAMES = ("round", "oval", "square", "wide")
 # Frame -> half width and half height of a lens (decimetres), superellipse power.
 _LENSES = {
-    "round": (0.21, 0.19, 2.0),
-    "oval": (0.23, 0.145, 2.2),
-    "square": (0.225, 0.165, 4.5),
-    "wide": (0.25, 0.15, 3.2),
+    "round": (0.19, 0.165, 2.0),
+    "oval": (0.215, 0.13, 2.2),
+    "square": (0.21, 0.145, 4.5),
+    "wide": (0.235, 0.135, 3.2),
 }
 
 
@@ -91,9 +91,10 @@ def glasses(
     """
     width, height, power = _LENSES[frame]
     size = rng.uniform(0.95, 1.08)
-    rx, ry, radius = width * size, height * size, rng.uniform(0.011, 0.024)
+    rx, ry, radius = width * size, height * size, rng.uniform(0.009, 0.02)
     middle = float(np.abs(eyes[:, 0]).mean()) + 0.01
-    y = float(eyes[:, 1].mean()) - 0.03
+    # The upper rim ends below the brow, as opticians fit it: brows stay visible.
+    y = float(eyes[:, 1].mean()) - 0.045
     bridge = skin[(np.abs(skin[:, 0]) < 0.1) & (np.abs(skin[:, 1] - y - 0.05) < 0.08)]
     brow = skin[
         (np.abs(np.abs(skin[:, 0]) - 0.3) < 0.25)

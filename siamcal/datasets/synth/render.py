@@ -78,7 +78,7 @@ class Sensor:
 
 def _mesh(person: Person, face: Face) -> np.ndarray:
     """Return all vertices (V, 3) in head space."""
-    share = np.clip(face.intensity, 0, 5) / 5 * person.traits.gain
+    share = np.clip(face.intensity, 0, 5) / 5 * person.traits.gain * person.reach
     mesh = add_shapes(person.neutral, action_shapes(), share)
     weights = np.zeros(len(NUISANCES))
     for name, weight in face.nuisance.items():

@@ -68,6 +68,11 @@ def _blend(skin: np.ndarray, colour: np.ndarray, cover: np.ndarray) -> None:
     skin[..., :3] += cover[..., None] * (colour.astype(np.float32) - skin[..., :3])
 
 
+def _brow_colour(hair: np.ndarray, albedo: np.ndarray) -> np.ndarray:
+    """Return the hair's colour, darkened until it stands out: brows turn grey last."""
+    return hair * min(1.0, 0.35 * float(albedo.mean() / hair.mean()))
+
+
 def _spots(rng: np.random.Generator, skin: np.ndarray, count: int) -> None:
     """Paint moles."""
     for _ in range(count):
@@ -94,7 +99,7 @@ def paint_skin(
         rng: Source of randomness.
         albedo: (3,) mean linear RGB.
         age: 0 (young adult) to 1 (old).
-        hair: (3,) linear RGB of hair and brows.
+        hair: (3,) linear RGB of hair; brows are darker where it is as light as the skin.
         brow_cover: (h, w) coverage of the brows.
         scalp: (h, w) share of hair-covered skin, darkened with the hair's colour.
         stubble: (h, w) density of shaved beard.
@@ -131,7 +136,7 @@ def paint_skin(
     _spots(rng, skin, int(rng.integers(0, 7)))
     _blend(skin, hair * 0.8 + 0.01, np.clip(stubble, 0, 0.9))
     _blend(skin, hair * 0.6, np.clip(scalp, 0, 1) * 0.9)
-    _blend(skin, hair, brow_cover)
+    _blend(skin, _brow_colour(hair, albedo), brow_cover)
     shine = 0.05 + 0.05 * spot(0, 7.75, 0.4, 0.2) + 0.07 * spot(0, 7.0, 0.09, 0.2)
     skin[..., 3] = shine * (1 - np.clip(scalp + brow_cover, 0, 1)) * rng.uniform(0.5, 1.3)
     return np.clip(skin, 0.0, 1.0)

@@ -21,7 +21,7 @@ from siamcal.datasets.synth.wrinkles import WRINKLE_AUS
 __all__ = ["Traits", "draw_traits", "stream"]
 
 # Standard deviation of the resting offset along each AU of actions.AUS, as a share of level 5.
-_SPREADS = (0.20, 0.20, 0.26, 0.26, 0.24, 0.18, 0.20, 0.17, 0.22, 0.16, 0.05, 0.0)
+_SPREADS = (0.17, 0.17, 0.21, 0.23, 0.24, 0.18, 0.17, 0.11, 0.20, 0.07, 0.05, 0.0)
 REST_SPREAD = dict(zip(AUS, _SPREADS, strict=True))
 _ORIGINS = ("african", "asian", "caucasian")
 _LOCAL_FOLDERS = (
@@ -35,6 +35,10 @@ _LOCAL_FOLDERS = (
     "cheek/",
     "ears/",
 )
+# Shapes that are drawn smaller: whole heads differ less than noses, and brows and eyes stay within
+# what is found in people (brow above the eye: a standard deviation of about .045 inter-ocular
+# distances).
+_DAMPED = {"head": 0.5, "eyebrows": 0.5, "eyes": 0.6}
 
 
 def stream(*key: int) -> np.random.Generator:
@@ -150,7 +154,7 @@ def _shape_weights(
     for name in sorted(known):
         if name.startswith(_LOCAL_FOLDERS) and "/r-" not in name:
             amount = abs(rng.normal(0, 0.28)) if rng.random() < 0.35 else 0.0
-            amount *= 0.5 if name.startswith("head/") else 1.0
+            amount *= _DAMPED.get(name.split("/")[0], 1.0)
             add(name, amount)
             if "/l-" in name:
                 add(name.replace("/l-", "/r-"), amount)
@@ -225,7 +229,7 @@ def draw_traits(seed: int, number: int, bias: float = 1.0) -> Traits:
     odds = np.array([0.3 * tone, 0.9, 0.25 * tone, 0.35 * tone, 1.0, 0.8])
     eye = irises[int(rng.choice(len(irises), p=odds / odds.sum()))]
     brows = Brows(
-        lift=float(rng.normal(0, 0.024)),
+        lift=float(rng.normal(0, 0.016)),
         thickness=float(rng.uniform(0.018, 0.046) * (0.8 if sex == "female" else 1.0)),
         density=float(rng.uniform(0.5, 1.0)),
         slant=float(rng.normal(0, 0.12)),
