@@ -21,7 +21,7 @@ from siamcal.datasets.synth.wrinkles import WRINKLE_AUS
 __all__ = ["Traits", "draw_traits", "stream"]
 
 # Standard deviation of the resting offset along each AU of actions.AUS, as a share of level 5.
-_SPREADS = (0.17, 0.17, 0.21, 0.23, 0.24, 0.18, 0.17, 0.11, 0.20, 0.07, 0.05, 0.0)
+_SPREADS = (0.24, 0.24, 0.30, 0.30, 0.28, 0.22, 0.22, 0.15, 0.26, 0.11, 0.06, 0.0)
 REST_SPREAD = dict(zip(AUS, _SPREADS, strict=True))
 _ORIGINS = ("african", "asian", "caucasian")
 _LOCAL_FOLDERS = (
