@@ -52,7 +52,7 @@ def ir_tiny_start() -> Recipe:
         warmup_steps=100,
         note="What glint360k's face recognition is to ir50. Trained without calibration (NCG), so "
         "whatever the start favours, it isn't calibration. The shipped file was trained before the "
-        "resting faces were made to differ more (by about a third), so making it anew gives another one.",
+        "resting faces were made to differ more (by a third): made anew, it comes out otherwise.",
     )
 
 
@@ -67,5 +67,5 @@ def calibrator() -> Recipe:
         learning_rate=1.5e-3,
         learning_rate_last=2e-3,
         note="Trained on rendered faces only; no claim of 0-5 intensities on real faces. The "
-        "shipped file was trained before the resting faces were made to differ more (by about a third).",
+        "shipped file was trained before resting faces were made to differ more (by a third).",
     )
