@@ -10,6 +10,7 @@ renderer complete the table.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import multiprocessing
 import os
@@ -139,6 +140,7 @@ class SynthCheck:
 
     Attributes:
         people: Number of people measured.
+        bias: Scale of their resting offsets and permanent wrinkles.
         rows: One a (AU): share of pictures where it reads right, rank correlation, shift, spread.
         detection: Frames, found faces.
         speed: Frames a second of one core, and seconds to build a person.
@@ -148,6 +150,7 @@ class SynthCheck:
     """
 
     people: int
+    bias: float
     rows: list[dict[str, Any]]
     detection: dict[str, float]
     speed: dict[str, float]
@@ -162,7 +165,8 @@ class SynthCheck:
         passed = [r["au"] for r in self.rows if r["top_share"] >= 0.85]
         ranked = [r["au"] for r in self.rows if r["spearman"] >= 0.9]
         lines = [
-            f"{self.people} people nothing was tuned on, renderer {RENDERER_VERSION}, {_SIZE} px. "
+            f"{self.people} people nothing was tuned on, bias {self.bias:g}, renderer "
+            f"{RENDERER_VERSION}, {_SIZE} px. "
             "Rendered faces show that the machinery works and how much calibration can help, never "
             "how well real faces are read.",
             "",
@@ -261,17 +265,18 @@ def _alone(au: int, level: float) -> Face:
     return Face(intensity)
 
 
-def _check_person(detector: FaceDetector, number: int) -> dict[str, Any]:
+def _check_person(detector: FaceDetector, number: int, bias: float) -> dict[str, Any]:
     """Return what is measured on one person; without "actions" where the face isn't found."""
-    person = build_person(draw_traits(0, number))
-    control = build_person(draw_traits(0, number, 0.0))
+    person = build_person(draw_traits(0, number, bias))
     rest = _look(detector, person, _alone(1, 0))
-    without = _look(detector, control, _alone(1, 0))
-    if rest is None or without is None:
+    biased, without = (
+        _look(detector, build_person(draw_traits(0, number, b)), _alone(1, 0)) for b in (1.0, 0.0)
+    )
+    if rest is None or biased is None or without is None:
         return {"number": number, "actions": None}
     result: dict[str, Any] = {
         "number": number,
-        "rest_1": {str(au): v for au, v in rest.places.items()},
+        "rest_1": {str(au): v for au, v in biased.places.items()},
         "rest_0": {str(au): v for au, v in without.places.items()},
         "actions": {},
     }
@@ -295,11 +300,11 @@ def _check_person(detector: FaceDetector, number: int) -> dict[str, Any]:
 _detector: FaceDetector | None = None
 
 
-def _check_alone(number: int) -> dict[str, Any]:
+def _check_alone(number: int, bias: float) -> dict[str, Any]:
     """Measure one person in a worker process, which keeps its detector."""
     global _detector
     _detector = _detector or FaceDetector()
-    return _check_person(_detector, number)
+    return _check_person(_detector, number, bias)
 
 
 def _strength(au: int, seen: _Reading) -> float:
@@ -430,6 +435,7 @@ def _machines(people: list[int]) -> dict[str, float]:
 @benchmarks.register("synth")
 def synth(
     output: Path = Path("runs/synth"),
+    bias: float = 1.0,
     limit: int = 0,
     detection_frames: int = 400,
     speed_frames: int = 100,
@@ -441,6 +447,8 @@ def synth(
 
     Args:
         output: Folder of results: people.jsonl, check.json and check.md.
+        bias: How far people's resting faces differ, which is what makes single actions hard to
+            tell from a resting face; 0 judges the actions alone.
         limit: Measure only the first so many people; 0 measures all forty.
         detection_frames: Frames in which a face is sought.
         speed_frames: Frames that are timed.
@@ -448,7 +456,7 @@ def synth(
     """
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    log = output / f"readings_{RENDERER_VERSION}.jsonl"
+    log = output / f"readings_{RENDERER_VERSION}_bias{bias:g}.jsonl"
     done = {}
     if log.exists():
         for line in log.read_text(encoding="utf-8").splitlines():
@@ -458,7 +466,7 @@ def synth(
     todo = [number for number in people if number not in done]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max(1, workers), context, start_worker) as pool:
-        rows_done = pool.map(_check_alone, todo)
+        rows_done = pool.map(functools.partial(_check_alone, bias=bias), todo)
         for row in progress_bar(rows_done, total=len(todo), description="people", unit="person"):
             done[row["number"]] = row
             with log.open("a", encoding="utf-8") as file:
@@ -468,7 +476,7 @@ def synth(
     results = [done[n] for n in people if done[n]["actions"]]
     rows, wrong = _rows(results)
     machines = _machines(list(people[:4]))
-    check = SynthCheck(len(results), rows, detection, _speed(speed_frames), wrong, machines)
+    check = SynthCheck(len(results), bias, rows, detection, _speed(speed_frames), wrong, machines)
     (output / "check.json").write_text(json.dumps(dataclasses.asdict(check), indent=1))
     (output / "check.md").write_text(check.to_markdown(), encoding="utf-8")
     return check
