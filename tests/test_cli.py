@@ -53,6 +53,8 @@ def test_disfa_without_the_data_says_how_to_get_it_and_exits_2(tmp_path) -> None
         (["bench", "--methods", "best"], "ncg, bs, csn"),
         (["bench", "--seeds", "a"], "whole numbers"),
         (["bench", "nothing"], "benchmark"),
+        (["bench", "synth", "--name", "mine"], "'name'"),
+        (["bench", "synth", "--bias", "0", "--size", "tiny"], "'size'; it has"),
         (["bench", "--table", "12"], "12"),
         (["bench", "--table", "S1", "--dataset", "unbc"], "disfa-plus"),
         (["train", "nothing"], "synth"),

@@ -44,6 +44,7 @@ command goes on where it was interrupted.
 
 @app.command(help=EXAMPLES)
 def bench(
+    context: typer.Context,
     benchmark: Annotated[
         str | None, typer.Argument(help="A named benchmark; without it: the comparison.")
     ] = None,
@@ -95,7 +96,7 @@ def bench(
     """Compare methods, or run a named benchmark."""
     settings = [*(settings or []), *["compile=true"] * compile_network]
     if benchmark:
-        _named(benchmark, settings, as_json)
+        _named(benchmark, [*_given(context), *settings], as_json)
         return
     options = {"size": size, "bias": bias, "references": references}
     if table:
@@ -309,8 +310,19 @@ def _tables(
         print(f"\n## {title}\n\n{to_markdown(frame, 'method')}")
 
 
+def _given(context: typer.Context) -> list[str]:
+    """The comparison's options that the command line names, as settings."""
+    others = {"benchmark", "settings", "as_json", "compile_network"}
+    return [
+        f"{key}={value}"
+        for key, value in context.params.items()
+        if key not in others and (source := context.get_parameter_source(key))
+        if source.name != "DEFAULT"
+    ]
+
+
 def _named(benchmark: str, settings: list[str], as_json: bool) -> None:
-    """Run a registered benchmark with `--set key=value` as its arguments."""
+    """Run a registered benchmark with `--set key=value`, or `--key value`, as its arguments."""
     import inspect
 
     from siamcal.errors import ConfigError
