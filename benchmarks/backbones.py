@@ -11,7 +11,7 @@ import torch
 
 from siamcal.evaluation import environment
 from siamcal.registry import benchmarks
-from siamcal.report import to_markdown
+from siamcal.report import machine_line, to_markdown
 
 __all__ = ["backbones"]
 
@@ -63,13 +63,11 @@ def backbones(
         settings = [f"preprocessing.size={size}", f"steps={steps}", f"batch_size={batch_size}"]
         options = {"size": "tiny", "participants": participants, "frames": frames}
         rows[name] = _row(name, [*settings, *[own] * bool(own)], options, output)
-    machine = environment()
-    versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
     text = (
         f"# Backbone recipes\n\n{LIMITS}\n\n"
         f"{participants} people, {frames} frames each, {size} px, fold 0 of 3, batches of "
         f"{batch_size}; mean ICC(3,1) over the AUs; seconds of processor time for both trainings, "
-        f"predictions and tables. {versions}; {machine['processor']}; {machine['date']}.\n\n"
+        f"predictions and tables. {machine_line(environment())}\n\n"
         f"{to_markdown(pd.DataFrame.from_dict(rows, orient='index'), 'backbone')}\n"
     )
     output.mkdir(parents=True, exist_ok=True)

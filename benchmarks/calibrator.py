@@ -9,10 +9,11 @@ import pandas as pd
 from siamcal.checkpoint import load_calibrator
 from siamcal.datasets import load_dataset
 from siamcal.datasets.prepare import prepare
+from siamcal.errors import ConfigError
 from siamcal.evaluation import environment, write_json
 from siamcal.paths import asset
 from siamcal.registry import benchmarks
-from siamcal.report import HONESTY, to_markdown
+from siamcal.report import HONESTY, machine_line, to_markdown
 from siamcal.statistics import metric_interval
 from siamcal.training import predict, task_labels
 
@@ -32,7 +33,8 @@ def calibrator(output: Path | None = None, size: str = "small", bias: float = 1.
         The table in Markdown.
     """
     model = load_calibrator(asset("calibrator"))
-    assert model.config is not None
+    if model.config is None:
+        raise ConfigError(f"{asset('calibrator')} holds weights without a config.json.")
     source = load_dataset("synth", size=size, bias=bias)
     faces = prepare(source, model.config.preprocessing)
     preds = predict(model, faces, faces.table.index.to_numpy())
@@ -49,10 +51,9 @@ def calibrator(output: Path | None = None, size: str = "small", bias: float = 1.
     }
     table = to_markdown(pd.DataFrame.from_dict(rows, orient="index"), "AU")
     machine = environment()
-    versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
     text = (
         f"Packaged calibrator on {source.description} Trained on: "
-        f"{model.config.training_data}. {versions}; {machine['date']}.\n\n{table}\n\n{HONESTY}"
+        f"{model.config.training_data}. {machine_line(machine)}\n\n{table}\n\n{HONESTY}"
     )
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from siamcal.paper import paper_table
 
 __all__ = [
     "HONESTY",
+    "machine_line",
     "metric_table",
     "paper_comparison",
     "summary_table",
@@ -161,18 +162,23 @@ def _own_cell(results: dict[str, Any], method: str | None, task: str, metric: st
     return results["methods"].get(method, {}).get(task, {}).get(metric)
 
 
+def machine_line(machine: dict[str, Any]) -> str:
+    """Versions, processor or accelerator, and date of `environment()`, for the foot of a table."""
+    versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
+    return f"{versions}; {machine['accelerator'] or machine['processor']}; {machine['date']}."
+
+
 def provenance(results: dict[str, Any]) -> str:
     """On what data, seeds, people and versions a result was made, in one paragraph."""
-    data, recipe, machine = results["dataset"], results["recipe"], results["environment"]
+    data, recipe = results["dataset"], results["recipe"]
     seeds = ", ".join(results["seeds"]) or str(recipe["seed"])
     options = ", ".join(f"{k}={v}" for k, v in recipe["dataset_options"].items())
-    versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
     text = (
         f"Data set {data['name']}{f' ({options})' if options else ''}: {data['participants']} "
         f"participants, {data['frames']} frames ({data['dropped_frames']} dropped), "
         f"{len(data['folds'])} participant-exclusive folds. Backbone {recipe['backbone']}, merge "
         f"at {recipe['merge_at']}, seed {seeds}. Intervals: 95 %, from resampling participants. "
-        f"{versions}; {machine['accelerator'] or machine['processor']}; {machine['date']}."
+        f"{machine_line(results['environment'])}"
     )
     return f"{text}\n\n{HONESTY}" if data["rendered"] else text
 

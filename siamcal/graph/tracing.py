@@ -176,16 +176,12 @@ def trace(
     """
     modules, functions = _untraceable()
 
-    def on_the_way(module: nn.Module, path: str) -> bool:
-        assert merge_at is not None
+    def opaque(module: nn.Module, path: str) -> bool:
+        if merge_at is None:
+            return isinstance(module, modules) or _is_torch_layer(module)
         return path == merge_at or not merge_at.startswith(path + ".")
 
-    def opaque(module: nn.Module, path: str) -> bool:
-        return isinstance(module, modules) or _is_torch_layer(module)
-
-    tracer = _Tracer(
-        signature, selector, opaque if merge_at is None else on_the_way, functions, proxy_buffers
-    )
+    tracer = _Tracer(signature, selector, opaque, functions, proxy_buffers)
     with unchanged(network):
         graph = tracer.trace(network)
     return Trace(graph, tracer.calls, tracer.owner, tuple(tracer.through), tracer.constants)
