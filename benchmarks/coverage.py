@@ -40,7 +40,8 @@ __all__ = ["CoverageTable", "Job", "ModelResult", "PointResult", "check_model", 
 SETS = ("families", "variants")
 LARGEST_VARIANT = 60e6  # parameters; larger variants repeat blocks of smaller ones
 OVER_TIME = 75  # exit code of a process that ended itself
-SIDE = 128  # pixels, where the model's default is more and it takes other sizes
+# Pixels, where the model's default is more and it takes other sizes: 112 for patches of 14.
+SIDES = (128, 112)
 
 
 @dataclass(frozen=True)
@@ -407,16 +408,19 @@ def _network_and_images(name: str) -> tuple[nn.Module, Tensor]:
     """The model and three images, small ones where it takes them: sizes don't matter to a cut."""
     network = create_backbone(f"timm:{name}").eval()
     shape = (input_spec(network) or InputSpec()).shape
-    small = (shape[0], SIDE, SIDE)
-    if shape[1] <= SIDE:
+    if shape[1] <= max(SIDES):
         return network, _images(3, shape)
-    if _runs(network, small):
-        return network, _images(3, small)
-    try:
-        fitted = create_backbone(f"timm:{name}", img_size=SIDE).eval()
-    except Exception:  # windows and grids that don't divide the side, or no such argument
-        return network, _images(3, shape)
-    return (fitted, _images(3, small)) if _runs(fitted, small) else (network, _images(3, shape))
+    for side in SIDES:
+        small = (shape[0], side, side)
+        if _runs(network, small):
+            return network, _images(3, small)
+        try:
+            fitted = create_backbone(f"timm:{name}", img_size=side).eval()
+        except Exception:  # windows and grids that don't divide the side, or no such argument
+            continue
+        if _runs(fitted, small):
+            return fitted, _images(3, small)
+    return network, _images(3, shape)
 
 
 def _runs(network: nn.Module, shape: Sequence[int]) -> bool:

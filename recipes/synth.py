@@ -51,8 +51,7 @@ def ir_tiny_start() -> Recipe:
         learning_rate_last=3e-3,
         warmup_steps=100,
         note="What glint360k's face recognition is to ir50. Trained without calibration (NCG), so "
-        "whatever the start favours, it isn't calibration. The shipped file was trained before the "
-        "resting faces were made to differ more (by a third): made anew, it comes out otherwise.",
+        "whatever the start favours, it isn't calibration.",
     )
 
 
@@ -66,6 +65,5 @@ def calibrator() -> Recipe:
         epochs=8,
         learning_rate=1.5e-3,
         learning_rate_last=2e-3,
-        note="Trained on rendered faces only; no claim of 0-5 intensities on real faces. The "
-        "shipped file was trained before resting faces were made to differ more (by a third).",
+        note="Trained on rendered faces only; no claim of 0-5 intensities on real faces.",
     )

@@ -35,7 +35,7 @@ _MAPPING: dict[int, dict[str, float]] = {
         "eyeBlink": -0.05,
     },
     4: {
-        "browDown": 1.83,
+        "browDown": 1.55,
         "eyeSquint": -0.14,
         "eyeWide": 0.5,
         "browOuterUp": -0.41,

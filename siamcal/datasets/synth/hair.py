@@ -141,6 +141,16 @@ def strand_texture(rng: np.random.Generator, waver: float, contrast: float) -> n
     return np.clip(1 + contrast * mixed, 0.25, 2.2).astype(np.float32)
 
 
+def _without_islands(level: np.ndarray) -> np.ndarray:
+    """Return the level with tufts cleared that the fraying has cut off from the hair."""
+    _, numbers, sizes, _ = cv2.connectedComponentsWithStats((level > -0.02).astype(np.uint8))
+    small = sizes[:, cv2.CC_STAT_AREA] < level.size // 100
+    whole = (~small[numbers] & (numbers > 0)).astype(np.uint8)
+    cleared = cv2.dilate(small[numbers].astype(np.uint8), np.ones((15, 15), np.uint8))
+    near = cv2.dilate(whole, np.ones((5, 5), np.uint8))
+    return np.where((cleared > 0) & (near == 0), -1.0, level)
+
+
 def draw_hair(
     rng: np.random.Generator,
     style: str,
@@ -175,14 +185,15 @@ def draw_hair(
     lumps = 0.18 * np.sin(9 * base[:, 0] + rng.uniform(0, 6)) * np.sin(8 * base[:, 1])
     offset = offset * (1 + lumps)
 
-    # Hair lies flat round the ears, which it doesn't cover.
+    # Hair and beard lie flat round the ears, which they don't cover.
     ear = base[ears]
     distance = np.sqrt(((base[:, None] - ear[None, ::6]) ** 2).sum(2)).min(1)
-    offset = np.where(level > 0, 0.012 + (offset - 0.012) * _smooth(distance, 0.0, 0.25), offset)
+    free = _smooth(distance, 0.0, 0.25)
+    offset = np.where(level > 0, 0.012 + (offset - 0.012) * free, offset)
 
     density = beard_level(beard, base[:, 0], base[:, 1], base[:, 2])
     bearded = beard in ("moustache", "goatee", "full")
-    offset = np.where((density > 0.02) & bearded, 0.006 + beard_length * density, offset)
+    offset = np.where((density > 0.02) & bearded, 0.006 + beard_length * density * free, offset)
 
     shown = (level > -0.12) & (style != "bald") & ~ears
     shown |= (density > 0.02) & bearded
@@ -194,12 +205,13 @@ def draw_hair(
     line = at.height - _hairline(at.angle, front, recession, long)
     # Where the head's outline shows the hairline from the side, holes would let the room through.
     frontal = 0.15 + 0.85 * _smooth(-np.abs(at.angle), -0.95, -0.6)
-    frayed = line + frontal * (ragged * noise(rng, 0.016, 5.0) + 0.5 * ragged * noise(rng, 0.06))
+    fray = ragged * noise(rng, 0.016, 5.0) + 0.5 * ragged * noise(rng, 0.06)
+    frayed = _without_islands(line + frontal * fray)
     head = np.zeros_like(line) if style == "bald" else _smooth(frayed, -0.02, 0.02)
     scalp = np.zeros_like(line) if style == "bald" else _smooth(frayed, -0.07, 0.05)
     field = beard_texture(beard) * bearded
     hairs = 0.30 * noise(rng, 0.014, 4.0) + 0.08 * noise(rng, 0.05)
-    chin = _smooth(field + hairs * (field > 0.02), 0.25, 0.6)
+    chin = _smooth(field + frontal * hairs * (field > 0.02), 0.25, 0.6)
     return Hair(
         vertices=vertices,
         triangles=local.reshape(-1, 3).astype(np.int32),

@@ -28,9 +28,11 @@ class Covering:
 
 
 def _mask(rng: np.random.Generator, person: Person) -> props.Prop:
-    """Return a surgical mask: a grid that spans nose, mouth and chin without following folds."""
+    """Return a surgical mask: a grid that spans nose, mouth, chin and beard, not their folds."""
     skin = person.neutral[load_mesh().part == 0]
     skin = skin[skin[:, 2] > 0.3]
+    beard = person.neutral[person.shell] + person.shell_move
+    beard = beard[(beard[:, 1] > 6.2) & (beard[:, 2] > 0.3)]
     rows, columns = 15, 25
     down, across = np.mgrid[0 : 1 : rows * 1j, -1 : 1 : columns * 1j]
     top = 7.02 + rng.uniform(-0.05, 0.05)
@@ -38,6 +40,7 @@ def _mask(rng: np.random.Generator, person: Person) -> props.Prop:
     bottom = max(bottom, 6.12) - 0.02
     y = top + (bottom - top) * down - 0.12 * np.abs(across) ** 2 * (1 - 2 * down)
     x = across * (0.66 - 0.22 * down**2)
+    skin = np.concatenate([skin, beard])
     distance = (x[..., None] - skin[:, 0]) ** 2 + (y[..., None] - skin[:, 1]) ** 2
     z = np.where(distance < 0.11**2, skin[:, 2], -9.0).max(2)  # (rows, columns)
     nearest = skin[distance.argmin(2), 2]
