@@ -2,9 +2,11 @@
 
     python scripts/make_weights.py start        # siamcal/assets/ir_tiny_start.safetensors
     python scripts/make_weights.py calibrator   # siamcal/assets/calibrator/
+    siamcal bench calibrator --set output=benchmarks/results/calibrator
+    python scripts/make_weights.py card         # siamcal/assets/calibrator/README.md, from these
 
-Both are recipes (`siamcal show ir_tiny_start`, `siamcal show calibrator`) and resume where they
-were interrupted. The start weights leave the last layer out, which is made anew for each task.
+The first two are recipes (`siamcal show ir_tiny_start`, `siamcal show calibrator`) and resume where
+they were interrupted. The start weights leave the last layer out, which is made anew for each task.
 """
 
 from __future__ import annotations
@@ -18,12 +20,15 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from siamcal.calibrators import train_everyone
+from siamcal.card import model_card
+from siamcal.checkpoint import load_calibrator
 from siamcal.datasets import load_dataset
 from siamcal.datasets.prepare import prepare
 from siamcal.recipe import load_recipe, to_dict
 from siamcal.training import fit
 
-ASSETS = Path(__file__).parent.parent / "siamcal" / "assets"
+ROOT = Path(__file__).parent.parent
+ASSETS, RESULTS = ROOT / "siamcal" / "assets", ROOT / "benchmarks" / "results"
 
 
 def start(runs: Path) -> None:
@@ -51,10 +56,19 @@ def calibrator(runs: Path) -> None:
     print(f"{place}: {sum(f.stat().st_size for f in place.iterdir()) / 1e6:.1f} MB")
 
 
+def card(runs: Path) -> None:
+    """Write the packaged calibrator's card from what was measured."""
+    results = json.loads((RESULTS / "calibrator" / "results.json").read_text(encoding="utf-8"))
+    model = load_calibrator(ASSETS / "calibrator")
+    path = ASSETS / "calibrator" / "README.md"
+    path.write_text(model_card(model.config, results), encoding="utf-8")
+    print(path)
+
+
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["start", "calibrator"])
+    parser.add_argument("what", choices=["start", "calibrator", "card"])
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
-    {"start": start, "calibrator": calibrator}[arguments.what](arguments.runs)
+    {"start": start, "calibrator": calibrator, "card": card}[arguments.what](arguments.runs)

@@ -171,8 +171,8 @@ def _results(config: CalibratorConfig, results: Mapping[str, Any]) -> str:
         return "No results came with these weights."
     metrics = [m for m in METRICS if any(m in cells for cells in found.values())]
     lines = [
-        f"Measured on {_dataset(results)} by participant-exclusive folds; means over AUs with 95 % "
-        "intervals from resampling participants.\n",
+        f"Measured on {_dataset(results)}, {_unseen(results)}; means over AUs with 95 % intervals "
+        "from resampling participants.\n",
         "| method | " + " | ".join(METRICS[m] for m in metrics) + " |",
         "| --- " * (len(metrics) + 1) + "|",
     ]
@@ -187,11 +187,36 @@ def _results(config: CalibratorConfig, results: Mapping[str, Any]) -> str:
         for au in own[per_au[0]]["per_au"]:
             row = [_text(own[m]["per_au"].get(au), m) for m in per_au]
             lines.append(f"| {_au(au)} | " + " | ".join(row) + " |")
-    lines.append(
-        "\nThe weights published here may be trained on all participants; the numbers are those of "
-        "the folds, in which no participant was both trained on and measured."
-    )
-    return "\n".join(lines)
+    if _in_folds(results):
+        lines.append(
+            "\nThe weights published here may be trained on all participants; the numbers are "
+            "those of the folds, in which no participant was both trained on and measured."
+        )
+    return "\n".join([*lines, *_still_face(results)])
+
+
+def _in_folds(results: Mapping[str, Any]) -> bool:
+    data = results.get("dataset")
+    return not isinstance(data, Mapping) or bool(data.get("folds", True))
+
+
+def _unseen(results: Mapping[str, Any]) -> str:
+    if _in_folds(results):
+        return "by participant-exclusive folds"
+    return f"{results['dataset']['participants']} people none of whom it was trained on"
+
+
+def _still_face(results: Mapping[str, Any]) -> list[str]:
+    """What is read on a real face that is still: benchmarks/calibrator.py."""
+    found = results.get("photograph")
+    if not isinstance(found, Mapping):
+        return []
+    return [
+        f"\nOn a real face that is still (one photograph, {found['picture']}, in {found['found']} "
+        "variations of camera and light, itself the reference) it reads an intensity of "
+        f"{found['mean']:.2f} on average where 0 would be right; most for "
+        f"{max(found['per_au'], key=found['per_au'].get)} ({max(found['per_au'].values()):.2f})."
+    ]
 
 
 def _limits(config: CalibratorConfig) -> str:

@@ -14,10 +14,28 @@ from siamcal.registry import benchmarks
 
 
 def test_it_reads_rendered_people_it_never_saw(tmp_path) -> None:
-    text = benchmarks.get("calibrator")(tmp_path, size="tiny")
-    cells = json.loads((tmp_path / "calibrator.json").read_text())["metrics"]
-    assert cells["icc"]["mean"] > 0.6
+    text = benchmarks.get("calibrator")(tmp_path, size="tiny", variations=12)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["methods"]["csn"]["intensity"]["icc"]["mean"] > 0.6
     assert "never say how well real faces are read" in text
+    photograph = results["photograph"]
+    assert photograph["found"] == 12
+    assert 0 <= photograph["mean"] < 0.5
+    assert max(photograph["percentile_95"].values()) >= max(photograph["per_au"].values())
+
+
+def test_its_card_says_how_it_was_measured_and_what_is_known_of_each_au() -> None:
+    config = load_calibrator(asset("calibrator")).config
+    card = (asset("calibrator") / "README.md").read_text()
+    assert "never say how well real faces are read" in card.replace("\n", " ")
+    assert "Measured on synth, 60 people none of whom it was trained on" in card
+    assert "| this calibrator (CSN) | 0." in card
+    assert "On a real face that is still" in card
+    for au, status in zip(config.aus, config.au_status, strict=True):
+        assert any(
+            line.startswith(f"| AU{au} |") and line.endswith(f"| {status} |")
+            for line in card.splitlines()
+        )
 
 
 def test_it_says_what_it_was_trained_on_and_claims_nothing_for_real_faces() -> None:
