@@ -144,8 +144,8 @@ def _use(config: CalibratorConfig, repo_id: str) -> str:
     return (
         "```python\nfrom siamcal import CalibratingSiamese\n\n"
         f'model = CalibratingSiamese.from_pretrained("{name}"{extra})\n'
-        "reference = model.encode(neutral)      # once per person\n"
-        "output = model(targets, reference)     # (B, 3, H, W) tensors, see config.preprocessing\n"
+        "reference = model.encode(neutral)  # once per person\n"
+        "output = model(targets, reference)  # (B, 3, H, W) tensors, see config.preprocessing\n"
         "```\n\n```\nsiamcal predict video.mp4 --reference neutral.jpg "
         f"--model {'hf-hub:' + repo_id if repo_id else name} -o aus.csv\n```"
     )
@@ -211,11 +211,11 @@ def _still_face(results: Mapping[str, Any]) -> list[str]:
     found = results.get("photograph")
     if not isinstance(found, Mapping):
         return []
+    means = [f"{shoot['mean']:.2f} ({name})" for name, shoot in found["shoots"].items()]
     return [
-        f"\nOn a real face that is still (one photograph, {found['picture']}, in {found['found']} "
-        "variations of camera and light, itself the reference) it reads an intensity of "
-        f"{found['mean']:.2f} on average where 0 would be right; most for "
-        f"{max(found['per_au'], key=found['per_au'].get)} ({max(found['per_au'].values()):.2f})."
+        f"\nOn a real face that is still ({found['variations']} pictures each, made of one "
+        f"photograph, {found['picture']}, itself the reference) the mean intensity read is "
+        f"{' and '.join(means)}, where 0 would be right."
     ]
 
 
@@ -236,7 +236,7 @@ def _limits(config: CalibratorConfig) -> str:
 def _training_data(config: CalibratorConfig, results: Mapping[str, Any]) -> str:
     text = f"{config.training_data} (licence of the data: {config.data_licence})."
     data = results.get("dataset")
-    if isinstance(data, Mapping) and data.get("participants"):
+    if _in_folds(results) and isinstance(data, Mapping) and data.get("participants"):
         text += f" {_dataset(results)}: {data['participants']} participants"
         text += f", {data['frames']} frames." if data.get("frames") else "."
     return text
