@@ -24,7 +24,7 @@ from siamcal.training.log import LossLog
 from siamcal.training.networks import TrainingStep, build_network, synchronize_batchnorm
 from siamcal.training.objective import Objective, learning_rate_factor, make_optimizer
 
-__all__ = ["TrainingLoop", "fit"]
+__all__ = ["TrainingLoop", "compiled", "fit"]
 
 CHECKPOINT_SECONDS = 20.0
 
@@ -109,7 +109,7 @@ class TrainingLoop:
         self.source, self.objective = source, objective
         step: Any = TrainingStep(state.network)
         if recipe.compile:
-            step = torch.compile(step)
+            step = compiled(step, accelerator.device)
         self.step, self.optimizer = accelerator.prepare(step, state.optimizer)
         self.base_rates = [recipe.learning_rate, recipe.learning_rate_last]
 
@@ -194,6 +194,15 @@ class TrainingLoop:
             f"The loss became {value} at step {self.state.step + 1}. Lower learning_rate, use "
             f"precision=fp32, or look at this batch's frames and labels:\n  {shown}"
         )
+
+
+def compiled(module: nn.Module, device: torch.device) -> Any:
+    """The module by torch.compile, for training on `device`."""
+    # On processors inductor puts convolutions into channels-last, and the backward pass of
+    # BatchNorm -> convolution -> BatchNorm, an IResNet's block, then writes beside its buffers
+    # (pytorch/pytorch#181618; torch 2.13).
+    options: Any = {"layout_optimization": False} if device.type == "cpu" else None
+    return torch.compile(module, options=options)
 
 
 def _accelerator(recipe: Recipe) -> Any:
