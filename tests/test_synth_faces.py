@@ -51,12 +51,9 @@ def test_mesh_holds_what_the_renderer_needs():
     assert not any("baby" in name or "child" in name for name in mesh.identities)
 
 
-@pytest.mark.parametrize(
-    ("au", "place", "most"),
-    [(1, "inner", 0.15), (2, "outer", 0.15), (4, "inner", 0.15), (4, "outer", 0.15)],
-)
-def test_brow_actions_move_as_far_as_in_people(au, place, most):
-    """From .08 to `most` inter-ocular distances at level 5 on the brow itself."""
+@pytest.mark.parametrize(("au", "place"), [(1, "inner"), (2, "outer"), (4, "inner"), (4, "outer")])
+def test_brow_actions_move_as_far_as_in_people(au, place):
+    """.08 to .15 inter-ocular distances at level 5 on the brow itself."""
     mesh = load_mesh()
     base = mesh.base
     distance = np.ptp([base[mesh.part == PARTS[n]].mean(0)[0] for n in ("left_eye", "right_eye")])
@@ -65,7 +62,7 @@ def test_brow_actions_move_as_far_as_in_people(au, place, most):
     brow &= (base[:, 0] > low) & (base[:, 0] < high)
     moved = np.linalg.norm(action_shapes()[AUS.index(au)][brow], axis=1) / distance
     assert brow.sum() >= 3
-    assert 0.08 <= moved.mean() <= most
+    assert 0.08 <= moved.mean() <= 0.15
 
 
 def test_each_action_moves_its_own_part_of_the_face():
