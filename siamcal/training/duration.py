@@ -16,10 +16,12 @@ __all__ = ["estimate_seconds", "seconds_per_step"]
 
 # Images of a measured step: a whole batch of a large network would take minutes by itself.
 MEASURED = 8
+# Other work can make single steps many times slower, so short ones are repeated this long.
+_REPEATS, _SECONDS = (2, 30), 1.5
 
 
-def seconds_per_step(recipe: Recipe, num_aus: int, *, calibrated: bool, repeats: int = 2) -> float:
-    """Time of one training step on this machine, measured on a few random images."""
+def seconds_per_step(recipe: Recipe, num_aus: int, *, calibrated: bool) -> float:
+    """Time of one training step on this machine: the fastest of several on random images."""
     network = build_network(recipe, num_aus, calibrated=calibrated).train()
     size, count = recipe.preprocessing.size, min(recipe.batch_size, MEASURED)
     distinct = count
@@ -28,8 +30,10 @@ def seconds_per_step(recipe: Recipe, num_aus: int, *, calibrated: bool, repeats:
         distinct = max(1, round(count * share))
     targets, references = torch.rand(count, 3, size, size), torch.rand(distinct, 3, size, size)
     index = torch.arange(count) % distinct
-    step, times = TrainingStep(network), []
-    for _ in range(repeats + 1):
+    step = TrainingStep(network)
+    times: list[float] = []
+    fewest, most = _REPEATS
+    while len(times) <= fewest or (len(times) <= most and sum(times[1:]) < _SECONDS):
         start = time.perf_counter()
         output = step(targets, references, index)
         main_output(output).sum().backward()
