@@ -153,11 +153,6 @@ class Recipe:
                     f"Recipe.{name} is {getattr(self, name)!r}; "
                     f"allowed: {', '.join(repr(v) for v in values)}."
                 )
-        if self.branches == "concatenate" and self.references_per == "participant":
-            raise ConfigError(
-                "Recipe.branches='concatenate' puts every target's own reference into its batch "
-                "and can't share one per participant; set references_per='target'."
-            )
 
 
 def load_recipe(name: str | Path) -> Recipe:

@@ -74,7 +74,8 @@ class CalibratingSiamese(nn.Module):
             index or a function.
         verify: Prove at construction that the cut is exact.
         branches: "separate" runs the branches one after the other (the paper: BatchNorm sees
-            targets and references as two batches); "concatenate" runs them as one batch.
+            targets and references as two batches); "concatenate" runs them as one batch, without
+            dropout and stochastic depth before the merge.
         freeze_pre_batchnorm: Keep BatchNorm before the merge point at its running statistics in
             training.
 
@@ -122,13 +123,17 @@ class CalibratingSiamese(nn.Module):
         self._quiet = _stochastic_modules(self.split)
         self.train(backbone.training)
 
-    def forward(self, target: Inputs, reference: Inputs | Reference) -> Any:
+    def forward(
+        self, target: Inputs, reference: Inputs | Reference, index: Tensor | None = None
+    ) -> Any:
         """Calibrated output for target frames.
 
         Args:
             target: Target images (B, C, H, W), or what else the backbone takes.
-            reference: Reference images (B, C, H, W), or (1, C, H, W) for all targets; or a
-                `Reference` of B or of one sample, encoded before.
+            reference: Reference images (R, C, H, W), or a `Reference` encoded before. Without
+                `index` R is B, one each, or 1 for all targets.
+            index: (B,) which of the R references belongs to each target, so that a person's is
+                encoded once however many of the targets show them.
 
         Returns:
             The head's output, or the backbone's raw output (B, num_outputs) without a head.
@@ -138,15 +143,16 @@ class CalibratingSiamese(nn.Module):
         """
         if isinstance(reference, Reference):
             with self._quieted(self.training):
-                return self._calibrate(target, reference)
+                return self._calibrate(target, _gathered(reference, index))
         targets, references = batch_size_of(target), batch_size_of(reference)
-        if self.branches == "concatenate" and targets == references:
-            return self._finish(self._concatenated(target, reference))
+        if self.branches == "concatenate":
+            with self._quieted(self.training):
+                return self._finish(self._concatenated(target, reference, index))
         if not (self.training and self._quiet):
-            return self._calibrate(target, self._encode(reference))
-        if targets != references:
+            return self._calibrate(target, _gathered(self._encode(reference), index))
+        if index is not None or targets != references:
             with self._quieted(True):
-                return self._calibrate(target, self._encode(reference))
+                return self._calibrate(target, _gathered(self._encode(reference), index))
         # Dropout draws the same for both branches: two draws would drown the difference.
         state = RandomState(place_of(self.backbone)[0])
         encoded = self._encode(reference)
@@ -220,14 +226,12 @@ class CalibratingSiamese(nn.Module):
                 f"({len(self.split.layouts)}); encode it with this model."
             )
 
-    def _concatenated(self, target: Inputs, reference: Inputs) -> Any:
+    def _concatenated(self, target: Inputs, reference: Inputs, index: Tensor | None) -> Any:
         """Both branches as one batch: targets first, then references."""
-        batch = batch_size_of(target)
         features = self.split.pre(concatenate_inputs(target, reference))
-        ours, theirs = self.split.halve(features, batch)
-        merged = self._merge(
-            Reference(theirs.tensors, self.split.layouts, self.merge_at), ours.tensors
-        )
+        ours, theirs = self.split.parts(features, batch_size_of(target), batch_size_of(reference))
+        encoded = Reference(theirs.tensors, self.split.layouts, self.merge_at)
+        merged = self._merge(_gathered(encoded, index), ours.tensors)
         return self.split.post(ours.with_tensors(merged))
 
     def _pre_batchnorms(self) -> Iterator[nn.Module]:
@@ -260,6 +264,10 @@ def _merge_function(merge: str | MergeFunction, merge_at: str) -> MergeFunction:
         )
     # The authors' code subtracts the other way round behind the network (protocol, section 2).
     return target_minus_reference if merge_at == "output" else _MERGES[merge]
+
+
+def _gathered(reference: Reference, index: Tensor | None) -> Reference:
+    return reference if index is None else reference[index]
 
 
 def _stochastic_modules(split: Split) -> tuple[str, ...]:

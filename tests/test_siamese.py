@@ -84,6 +84,33 @@ def test_a_reference_encoded_once_equals_its_images(merge_at):
     torch.testing.assert_close(model(targets, encoded[1]), model(targets, neutral[1:]))
 
 
+@pytest.mark.parametrize("branches", ["separate", "concatenate"])
+@pytest.mark.parametrize("merge_at", ["layer4", "fc", "output"])
+def test_an_index_says_whose_reference_is_whose(merge_at, branches):
+    model = CalibratingSiamese(backbone(), merge_at, branches=branches)
+    targets, neutral = images(4, 1), images(3, 2)
+    index = torch.tensor([1, 0, 0, 2])
+    each = model(targets, neutral[index])
+    torch.testing.assert_close(model(targets, neutral, index), each)
+    torch.testing.assert_close(model(targets, model.encode(neutral), index), each)
+    one = model(targets, neutral[1:2])
+    torch.testing.assert_close(model(targets, neutral, torch.ones(4, dtype=torch.long)), one)
+
+
+@pytest.mark.parametrize("branches", ["separate", "concatenate"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_dropout_before_the_merge_leaves_nothing_of_equal_inputs(branches, shared):
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.Dropout(0.5), torch.nn.Flatten(), torch.nn.LazyLinear(2)
+    )
+    network(images(1))
+    model = CalibratingSiamese(network, "3", branches=branches, example_inputs=images(2)).train()
+    index = torch.tensor([0, 1]) if shared else None
+    equal = model(images(2), images(2), index)
+    torch.testing.assert_close(equal, network[3].bias.expand(2, -1))
+    assert network[1].training, "what was switched off is on again"
+
+
 def test_gradients_flow_through_a_gathered_reference():
     model = CalibratingSiamese(backbone(), "layer4").train()
     targets, neutral, index = images(4, 1), images(2, 2), torch.tensor([1, 0, 0, 1])
@@ -107,6 +134,9 @@ def test_wrong_numbers_of_references_are_explained():
     model = CalibratingSiamese(backbone(), "layer4")
     with pytest.raises(ConfigError, match="3 references for 4 targets"):
         model(images(4), model.encode(images(3)))
+    joint = CalibratingSiamese(backbone(), "layer4", branches="concatenate")
+    with pytest.raises(ConfigError, match="3 references for 4 targets"):
+        joint(images(4), images(3))
     other = CalibratingSiamese(backbone(), "layer3").encode(images(1))
     with pytest.raises(ConfigError, match="encode it with this model"):
         model(images(4), other)
@@ -133,7 +163,7 @@ def test_copies_and_pickles_are_independent():
         assert torch.equal(twin(target, reference), expected)
         with torch.no_grad():
             twin.backbone.fc.bias += 1
-        assert torch.equal(twin(target, reference), expected + 1)
+        torch.testing.assert_close(twin(target, reference), expected + 1)
     assert torch.equal(model(target, reference), expected)
 
 

@@ -68,15 +68,16 @@ class PassedValue:
     scales: tuple[bool, ...] = ()
     known: bool = True
 
-    def narrow(self, value: Any, start: int, batch: int) -> Any:
-        """The value for half of a doubled batch."""
+    def narrow(self, value: Any, start: int, batch: int, whole: int) -> Any:
+        """The value for `batch` samples from the `start`-th on of the `whole`."""
         if self.layout is not None:
             return self.layout.narrow(value, start, batch)
         if not any(self.scales):
             return value
         if isinstance(value, torch.Size):
-            return torch.Size(v // 2 if s else v for v, s in zip(value, self.scales, strict=True))
-        return value // 2
+            grows = zip(value, self.scales, strict=True)
+            return torch.Size(v * batch // whole if s else v for v, s in grows)
+        return value * batch // whole
 
 
 @dataclass(frozen=True)

@@ -102,8 +102,8 @@ class Split:
         features = self.pre(inputs)
         return self.post(features.with_tensors(merge(features.tensors)))
 
-    def halve(self, features: Features, batch: int) -> tuple[Features, Features]:
-        """Features of a doubled batch -> those of its first and of its last `batch` samples.
+    def parts(self, features: Features, *sizes: int) -> list[Features]:
+        """Features of a batch -> those of its first sizes[0] samples, of the next sizes[1], ...
 
         Raises:
             MergePointError: The samples can't be told apart in what crosses.
@@ -113,18 +113,20 @@ class Split:
                 f"At '{self.merge_at}' the samples of a batch can't be told apart, so the branches "
                 "can't run as one batch; use branches='separate'."
             )
-        halves = []
-        for start in (0, batch):
+        parts, start, whole = [], 0, sum(sizes)
+        for size in sizes:
             tensors = tuple(
-                layout.narrow(t, start, batch)
+                layout.narrow(t, start, size)
                 for t, layout in zip(features.tensors, self.layouts, strict=True)
                 if layout is not None
             )
             passed = tuple(
-                p.narrow(v, start, batch) for v, p in zip(features.passed, self.passed, strict=True)
+                p.narrow(v, start, size, whole)
+                for v, p in zip(features.passed, self.passed, strict=True)
             )
-            halves.append(Features(tensors, passed, features.inputs))
-        return halves[0], halves[1]
+            parts.append(Features(tensors, passed, features.inputs))
+            start += size
+        return parts
 
     def _mask(self, leaves: list[Any]) -> tuple[bool, ...]:
         if len(leaves) != len(self.differenced):

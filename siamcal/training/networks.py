@@ -52,9 +52,9 @@ class TrainingStep(nn.Module):
         """
         if not isinstance(self.network, CalibratingSiamese):
             return self.network(targets)
-        if len(references) == len(targets):
+        if len(references) == len(targets):  # each target has its own, whatever their order
             return self.network(targets, references[index])
-        return self.network(targets, self.network.encode(references)[index])
+        return self.network(targets, references, index)
 
 
 def build_network(recipe: Recipe, num_aus: int, *, calibrated: bool) -> nn.Module:
