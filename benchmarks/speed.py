@@ -30,17 +30,19 @@ from siamcal.evaluation import environment
 from siamcal.faces import FacePipeline
 from siamcal.preprocessing import Preprocessing
 from siamcal.progress import progress_bar
-from siamcal.recipe import load_recipe
+from siamcal.recipe import Recipe, load_recipe
 from siamcal.registry import benchmarks
 from siamcal.siamese import CalibratingSiamese
 from siamcal.training import TrainingStep, build_network
+from siamcal.training.objective import Objective, make_optimizer
 
 __all__ = ["SpeedTable", "speed"]
 
 Work = Callable[[], object]
 NUM_AUS = 12  # of DISFA
-TRAINING_BATCHES = (16, 32)
-PARTICIPANTS = 2  # in a training batch, as `participants_per_batch=2` draws them
+# Targets in a training batch -> participants among them, as `participants_per_batch` draws them;
+# 64 is the paper's batch.
+TRAINING_BATCHES = {16: 2, 32: 2, 64: 8}
 
 
 @dataclass(frozen=True)
@@ -214,38 +216,45 @@ def _inference(name: str, merge_at: str, rounds: int, batch_size: int) -> list[R
 
 
 def _training(batch_size: int, rounds: int) -> list[Row]:
-    """Steps of NCG and CSN on the paper's network: forward, loss gradient and backward.
+    """Whole steps of NCG and CSN on the paper's network: forward, loss, backward and optimiser.
 
-    With one reference a participant the arithmetic alone makes the CSN step
-    1 + PARTICIPANTS / batch_size x (share of the network before the merge, .93) of the plain one.
+    With one reference a participant the arithmetic alone makes the CSN's forward and backward
+    1 + participants / batch_size x (share of the network before the merge, .93) of the plain ones.
     """
     recipe = replace(load_recipe("disfa_intensity"), batch_size=batch_size, weights="")
-    plain, csn = (
-        TrainingStep(build_network(recipe, NUM_AUS, calibrated=kind)).train()
-        for kind in (False, True)
+    plain, separate, joint = (
+        _Trained(replace(recipe, branches=branches), calibrated=kind)
+        for kind, branches in ((False, "separate"), (True, "separate"), (True, "concatenate"))
     )
-    side = recipe.preprocessing.size
+    side, people = recipe.preprocessing.size, TRAINING_BATCHES[batch_size]
     targets, each = torch.rand(2, batch_size, 3, side, side)
-    shared = each[:PARTICIPANTS]
-    of_person = torch.arange(batch_size) * PARTICIPANTS // batch_size
+    shared, of_person = each[:people], torch.arange(batch_size) * people // batch_size
+    name = f"ir50 training, CSN, {people} participants a batch, one reference each"
     parts: dict[str, Work] = {
-        "ir50 training, plain (NCG)": lambda: _backward(plain, targets, each, of_person),
-        f"ir50 training, CSN, {PARTICIPANTS} participants a batch, one reference each": (
-            lambda: _backward(csn, targets, shared, of_person)
-        ),
+        "ir50 training, plain (NCG)": lambda: plain.step(targets, each, of_person),
+        name: lambda: separate.step(targets, shared, of_person),
+        f"{name}, branches in one batch": lambda: joint.step(targets, shared, of_person),
     }
     if batch_size == min(TRAINING_BATCHES):
-        parts["ir50 training, CSN, a reference for each target (the paper)"] = lambda: _backward(
-            csn, targets, each, torch.arange(batch_size)
+        parts["ir50 training, CSN, a reference for each target (the paper)"] = lambda: (
+            separate.step(targets, each, torch.arange(batch_size))
         )
     return _take_turns(parts, rounds, 1, f"step of {batch_size}", training=True)
 
 
-def _backward(
-    step: TrainingStep, targets: torch.Tensor, references: torch.Tensor, index: torch.Tensor
-) -> None:
-    step(targets, references, index).intensity.sum().backward()
-    step.zero_grad(set_to_none=True)
+class _Trained:
+    """A recipe's network with its loss and optimiser, and labels to train it on."""
+
+    def __init__(self, recipe: Recipe, *, calibrated: bool) -> None:
+        self.network = TrainingStep(build_network(recipe, NUM_AUS, calibrated=calibrated)).train()
+        self.labels = torch.arange(recipe.batch_size)[:, None].expand(-1, NUM_AUS) % 6
+        self.objective = Objective(recipe, self.labels.numpy(), torch.device("cpu"))
+        self.optimizer = make_optimizer(self.network, recipe)
+
+    def step(self, targets: torch.Tensor, references: torch.Tensor, index: torch.Tensor) -> None:
+        self.objective(self.network(targets, references, index), self.labels).backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
 
 
 def _take_turns(

@@ -32,10 +32,10 @@ def test_training_steps_take_turns_with_gradients(tmp_path, monkeypatch):
 
     tiny = Recipe(name="tiny", backbone="ir_tiny", merge_at="layer3")
     monkeypatch.setattr(module, "load_recipe", lambda name: tiny)
-    monkeypatch.setattr(module, "TRAINING_BATCHES", (2, 4))
+    monkeypatch.setattr(module, "TRAINING_BATCHES", {2: 1, 4: 2})
     table = benchmarks.get("speed")(tmp_path, rounds=1, only="training")
-    assert [row.unit for row in table.rows] == ["step of 2"] * 3 + ["step of 4"] * 2
-    assert [row.ratio is None for row in table.rows] == [True, False, False, True, False]
+    assert [row.unit for row in table.rows] == ["step of 2"] * 4 + ["step of 4"] * 3
+    assert [row.ratio is None for row in table.rows] == [True] + [False] * 3 + [True] + [False] * 2
     assert (tmp_path / "speed_training.md").exists()
 
 
