@@ -600,6 +600,15 @@ def test_verification_catches_a_wrong_trace():
     assert wrap(Evasive(), verify=False).split.mechanism == "shallow fx"
 
 
+def test_torchscript_is_calibrated_behind_it_only():
+    script = torch.jit.trace(Net().eval(), images())
+    with pytest.raises(MergePointError, match="pass the module it was made from"):
+        wrap(script)
+    model = wrap(script, "output")
+    x, y = images(3, 1), images(3, 2)
+    assert torch.equal(model(x, y), script(x) - script(y))
+
+
 def all_networks():
     kinds, found = [Net], []
     for kind in kinds:

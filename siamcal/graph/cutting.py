@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 
+import torch
 from torch import nn
 
 from siamcal.errors import MergePointError
@@ -70,6 +71,10 @@ def split_network(
 
 def _canonical(backbone: nn.Module, merge_at: str) -> str:
     """The first path under which the module is known."""
+    if isinstance(backbone, torch.jit.ScriptModule):
+        raise IllegalPointError(
+            "it is TorchScript, which can't be looked into; pass the module it was made from"
+        )
     try:
         module = backbone.get_submodule(merge_at) if merge_at else None
     except AttributeError:

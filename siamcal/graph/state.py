@@ -30,9 +30,9 @@ def unchanged(network: nn.Module) -> Iterator[None]:
                 containers.append((value, value.copy()))
                 if type(value) is dict and not name.startswith("_") and _holds_tensors(value):
                     value.clear()
-        containers.extend(
-            (attributes[n], attributes[n].copy()) for n in ("_parameters", "_buffers")
-        )
+        # TorchScript keeps these two elsewhere.
+        tables = [attributes[n] for n in ("_parameters", "_buffers") if n in attributes]
+        containers.extend((table, table.copy()) for table in tables)
     try:
         yield
     finally:
