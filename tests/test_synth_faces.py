@@ -185,6 +185,8 @@ def test_people_differ_and_cover_the_looks():
     assert tones.min() < 0.25 < 0.75 < tones.max()
     rest = np.array([p.rest for p in people])
     assert (rest.std(0)[:11] > 0.02).all()
+    assert 0.1 < (rest[:, :11] != 0).mean() < 0.35, "a few strong traits, not a little of all"
+    assert (rest[:, AUS.index(25)] >= 0).all(), "lips can't be more than closed"
 
 
 def test_lids_close_and_references_have_open_eyes(person):

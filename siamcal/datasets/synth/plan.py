@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 #: Enters every cache key: raise it whenever a pixel or a label changes.
-RENDERER_VERSION = "4"
+RENDERER_VERSION = "5"
 
 #: Numbers of the people the benchmark sizes show; no weights may be trained on them beforehand.
 BENCHMARK_PEOPLE = range(10_000)

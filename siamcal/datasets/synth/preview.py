@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-import cv2
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from siamcal.datasets.synth.actions import AUS
 from siamcal.datasets.synth.frames import picture
@@ -42,10 +42,12 @@ def studio_picture(person: Person, face: Face, size: int) -> np.ndarray:
 
 
 def _label(image: np.ndarray, text: str) -> np.ndarray:
-    out = image.copy()
-    cv2.putText(out, text, (5, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 3, cv2.LINE_AA)
-    cv2.putText(out, text, (5, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
-    return out
+    labelled = Image.fromarray(image)
+    font = ImageFont.load_default(size=14)
+    ImageDraw.Draw(labelled).text(
+        (6, 4), text, "white", font=font, stroke_width=1, stroke_fill="black"
+    )
+    return np.asarray(labelled)
 
 
 def _rows(pictures: list[np.ndarray], columns: int) -> np.ndarray:
@@ -108,7 +110,7 @@ def contact_sheet(plan: Plan, sheet: str = "people") -> np.ndarray:
         faces = [("neutral", rest), ("blink", dataclasses.replace(rest, blink=1.0))]
         faces += [(f"AU{au}", _alone(au, 5.0)) for au in AUS]
     else:
-        faces = [(f"AU{au} {k}", _alone(au, k)) for au in (1, 4, 12, 26) for k in range(6)]
+        faces = [(f"AU{au}, level {k}", _alone(au, k)) for au in (1, 4, 12, 26) for k in range(6)]
     for number in plan.people:
         person = build_person(draw_traits(plan.seed, number, plan.bias))
         pictures += [_label(studio_picture(person, face, size), text) for text, face in faces]

@@ -20,9 +20,14 @@ from siamcal.datasets.synth.wrinkles import WRINKLE_AUS
 
 __all__ = ["Traits", "draw_traits", "stream"]
 
-# Standard deviation of the resting offset along each AU of actions.AUS, as a share of level 5.
-_SPREADS = (0.24, 0.24, 0.30, 0.30, 0.28, 0.22, 0.22, 0.15, 0.26, 0.11, 0.06, 0.0)
-REST_SPREAD = dict(zip(AUS, _SPREADS, strict=True))
+# A person has a few strong resting traits, not a little of everything: each AU has one with these
+# odds, of half to all of the amount below, either way, as a share of level 5.
+_REST_ODDS = 0.22
+_AMOUNTS = (0.70, 0.55, 0.68, 0.36, 0.42, 0.88, 0.55, 0.32, 0.72, 0.24, 0.14, 0.0)
+# How much of it the other way: an action run backwards is soon no face (AU 12 and 17 most), and a
+# mouth that has gone there first must come back before it reads as AU 15, 17 or 20; lips can't be
+# more than closed.
+_BACKWARDS = {1: 0.5, 4: 0.6, 9: 0.7, 12: 0.5, 15: 0.5, 17: 0.5, 20: 0.6, 25: 0.0}
 _ORIGINS = ("african", "asian", "caucasian")
 _LOCAL_FOLDERS = (
     "head/",
@@ -205,6 +210,15 @@ def _hair_style(rng: np.random.Generator, sex: str, age: float, origin: np.ndarr
     return str(rng.choice(list(odds), p=shares / shares.sum()))
 
 
+def _resting_offsets(rng: np.random.Generator) -> np.ndarray:
+    """Draw the resting offset (12,) along each AU; most are 0."""
+    has = rng.random(len(AUS)) < _REST_ODDS
+    forwards = rng.random(len(AUS)) < 0.5
+    size = rng.uniform(0.5, 1.0, len(AUS)) * np.array(_AMOUNTS)
+    backwards = np.array([_BACKWARDS.get(au, 1.0) for au in AUS])
+    return np.where(has, np.where(forwards, size, -backwards * size), 0.0)
+
+
 def draw_traits(seed: int, number: int, bias: float = 1.0) -> Traits:
     """Draw person `number` of population `seed`.
 
@@ -236,8 +250,7 @@ def draw_traits(seed: int, number: int, bias: float = 1.0) -> Traits:
         arch=float(rng.uniform(0, 0.06)),
         inner=float(rng.uniform(0.10, 0.16)),
     )
-    rest = np.array([rng.normal(0, REST_SPREAD[au]) for au in AUS])
-    rest[AUS.index(25)] = max(0.0, rest[AUS.index(25)])
+    rest = _resting_offsets(rng)
     permanent = {
         au: bias * float((rng.random() < 0.25 + 0.5 * age) * rng.uniform(0.2, 1.0))
         for au in WRINKLE_AUS
