@@ -164,6 +164,8 @@ def test_shapes_pass_and_do_not_drag_the_image_along():
     assert len(model.split.layouts) == 1
     joint = wrap(ShapeReads(), branches="concatenate")
     torch.testing.assert_close(joint(images(), images(seed=2)), model(images(), images(seed=2)))
+    shared = (images(3), images(2, 2), torch.tensor([1, 0, 1]))  # sizes of an uneven batch
+    torch.testing.assert_close(joint(*shared), model(*shared))
     torch.testing.assert_close(
         model(images(3), images(1, 2)), model(images(3), images(1, 2).expand(3, -1, -1, -1))
     )
