@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 import torch
 
-from siamcal.evaluation import environment
+from siamcal.environment import describe_environment, machine_line
+from siamcal.evaluation.tables import to_markdown
 from siamcal.registry import benchmarks
-from siamcal.report import machine_line, to_markdown
 
 __all__ = ["backbones"]
 
@@ -67,7 +67,7 @@ def backbones(
         f"# Backbone recipes\n\n{LIMITS}\n\n"
         f"{participants} people, {frames} frames each, {size} px, fold 0 of 3, batches of "
         f"{batch_size}; mean ICC(3,1) over the AUs; seconds of processor time for both trainings, "
-        f"predictions and tables. {machine_line(environment())}\n\n"
+        f"predictions and tables. {machine_line(describe_environment())}\n\n"
         f"{to_markdown(pd.DataFrame.from_dict(rows, orient='index'), 'backbone')}\n"
     )
     output.mkdir(parents=True, exist_ok=True)

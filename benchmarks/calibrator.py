@@ -15,18 +15,20 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from siamcal.checkpoint import load_calibrator
+from siamcal.calibrators.saving import load_calibrator
 from siamcal.datasets import load_dataset
-from siamcal.datasets.prepare import prepare
+from siamcal.datasets.crops.prepare import prepare
+from siamcal.environment import describe_environment, machine_line
 from siamcal.errors import ConfigError
-from siamcal.evaluation import describe_dataset, environment, write_json
+from siamcal.evaluation.compare import describe_dataset
+from siamcal.evaluation.intervals import metric_interval
+from siamcal.evaluation.tables import HONESTY, to_markdown
+from siamcal.files import asset, write_json
 from siamcal.inference import Predictor
-from siamcal.paths import asset
+from siamcal.model.siamese import CalibratingSiamese
 from siamcal.registry import benchmarks
-from siamcal.report import HONESTY, machine_line, to_markdown
-from siamcal.siamese import CalibratingSiamese
-from siamcal.statistics import metric_interval
-from siamcal.training import predict, task_labels
+from siamcal.training.batches import task_labels
+from siamcal.training.prediction import predict
 
 __all__ = ["calibrator", "false_activations"]
 
@@ -63,7 +65,7 @@ def calibrator(
         # The people are other ones than the training's: there are no folds.
         "dataset": describe_dataset(faces) | {"folds": []},
         "photograph": false_activations(model, variations),
-        "environment": environment(),
+        "environment": describe_environment(),
     }
     text = _markdown(model, results)
     if output is not None:

@@ -8,7 +8,6 @@ image: the calibrated output of (x, x) is the same for every x.
 
 from __future__ import annotations
 
-import importlib
 import json
 import multiprocessing
 import os
@@ -26,14 +25,14 @@ import torch
 from torch import Tensor, nn
 
 import siamcal
-from siamcal.backbone import create_backbone
 from siamcal.errors import ConfigError, MergePointError
 from siamcal.graph import InputSpec, MergePoint, input_spec, list_merge_points
 from siamcal.graph.inputs import run_network
 from siamcal.graph.verify import largest_difference
+from siamcal.model.create import create_backbone
+from siamcal.model.siamese import CalibratingSiamese
 from siamcal.progress import progress_bar
-from siamcal.registry import benchmarks
-from siamcal.siamese import CalibratingSiamese
+from siamcal.registry import benchmarks, late_module
 
 __all__ = ["CoverageTable", "Job", "ModelResult", "PointResult", "check_model", "coverage"]
 
@@ -215,7 +214,7 @@ def _versions() -> dict[str, str]:
 
 
 def _timm() -> Any:
-    return importlib.import_module("siamcal.backbones.timm").load_timm()
+    return late_module("siamcal.backbones.timm").load_timm()
 
 
 def _sizes(path: Path, versions: dict[str, str]) -> dict[str, dict[str, int]]:

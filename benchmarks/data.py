@@ -13,9 +13,9 @@ import numpy as np
 
 from siamcal.datasets import DatasetSource, FaceSet, load_dataset, prepare
 from siamcal.errors import ConfigError
+from siamcal.evaluation.intervals import paired_difference
 from siamcal.preprocessing import Preprocessing
 from siamcal.registry import benchmarks
-from siamcal.statistics import paired_difference
 
 __all__ = ["Measurements", "data"]
 

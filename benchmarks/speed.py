@@ -20,23 +20,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from siamcal.backbone import create_backbone
-from siamcal.datasets.synth.frames import face_at
-from siamcal.datasets.synth.person import build_person
-from siamcal.datasets.synth.plan import CHECK_PEOPLE, draw_recording, make_plan
-from siamcal.datasets.synth.render import Sensor, encode_jpeg, expose, render
-from siamcal.datasets.synth.scene import draw_background
-from siamcal.datasets.synth.traits import draw_traits
+from siamcal.environment import describe_environment
 from siamcal.errors import ConfigError
-from siamcal.evaluation import environment
 from siamcal.faces import FacePipeline
+from siamcal.model.create import create_backbone
+from siamcal.model.siamese import CalibratingSiamese
 from siamcal.preprocessing import Preprocessing
 from siamcal.progress import progress_bar
-from siamcal.recipe import Recipe, load_recipe
 from siamcal.registry import benchmarks
-from siamcal.siamese import CalibratingSiamese
-from siamcal.training import TrainingStep, build_network
+from siamcal.synth.frames import face_at
+from siamcal.synth.person import build_person
+from siamcal.synth.plan import CHECK_PEOPLE, draw_recording, make_plan
+from siamcal.synth.render import Sensor, encode_jpeg, expose, render
+from siamcal.synth.scene import draw_background
+from siamcal.synth.traits import draw_traits
+from siamcal.training.networks import TrainingStep, build_network
 from siamcal.training.objective import Objective, make_optimizer
+from siamcal.training.recipe import Recipe, load_recipe
 
 __all__ = ["SpeedTable", "speed"]
 
@@ -125,7 +125,7 @@ def speed(
     if only and only not in groups:
         raise ConfigError(f"only takes {', '.join(map(repr, groups))}, but got {only!r}.")
     names = [only] if only else [*groups][: None if large else 3]
-    table = SpeedTable(environment=environment())
+    table = SpeedTable(environment=describe_environment())
     path = Path(output) / (f"speed_{only}" if only else "speed")
     with _one_thread():
         for name in progress_bar(names, description="speed", unit="group"):

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from siamcal.recipe import Recipe
 from siamcal.registry import recipes
+from siamcal.training.recipe import Recipe
 
 NOTE = (
     "Section 4 and the authors' released code: Adam with L2 5e-4, 1e-4 for the last layer and 1e-5 "

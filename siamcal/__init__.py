@@ -6,21 +6,20 @@ features, and the rest of the network reads the action units from the difference
 (arXiv:2409.00240).
 """
 
-import importlib
 from typing import Any
 
 __version__ = "0.1.0"
 
 # Name -> module: loaded at first use, so that `import siamcal` costs milliseconds.
 _EXPORTS = {
-    "CalibratingSiamese": "siamcal.siamese",
+    "CalibratingSiamese": "siamcal.model.siamese",
     "MergePoint": "siamcal.graph",
     "Preprocessing": "siamcal.preprocessing",
-    "Recipe": "siamcal.recipe",
-    "Reference": "siamcal.siamese",
-    "create_backbone": "siamcal.backbone",
+    "Recipe": "siamcal.training.recipe",
+    "Reference": "siamcal.model.reference",
+    "create_backbone": "siamcal.model.create",
     "list_merge_points": "siamcal.graph",
-    "load_face_weights": "siamcal.backbone",
+    "load_face_weights": "siamcal.model.create",
 }
 
 __all__ = ["__version__", *sorted(_EXPORTS)]
@@ -29,7 +28,9 @@ __all__ = ["__version__", *sorted(_EXPORTS)]
 def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module 'siamcal' has no attribute {name!r}")
-    return getattr(importlib.import_module(_EXPORTS[name]), name)
+    from siamcal.registry import late_module
+
+    return getattr(late_module(_EXPORTS[name]), name)
 
 
 def __dir__() -> list[str]:

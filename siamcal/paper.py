@@ -12,9 +12,9 @@ from functools import lru_cache
 from typing import Any
 
 from siamcal.errors import UnknownNameError
-from siamcal.paths import asset
+from siamcal.files import asset
 
-__all__ = ["TABLES", "paper_cell", "paper_table", "table_plan"]
+__all__ = ["TABLES", "paper_cell", "paper_table", "protocol", "table_plan"]
 
 TABLES = ("2", "3", "4", "5", "6", "S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9")
 
@@ -72,7 +72,7 @@ def paper_cell(
     Args:
         dataset: "disfa", "disfa-plus" or "unbc".
         method: "ncg", "bs", "csn", "csn@layer1" .. "csn@output", or a name as printed.
-        metric: A key of `siamcal.metrics.TASK_OF_METRIC`.
+        metric: A key of `siamcal.evaluation.metrics.TASK_OF_METRIC`.
         table: Look in this table only. Without it, the table that prints most AUs is taken.
     """
     wanted = {method, _SAME_METHOD.get(method, method)}
@@ -104,6 +104,13 @@ def table_plan(table: str) -> list[tuple[str, str, tuple[str, ...]]]:
             if cell["method"] not in methods:
                 methods.append(cell["method"])
     return [(dataset, task, tuple(methods)) for (dataset, task), methods in plan.items()]
+
+
+@lru_cache(maxsize=1)
+def protocol() -> dict[str, Any]:
+    """Folds, AUs and hand-picked references of the paper (github.com/ShuangquanFeng/CSN)."""
+    text = asset("protocol/splits_and_references.json").read_text(encoding="utf-8")
+    return dict(json.loads(text))
 
 
 def _table_key(table: str) -> str:

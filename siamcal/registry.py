@@ -16,9 +16,29 @@ from typing import Any, TypeVar
 
 from siamcal.errors import ConfigError, MissingDependencyError, UnknownNameError
 
-__all__ = ["Registry", "backbones", "benchmarks", "datasets", "recipes"]
+__all__ = [
+    "Registry",
+    "backbones",
+    "benchmarks",
+    "datasets",
+    "import_all",
+    "late_module",
+    "recipes",
+]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def late_module(name: str) -> Any:
+    """A module of siamcal that is imported when it is needed; nothing else imports by a name."""
+    return importlib.import_module(name)
+
+
+def import_all(package: types.ModuleType) -> None:
+    """Import a package's modules, so that what they register is known; not those named `_...`."""
+    for module in pkgutil.iter_modules(package.__path__):
+        if not module.name.startswith("_"):
+            importlib.import_module(f"{package.__name__}.{module.name}")
 
 
 class Registry:
@@ -91,9 +111,7 @@ class Registry:
             return
         package = self._import_package()
         self._loaded = True
-        for module in pkgutil.iter_modules(package.__path__):
-            if not module.name.startswith("_"):
-                importlib.import_module(f"{self.package}.{module.name}")
+        import_all(package)
 
     def _import_package(self) -> types.ModuleType:
         try:

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from siamcal.backbone import create_backbone
-from siamcal.heads import AUOutput
-from siamcal.siamese import CalibratingSiamese
+from siamcal.model.create import create_backbone
+from siamcal.model.heads import AUOutput
+from siamcal.model.siamese import CalibratingSiamese
 
 AUS = (1, 12, 25)
 

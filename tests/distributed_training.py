@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from facesets import squares
 
-from siamcal.recipe import Augmentation
-from siamcal.training import fit, predict
+from siamcal.training.loop import fit
+from siamcal.training.prediction import predict
+from siamcal.training.recipe import Augmentation
 
 RECIPE = dataclasses.replace(
     facesets.RECIPE,

@@ -11,7 +11,7 @@ import pandas as pd
 
 from siamcal.datasets.base import DatasetSource, FaceSet
 from siamcal.preprocessing import Preprocessing
-from siamcal.recipe import Augmentation, Recipe
+from siamcal.training.recipe import Augmentation, Recipe
 
 AUS = (1, 12)
 

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from siamcal.datasets.synth.actions import AUS
-from siamcal.datasets.synth.person import build_person
-from siamcal.datasets.synth.plan import CHECK_PEOPLE, draw_recording, make_plan
-from siamcal.datasets.synth.render import Face, Sensor, expose, render
-from siamcal.datasets.synth.scene import draw_background
-from siamcal.datasets.synth.traits import draw_traits
+from siamcal.synth.actions import AUS
+from siamcal.synth.person import build_person
+from siamcal.synth.plan import CHECK_PEOPLE, draw_recording, make_plan
+from siamcal.synth.render import Face, Sensor, expose, render
+from siamcal.synth.scene import draw_background
+from siamcal.synth.traits import draw_traits
 
 
 class RenderedPerson:

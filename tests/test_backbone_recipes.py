@@ -5,7 +5,7 @@ import torch
 
 from siamcal import create_backbone, list_merge_points
 from siamcal.graph import input_spec
-from siamcal.recipe import load_recipe
+from siamcal.training.recipe import load_recipe
 
 torch.set_num_threads(1)
 

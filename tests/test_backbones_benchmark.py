@@ -7,7 +7,7 @@ import torch
 from siamcal.benchmarks.backbones import LIMITS, NETWORKS, backbones
 
 from siamcal.cli._settings import choose_recipe
-from siamcal.training import build_network
+from siamcal.training.networks import build_network
 
 torch.set_num_threads(1)
 

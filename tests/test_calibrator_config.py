@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from siamcal.calibrator_config import (
+from siamcal.calibrators.config import (
     AU_STATUSES,
     CalibratorConfig,
     config_from_dict,

@@ -8,8 +8,8 @@ import pytest
 from huggingface_hub import ModelCard
 from test_hub import RESULTS
 
-from siamcal.calibrator_config import CalibratorConfig
-from siamcal.card import model_card
+from siamcal.calibrators.card import model_card
+from siamcal.calibrators.config import CalibratorConfig
 
 
 def config(**changes: object) -> CalibratorConfig:

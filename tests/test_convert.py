@@ -8,11 +8,11 @@ import pytest
 import torch
 from calibrators import stirred
 
-from siamcal.backbone import create_backbone
-from siamcal.checkpoint import load_calibrator
-from siamcal.convert import KNOWN_AUS, convert_checkpoint, read_checkpoint
+from siamcal.calibrators.convert import KNOWN_AUS, convert_checkpoint, read_checkpoint
+from siamcal.calibrators.saving import load_calibrator
 from siamcal.errors import ConfigError, DataNotFoundError, WeightsError
-from siamcal.siamese import CalibratingSiamese
+from siamcal.model.create import create_backbone
+from siamcal.model.siamese import CalibratingSiamese
 
 torch.set_num_threads(1)
 SHAPES = json.loads((Path(__file__).parent / "data" / "iresnet50_state_dict.json").read_text())

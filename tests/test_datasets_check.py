@@ -81,9 +81,9 @@ def test_a_check_finds_all_faults_and_says_where(root):
 
 
 def test_a_quick_check_opens_nothing(root, monkeypatch):
-    import siamcal.media
+    import siamcal.faces.media
 
-    monkeypatch.setattr(siamcal.media, "read_image", None)
+    monkeypatch.setattr(siamcal.faces.media, "read_image", None)
     report = check_dataset("disfa", root, quick=True)
     assert not any("unreadable" in p.text for p in report.problems)
     assert any("empty (0 bytes)" in p.text for p in report.problems)

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from siamcal.datasets import DatasetSource, FaceSet, prepare
-from siamcal.datasets._cropping import Unit, crop_unit
-from siamcal.datasets._fingerprints import fingerprints
-from siamcal.datasets.prepare import _units, drop_report
+from siamcal.datasets.crops.fingerprints import fingerprints
+from siamcal.datasets.crops.prepare import _units, drop_report
+from siamcal.datasets.crops.units import Unit, crop_unit
 from siamcal.errors import DataNotFoundError, FaceNotFoundError, SiamcalError
 from siamcal.preprocessing import Preprocessing
 
@@ -211,9 +211,9 @@ def test_a_damaged_cache_is_made_anew(fake, mixed, tmp_path):
 def test_an_interrupted_run_goes_on_where_it_stopped(
     fake, mixed, tmp_path, stop_after, monkeypatch
 ):
-    from siamcal.datasets import _cropping
+    from siamcal.datasets.crops import units
 
-    monkeypatch.setattr(_cropping, "_FLUSH", 2)
+    monkeypatch.setattr(units, "_FLUSH", 2)
     expected = brightness(prepare(mixed, SMALL, cache=tmp_path / "other", workers=1))
     FakePipeline.calls, FakePipeline.stop_after = 0, stop_after
     with pytest.raises(KeyboardInterrupt):
@@ -360,7 +360,7 @@ def astronaut_clip(tmp_path_factory):
 def test_worker_processes_give_what_one_process_gives(astronaut_clip, tmp_path, monkeypatch):
     from siamcal.datasets import prepare as _  # noqa: F401
 
-    monkeypatch.setattr(sys.modules["siamcal.datasets.prepare"], "_UNIT_IMAGES", 4)
+    monkeypatch.setattr(sys.modules["siamcal.datasets.crops.prepare"], "_UNIT_IMAGES", 4)
     alone = prepare(astronaut_clip, SMALL, cache=tmp_path / "one", workers=1)
     many = prepare(astronaut_clip, SMALL, cache=tmp_path / "two", workers=2)
     assert len(alone) == 11
@@ -417,10 +417,11 @@ def test_disfa_videos_from_labels_to_crops(tmp_path):
 KILLED = """
 import pickle, sys
 from pathlib import Path
-from siamcal.datasets import prepare, _cropping
+from siamcal.datasets import prepare
+from siamcal.datasets.crops import units
 from siamcal.preprocessing import Preprocessing
-_cropping._FLUSH = 1
-sys.modules["siamcal.datasets.prepare"]._UNIT_IMAGES = 4
+units._FLUSH = 1
+sys.modules["siamcal.datasets.crops.prepare"]._UNIT_IMAGES = 4
 prepare(pickle.loads(Path(sys.argv[1]).read_bytes()), Preprocessing(size=16),
         cache=sys.argv[2], workers=int(sys.argv[3]))
 """
@@ -446,7 +447,7 @@ def test_kill_9_and_resume_give_the_same_crops(astronaut_clip, tmp_path, monkeyp
         time.sleep(0.002)
     process.wait()
     assert process.returncode == -signal.SIGKILL
-    monkeypatch.setattr(sys.modules["siamcal.datasets.prepare"], "_UNIT_IMAGES", 4)
+    monkeypatch.setattr(sys.modules["siamcal.datasets.crops.prepare"], "_UNIT_IMAGES", 4)
     resumed = prepare(astronaut_clip, SMALL, cache=tmp_path / "cache", workers=workers)
     whole = prepare(astronaut_clip, SMALL, cache=tmp_path / "whole", workers=1)
     assert np.array_equal(resumed.images, whole.images)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from siamcal import metrics
+from siamcal.evaluation import metrics
 
 SCRIPT = Path(__file__).parent / "distributed_training.py"
 

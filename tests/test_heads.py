@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from siamcal.heads import AUOutput, DetectionHead, IntensityHead, make_head
+from siamcal.model.heads import AUOutput, DetectionHead, IntensityHead, make_head
 
 
 def test_intensity_head_splits_regressions_then_five_logits_per_au():

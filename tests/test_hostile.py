@@ -13,8 +13,9 @@ import pytest
 import torch
 from calibrators import tiny
 
-from siamcal.checkpoint import save_calibrator
-from siamcal.safe_weights import checksum_of_file, read_tensors, write_tensors
+from siamcal.calibrators.saving import save_calibrator
+from siamcal.calibrators.weights_file import read_tensors, write_tensors
+from siamcal.files import checksum_of_file
 
 torch.set_num_threads(1)
 
@@ -178,8 +179,8 @@ JUDGE = """
 import json, sys, time
 import torch
 torch.set_num_threads(1)
-from siamcal.checkpoint import load_calibrator
-from siamcal.backbone import create_backbone
+from siamcal.calibrators.saving import load_calibrator
+from siamcal.model.create import create_backbone
 for name in ("ir_tiny", "timm:resnet18", "torchvision:resnet18"):
     create_backbone(name)  # imports are paid once, by every use of siamcal
 
@@ -251,7 +252,7 @@ def test_nothing_was_executed(verdicts: dict[str, tuple[str, float, float]]) -> 
 
 
 def test_the_unharmed_calibrator_loads(tmp_path: Path) -> None:
-    from siamcal.checkpoint import load_calibrator
+    from siamcal.calibrators.saving import load_calibrator
 
     save_calibrator(tiny(), None, tmp_path)
     assert load_calibrator(tmp_path).config.backbone == "ir_tiny"

@@ -15,13 +15,20 @@ from hub_server import TOKEN, HubServer, running
 from huggingface_hub import constants
 from torch import nn
 
-from siamcal.checkpoint import describe as describe_model
-from siamcal.checkpoint import load_calibrator, save_calibrator
+from siamcal.calibrators.hub import (
+    describe,
+    list_published,
+    parse_source,
+    pull,
+    push_to_hub,
+    upload,
+)
+from siamcal.calibrators.hub.publication import plan_from_folder
+from siamcal.calibrators.saving import describe as describe_model
+from siamcal.calibrators.saving import load_calibrator, save_calibrator
 from siamcal.errors import ConfigError, HubError, SiamcalError, WeightsError
-from siamcal.heads import IntensityHead
-from siamcal.hub import describe, list_published, parse_source, pull, push_to_hub, upload
-from siamcal.publishing import plan_from_folder
-from siamcal.siamese import CalibratingSiamese
+from siamcal.model.heads import IntensityHead
+from siamcal.model.siamese import CalibratingSiamese
 
 torch.set_num_threads(1)
 NAME = "tester/calibrator"
@@ -317,7 +324,7 @@ def test_adapters_travel_over_their_public_backbone(hub: HubServer, tmp_path: Pa
 
 
 def test_own_modules_and_own_files_are_passed_back(hub: HubServer, tmp_path: Path) -> None:
-    from siamcal.backbone import create_backbone
+    from siamcal.model.create import create_backbone
 
     def network() -> nn.Module:
         return nn.Sequential(nn.Conv2d(3, 4, 3, 8), nn.Conv2d(4, 2, 3), nn.Flatten())

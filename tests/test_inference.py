@@ -16,9 +16,9 @@ from PIL import Image
 from videos import astronaut, head, moved_frames, write_video
 
 from siamcal import create_backbone
-from siamcal.checkpoint import CalibratorConfig, load_calibrator, save_calibrator
+from siamcal.calibrators.saving import CalibratorConfig, load_calibrator, save_calibrator
 from siamcal.errors import ConfigError, FaceNotFoundError, MediaError
-from siamcal.heads import make_head
+from siamcal.faces.media import Frame, FrameStream, open_media
 from siamcal.inference import (
     AUTable,
     Predictor,
@@ -30,9 +30,9 @@ from siamcal.inference import (
     save_profile,
 )
 from siamcal.inference.references import reference_frame
-from siamcal.media import Frame, FrameStream, open_media
+from siamcal.model.heads import make_head
+from siamcal.model.siamese import CalibratingSiamese
 from siamcal.preprocessing import Preprocessing
-from siamcal.siamese import CalibratingSiamese
 
 AUS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
 torch.set_num_threads(1)
@@ -294,7 +294,7 @@ import os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from videos import head
 from siamcal.inference import *
-from siamcal.media import Frame, FrameStream
+from siamcal.faces.media import Frame, FrameStream
 picture = head()
 def frames():
     for index in range(20):

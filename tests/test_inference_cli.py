@@ -57,9 +57,6 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def run(monkeypatch, capsys, folder, model):
-    # The other commands import what isn't needed here.
-    monkeypatch.setattr(siamcal.cli, "COMMAND_FILES", ("predict", "listing"))
-
     def run(*arguments, with_model=True):
         given = [str(a) for a in arguments] + (["--model", model] if with_model else [])
         monkeypatch.chdir(folder)

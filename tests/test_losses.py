@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from siamcal.heads import AUOutput
-from siamcal.losses import (
+from siamcal.model.heads import AUOutput
+from siamcal.training.losses import (
     IntensityWeights,
     cosine_loss,
     count_levels,

@@ -7,7 +7,7 @@ from PIL import Image
 from videos import damage, head, moved_frames, turn_by_metadata, write_video
 
 from siamcal.errors import MediaError
-from siamcal.media import open_media, read_frame, read_image
+from siamcal.faces.media import open_media, read_frame, read_image
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +262,7 @@ def test_one_frame_of_a_video(tmp_path):
 
 
 def test_a_missing_camera_is_an_error_in_words():
-    from siamcal.media import open_camera
+    from siamcal.faces.media import open_camera
 
     with pytest.raises(MediaError, match="can't be opened"):
         open_camera(97)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 
-from siamcal import metrics
-from siamcal.metrics import icc, icc_per_participant, icc_within, mae, mean_over_aus
+from siamcal.evaluation import metrics
+from siamcal.evaluation.metrics import icc, icc_per_participant, icc_within, mae, mean_over_aus
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "icc_golden.json").read_text())
 

@@ -5,12 +5,12 @@ import json
 import torch
 from safetensors import safe_open
 
-from siamcal.backbone import create_backbone, load_face_weights
-from siamcal.checkpoint import load_calibrator
-from siamcal.datasets.synth.plan import BENCHMARK_PEOPLE, CHECK_PEOPLE, make_plan
-from siamcal.paths import asset
-from siamcal.recipe import load_recipe
+from siamcal.calibrators.saving import load_calibrator
+from siamcal.files import asset
+from siamcal.model.create import create_backbone, load_face_weights
 from siamcal.registry import benchmarks
+from siamcal.synth.plan import BENCHMARK_PEOPLE, CHECK_PEOPLE, make_plan
+from siamcal.training.recipe import load_recipe
 
 
 def test_it_reads_rendered_people_it_never_saw(tmp_path) -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from siamcal.errors import ConfigError, UnknownNameError
-from siamcal.recipe import Recipe, from_dict, load_recipe, override, parse_value, to_dict
 from siamcal.registry import recipes
+from siamcal.training.recipe import Recipe, from_dict, load_recipe, override, parse_value, to_dict
 
 BASE = Recipe(name="example", dataset_options={"bias": 1.0})
 

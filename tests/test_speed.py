@@ -28,7 +28,7 @@ def test_take_turns_measures_ratios():
 def test_training_steps_take_turns_with_gradients(tmp_path, monkeypatch):
     import siamcal.benchmarks.speed as module
 
-    from siamcal.recipe import Recipe
+    from siamcal.training.recipe import Recipe
 
     tiny = Recipe(name="tiny", backbone="ir_tiny", merge_at="layer3")
     monkeypatch.setattr(module, "load_recipe", lambda name: tiny)

@@ -10,11 +10,13 @@ import pandas as pd
 import pytest
 
 from siamcal.datasets import load_dataset
-from siamcal.datasets.synth.actions import AUS
-from siamcal.datasets.synth.dynamics import draw_track
-from siamcal.datasets.synth.frames import face_at, picture, run_task
-from siamcal.datasets.synth.library import ensure_rendered, manifest, rendered_folder, verify
-from siamcal.datasets.synth.plan import (
+from siamcal.errors import ConfigError, DataNotFoundError
+from siamcal.registry import recipes
+from siamcal.synth.actions import AUS
+from siamcal.synth.dynamics import draw_track
+from siamcal.synth.frames import face_at, picture, run_task
+from siamcal.synth.library import ensure_rendered, manifest, rendered_folder, verify
+from siamcal.synth.plan import (
     BENCHMARK_PEOPLE,
     CHECK_PEOPLE,
     SIZES,
@@ -27,9 +29,7 @@ from siamcal.datasets.synth.plan import (
     select_frames,
     tasks,
 )
-from siamcal.datasets.synth.traits import stream
-from siamcal.errors import ConfigError, DataNotFoundError
-from siamcal.registry import recipes
+from siamcal.synth.traits import stream
 
 SMALL = {
     "size": "tiny",
@@ -105,7 +105,7 @@ def test_any_frame_renders_alone_and_alike(root, source):
 
 
 def test_second_use_reads_the_disk(root, source, monkeypatch):
-    library = importlib.import_module("siamcal.datasets.synth.library")
+    library = importlib.import_module("siamcal.synth.library")
     monkeypatch.setattr(library, "_render_all", lambda *a: pytest.fail("rendered again"))
     again = load_dataset("synth", root, **SMALL)
     pd.testing.assert_frame_equal(again.table, source.table)

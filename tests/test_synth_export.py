@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 
 from siamcal.cli import app
 from siamcal.datasets import load_dataset
-from siamcal.datasets.synth.layouts import Export, export
-from siamcal.datasets.synth.mesh import load_mesh
-from siamcal.datasets.synth.plan import Plan
-from siamcal.datasets.synth.preview import SHEETS, contact_sheet
 from siamcal.errors import ConfigError
-from siamcal.paths import asset
+from siamcal.files import asset
+from siamcal.synth.layouts import Export, export
+from siamcal.synth.mesh import load_mesh
+from siamcal.synth.plan import Plan
+from siamcal.synth.preview import SHEETS, contact_sheet
 
 ROOT = Path(__file__).parent.parent
 PLAN = Plan(image_size=64, first_person=710_000)

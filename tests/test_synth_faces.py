@@ -5,16 +5,16 @@ import dataclasses
 import numpy as np
 import pytest
 
-from siamcal.datasets.synth import shading
-from siamcal.datasets.synth.actions import AUS, NUISANCES, action_shapes, nuisance_shapes
-from siamcal.datasets.synth.mesh import PARTS, load_mesh
-from siamcal.datasets.synth.occluders import KINDS, cover
-from siamcal.datasets.synth.person import build_person
-from siamcal.datasets.synth.raster import add_shapes, depth_map, project, rasterise, vertex_normals
-from siamcal.datasets.synth.render import Face, Sensor, expose, render
-from siamcal.datasets.synth.scene import Camera, Light, rotation
-from siamcal.datasets.synth.traits import draw_traits, stream
-from siamcal.datasets.synth.wrinkles import draw_wrinkles, wrinkle_depth
+from siamcal.synth import shading
+from siamcal.synth.actions import AUS, NUISANCES, action_shapes, nuisance_shapes
+from siamcal.synth.mesh import PARTS, load_mesh
+from siamcal.synth.occluders import KINDS, cover
+from siamcal.synth.person import build_person
+from siamcal.synth.raster import add_shapes, depth_map, project, rasterise, vertex_normals
+from siamcal.synth.render import Face, Sensor, expose, render
+from siamcal.synth.scene import Camera, Light, rotation
+from siamcal.synth.traits import draw_traits, stream
+from siamcal.synth.wrinkles import draw_wrinkles, wrinkle_depth
 
 SIZE = 96
 LIGHT = Light(0.3, 0.4, 0.9, 0.45, 0.15, 0.0, 0.0, 5.0)
@@ -200,7 +200,7 @@ def test_lids_close_and_references_have_open_eyes(person):
 
 
 def _eye_samples(person, face):
-    from siamcal.datasets.synth import render as module
+    from siamcal.synth import render as module
 
     points, _ = module._place(person, module._mesh(person, face), face, CAMERA)
     xy, near = project(points, 2 * 160 * CAMERA.face_share / 1.85, CAMERA.distance, 160, 160)

@@ -15,20 +15,14 @@ import torch
 from facesets import RECIPE, squares
 
 from siamcal.errors import ConfigError, TrainingError
-from siamcal.recipe import Augmentation, Recipe
-from siamcal.training import (
-    BatchSource,
-    TrainingStep,
-    build_network,
-    estimate_seconds,
-    fit,
-    predict,
-    seconds_per_step,
-    task_labels,
-)
-from siamcal.training.checkpoints import CHECKPOINT
-from siamcal.training.networks import synchronize_batchnorm
+from siamcal.training.batches import BatchSource, task_labels
+from siamcal.training.duration import estimate_seconds, seconds_per_step
+from siamcal.training.loop import fit
+from siamcal.training.networks import TrainingStep, build_network, synchronize_batchnorm
 from siamcal.training.objective import learning_rate_factor, make_optimizer
+from siamcal.training.prediction import predict
+from siamcal.training.recipe import Augmentation, Recipe
+from siamcal.training.resume import CHECKPOINT
 
 
 @pytest.fixture(autouse=True)

@@ -5,13 +5,13 @@ One file a command; each registers its functions on `app`.
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 
 import typer
 
 from siamcal.errors import SiamcalError
+from siamcal.registry import import_all
 
 __all__ = ["app", "main"]
 
@@ -24,12 +24,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-COMMAND_FILES = ("bench", "train", "stats", "predict", "data", "check", "listing", "weights")
-
 
 def _load_commands() -> None:
-    for name in COMMAND_FILES:
-        importlib.import_module(f"siamcal.cli.{name}")
+    import_all(sys.modules[__name__])
 
 
 def main() -> None:

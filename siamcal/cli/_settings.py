@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from siamcal.errors import ConfigError
-from siamcal.recipe import Recipe, load_recipe, override
 from siamcal.registry import recipes
+from siamcal.training.recipe import Recipe, load_recipe, override
 
 __all__ = ["choose_recipe"]
 
@@ -73,8 +73,8 @@ def with_backbone(recipe: Recipe, backbone: str, merge_at: str | None) -> Recipe
                     std=other.preprocessing.std,
                 ),
             )
-    from siamcal.backbone import create_backbone
     from siamcal.graph.inputs import InputSpec, input_spec
+    from siamcal.model.create import create_backbone
 
     spec = input_spec(create_backbone(backbone)) or InputSpec()  # an unknown name fails here
     if not merge_at:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import time
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from siamcal.cli import app
 from siamcal.cli._settings import choose_recipe
 
 if TYPE_CHECKING:
-    from siamcal.recipe import Recipe
+    from siamcal.training.recipe import Recipe
 
 # Frames that one core finds, aligns and crops in a second (benchmarks/speed.py); rendering takes
 # about as long.
@@ -140,10 +139,10 @@ def run_comparison(
 ) -> dict[str, Any]:
     """Load, prepare, say what will happen, compare, report; returns the results."""
     from siamcal.datasets import load_dataset
-    from siamcal.datasets.prepare import prepare
-    from siamcal.evaluation import compare
-    from siamcal.figures import write_figures
-    from siamcal.report import write_report
+    from siamcal.datasets.crops.prepare import prepare
+    from siamcal.evaluation.compare import compare
+    from siamcal.evaluation.figures import write_figures
+    from siamcal.evaluation.tables import write_report
 
     started = time.monotonic()
     outlook = _Outlook(recipe, folder, tasks, methods, len(seeds or [0]), folds)
@@ -186,7 +185,7 @@ class _Outlook:
 
     def tell_rendered(self) -> None:
         """Say it for the rendered people, before they are rendered."""
-        from siamcal.datasets.synth.plan import make_plan
+        from siamcal.synth.plan import make_plan
 
         plan = make_plan(**self.recipe.dataset_options)
         number, num_aus = min(3, plan.participants), 12
@@ -196,7 +195,8 @@ class _Outlook:
         self, participants: int, frames: int, num_folds: int, num_aus: int, rate: float
     ) -> None:
         """Say it, given the data set's numbers and the rate (frames/s a core) of preparing it."""
-        from siamcal.training import estimate_seconds
+        from siamcal.environment import usable_cores
+        from siamcal.training.duration import estimate_seconds
 
         kinds = [False] * bool({"ncg", "bs"} & set(self.methods))
         kinds += [True] * sum(m.startswith("csn") for m in self.methods)
@@ -210,7 +210,7 @@ class _Outlook:
             calibrated=kinds,
             folds_run=folds_run,
         )
-        preparing = frames / rate / (os.cpu_count() or 1)
+        preparing = frames / rate / (usable_cores())
         _say(
             f"{self.recipe.dataset}: {participants} participants, {frames} frames, "
             f"{folds_run} folds; {self.recipe.backbone}, merge at {self.recipe.merge_at}; "
@@ -229,7 +229,7 @@ def _minutes(seconds: float) -> str:
 
 
 def _methods(text: str, merge_at: str | None, recipe: Recipe) -> tuple[str, ...]:
-    from siamcal.evaluation import sweep_points
+    from siamcal.evaluation.compare import sweep_points
 
     methods = [m.strip() for m in text.split(",") if m.strip()]
     points = []
@@ -256,8 +256,8 @@ def _tables(
     """Run what tables of the paper need on one data set; print ours beside the paper's."""
     from siamcal.datasets.base import canonical_name
     from siamcal.errors import ConfigError
+    from siamcal.evaluation.tables import paper_comparison, to_latex, to_markdown
     from siamcal.paper import TABLES, table_plan
-    from siamcal.report import paper_comparison, to_latex, to_markdown
 
     numbers = [n for n in TABLES if table.lower() == "all"] or table.upper().split(",")
     plans = {number: table_plan(number) for number in numbers}
@@ -326,8 +326,8 @@ def _named(benchmark: str, settings: list[str], as_json: bool) -> None:
     import inspect
 
     from siamcal.errors import ConfigError
-    from siamcal.recipe import parse_value
     from siamcal.registry import benchmarks
+    from siamcal.training.recipe import parse_value
 
     function = benchmarks.get(benchmark)
     parameters = inspect.signature(function, eval_str=True).parameters
@@ -345,7 +345,7 @@ def _named(benchmark: str, settings: list[str], as_json: bool) -> None:
 
 
 def _print_results(results: dict[str, Any], as_json: bool) -> None:
-    from siamcal.report import HONESTY, summary_table, to_markdown
+    from siamcal.evaluation.tables import HONESTY, summary_table, to_markdown
 
     if as_json:
         print(json.dumps(results, indent=2))
@@ -363,7 +363,7 @@ def _run_name(recipe: Recipe, tasks: tuple[str, ...]) -> str:
     """A name that is the same for the same settings, so that a run is found again."""
     import hashlib
 
-    from siamcal.recipe import to_dict
+    from siamcal.training.recipe import to_dict
 
     settings = {k: v for k, v in to_dict(recipe).items() if k != "task"}
     text = json.dumps(settings, sort_keys=True)

@@ -77,8 +77,8 @@ def render(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """Render a data set."""
-    from siamcal.datasets.synth import library
-    from siamcal.datasets.synth.plan import make_plan
+    from siamcal.synth import library
+    from siamcal.synth.plan import make_plan
 
     plan = make_plan(
         size,
@@ -133,9 +133,9 @@ def preview(
     views: Annotated[str | None, typer.Option(help="front, left, right; by commas.")] = None,
 ) -> None:
     """Draw a contact sheet."""
-    from siamcal.datasets.synth.plan import make_plan
-    from siamcal.datasets.synth.preview import contact_sheet
-    from siamcal.datasets.synth.render import write_png
+    from siamcal.synth.plan import make_plan
+    from siamcal.synth.preview import contact_sheet
+    from siamcal.synth.render import write_png
 
     plan = make_plan(
         "small",
@@ -166,10 +166,10 @@ def export(
     workers: Workers = None,
 ) -> None:
     """Write a licensed data set's layout."""
-    from siamcal.datasets.synth.layouts import Export
-    from siamcal.datasets.synth.layouts import export as write_layout
-    from siamcal.datasets.synth.library import usable_cores
-    from siamcal.datasets.synth.plan import make_plan
+    from siamcal.environment import usable_cores
+    from siamcal.synth.layouts import Export
+    from siamcal.synth.layouts import export as write_layout
+    from siamcal.synth.plan import make_plan
 
     plan = make_plan(
         "small", first_person=first_person, bias=bias, seed=seed, image_size=image_size

@@ -54,7 +54,7 @@ def list_things(
     from siamcal.errors import ConfigError
 
     if hub:
-        from siamcal.hub import list_published
+        from siamcal.calibrators.hub import list_published
 
         rows = list_published(contains or "")
     elif what == "merge-points":
@@ -78,7 +78,7 @@ def _names(what: str) -> list[dict[str, Any]]:
     rows = [{"name": name, "what": found.summary(name)} for name in found.names()]
     rows = [row for row in rows if not row["name"].endswith(":")]
     if what == "backbones":
-        from siamcal.backbone import source_prefixes
+        from siamcal.model.create import source_prefixes
 
         rows += [{"name": prefix, "what": text} for prefix, text in source_prefixes().items()]
     return rows
@@ -87,8 +87,8 @@ def _names(what: str) -> list[dict[str, Any]]:
 def _merge_points(name: str, size: int | None) -> list[dict[str, Any]]:
     import torch
 
-    from siamcal.backbone import create_backbone
     from siamcal.graph import list_merge_points
+    from siamcal.model.create import create_backbone
 
     backbone = create_backbone(name)
     inputs = torch.zeros(2, 3, size, size) if size else None
@@ -124,15 +124,15 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """Show a recipe or a calibrator."""
-    from siamcal.recipe import load_recipe, to_dict
     from siamcal.registry import recipes
+    from siamcal.training.recipe import load_recipe, to_dict
 
     if name in recipes or Path(name).suffix in (".json", ".toml"):
         values = to_dict(load_recipe(name))
         if name in recipes:
             values = {"summary": recipes.summary(name), **values}
     elif "/" in name or Path(name).is_dir():
-        from siamcal.hub import describe
+        from siamcal.calibrators.hub import describe
 
         values = describe(name)
     else:

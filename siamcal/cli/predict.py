@@ -15,8 +15,8 @@ from siamcal.cli import app
 from siamcal.errors import ConfigError
 
 if TYPE_CHECKING:
+    from siamcal.faces.media import FrameStream
     from siamcal.inference import PersonReference, Predictor, Summary
-    from siamcal.media import FrameStream
 
 EXAMPLES = """
 Read the action units of one person from a video, images, a folder of images or a camera, relative
@@ -126,7 +126,7 @@ def _check_options(
 
 
 def _open(inputs: list[str]) -> FrameStream:
-    from siamcal.media import open_camera, open_media
+    from siamcal.faces.media import open_camera, open_media
 
     camera = inputs[0].partition(":")
     if camera[0] == "camera" and not Path(inputs[0]).exists():

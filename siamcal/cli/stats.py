@@ -42,7 +42,7 @@ def stats(
 ) -> None:
     """Statistics of a run."""
     from siamcal.errors import ConfigError
-    from siamcal.reviewing import read_groups, read_run, review, review_markdown
+    from siamcal.evaluation.review import read_groups, read_run, review, review_markdown
 
     results, tasks = read_run(run)
     if metadata and not by:

@@ -48,7 +48,7 @@ def train(
 ) -> None:
     """Train on everyone and save the calibrator."""
     settings = [*(settings or []), *["compile=true"] * compile_network]
-    from siamcal.calibrators import train_everyone
+    from siamcal.training.everyone import train_everyone
 
     run = Path(recipe)
     is_run = (run / "recipe.json").is_file()

@@ -73,8 +73,8 @@ def push(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """Publish a run's calibrator."""
-    from siamcal.hub import parse_source, upload
-    from siamcal.publishing import plan_from_folder
+    from siamcal.calibrators.hub import parse_source, upload
+    from siamcal.calibrators.hub.publication import plan_from_folder
 
     parse_source(f"hf-hub:{repository}", revision)
     with tempfile.TemporaryDirectory() as workplace:
@@ -113,7 +113,7 @@ def pull(
     max_gb: Annotated[float, typer.Option(help="Largest weights file that is accepted.")] = 4.0,
 ) -> None:
     """Download a calibrator."""
-    from siamcal import hub
+    from siamcal.calibrators import hub
 
     folder = hub.pull(source, revision=revision, folder=output, max_bytes=int(max_gb * (1 << 30)))
     print(f"{source} lies in:", file=sys.stderr)
@@ -135,7 +135,7 @@ def convert(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable report.")] = False,
 ) -> None:
     """Turn a checkpoint into a calibrator."""
-    from siamcal.convert import convert_checkpoint
+    from siamcal.calibrators.convert import convert_checkpoint
     from siamcal.errors import ConfigError
 
     try:

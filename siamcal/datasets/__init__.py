@@ -6,6 +6,6 @@ registered by `@datasets.register("name")`.
 """
 
 from siamcal.datasets.base import DatasetSource, FaceSet, load_dataset
-from siamcal.datasets.prepare import prepare
+from siamcal.datasets.crops.prepare import prepare
 
 __all__ = ["DatasetSource", "FaceSet", "load_dataset", "prepare"]

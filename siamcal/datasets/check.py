@@ -12,13 +12,14 @@ from typing import Any
 
 import pandas as pd
 
-from siamcal.datasets._scan import Problem, Problems, examples, protocol
 from siamcal.datasets.base import DatasetSource, canonical_name, load_dataset, root_variable
 from siamcal.datasets.disfa import read_disfa
 from siamcal.datasets.disfa_plus import read_disfa_plus
 from siamcal.datasets.manifest import read_manifest
+from siamcal.datasets.reading import Problem, Problems, examples
 from siamcal.datasets.unbc import read_unbc
 from siamcal.errors import DataNotFoundError, MediaError
+from siamcal.paper import protocol
 from siamcal.progress import progress_bar
 
 __all__ = ["CheckReport", "check_dataset"]
@@ -143,7 +144,7 @@ def _picture_faults(table: pd.DataFrame, quick: bool) -> dict[tuple[str, int], s
 
 def _look(name: str, is_video: bool, quick: bool) -> tuple[int, str]:
     """Number of frames of a video (-1: not counted), and what is wrong with the file or ""."""
-    from siamcal.media import read_image
+    from siamcal.faces.media import read_image
 
     if not os.path.exists(name):
         return -1, "missing"

@@ -10,15 +10,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from siamcal.datasets._choose import Wanted, choose_references
-from siamcal.datasets._scan import (
+from siamcal.datasets.base import DatasetSource, au_column
+from siamcal.datasets.reading import (
     IMAGE_PATTERN,
     Holder,
     Problems,
     examples,
     keep_first,
     last_number,
-    protocol,
     protocol_folds,
     read_label_text,
     read_metadata,
@@ -26,7 +25,8 @@ from siamcal.datasets._scan import (
     require_root,
     walk_files,
 )
-from siamcal.datasets.base import DatasetSource, au_column
+from siamcal.datasets.references import Wanted, choose_references
+from siamcal.paper import protocol
 from siamcal.registry import datasets
 
 __all__ = ["HOLDER", "disfa_plus", "read_disfa_plus"]

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from siamcal.datasets._choose import choose_references
-from siamcal.datasets._scan import Holder, Problems, examples, read_metadata
 from siamcal.datasets.base import COLUMNS, DatasetSource, au_column
+from siamcal.datasets.reading import Holder, Problems, examples, read_metadata
+from siamcal.datasets.references import choose_references
 from siamcal.errors import ConfigError
 from siamcal.registry import datasets
 

@@ -9,20 +9,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from siamcal.datasets._choose import Wanted, choose_references
-from siamcal.datasets._scan import (
+from siamcal.datasets.base import DatasetSource, au_column
+from siamcal.datasets.reading import (
     IMAGE_PATTERN,
     Holder,
     Problems,
     examples,
-    protocol,
     protocol_folds,
     read_label_text,
     read_metadata,
     require_root,
     walk_files,
 )
-from siamcal.datasets.base import DatasetSource, au_column
+from siamcal.datasets.references import Wanted, choose_references
+from siamcal.paper import protocol
 from siamcal.progress import progress_bar
 from siamcal.registry import datasets
 

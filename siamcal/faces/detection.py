@@ -16,7 +16,7 @@ import numpy as np
 
 from siamcal.errors import ConfigError
 from siamcal.faces._mediapipe import import_vision, quiet_stderr
-from siamcal.paths import asset
+from siamcal.files import asset
 
 __all__ = ["Face", "FaceDetector", "check_rgb", "cut_window"]
 
@@ -84,7 +84,7 @@ def check_rgb(rgb: np.ndarray) -> None:
         return
     raise ConfigError(
         f"A frame must be an RGB array (H, W, 3) of uint8, but got {given}. "
-        f"siamcal.media.read_image(path) makes one from any image file."
+        f"siamcal.faces.media.read_image(path) makes one from any image file."
     )
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from siamcal.checkpoint import load_calibrator
+from siamcal.calibrators.saving import load_calibrator
 from siamcal.errors import ConfigError, DataNotFoundError
-from siamcal.paths import asset
-from siamcal.siamese import CalibratingSiamese
+from siamcal.files import asset
+from siamcal.model.siamese import CalibratingSiamese
 
 __all__ = ["RENDERED_NOTE", "choose_device", "load_model", "trained_on_rendered"]
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from siamcal.faces import FacePipeline
-from siamcal.heads import AUOutput
-from siamcal.media import Frame
-from siamcal.siamese import CalibratingSiamese, Reference
+from siamcal.faces.media import Frame
+from siamcal.model.heads import AUOutput
+from siamcal.model.siamese import CalibratingSiamese, Reference
 
 __all__ = ["FrameResult", "Predictor"]
 

@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 
 from siamcal.errors import ConfigError, FaceNotFoundError, MediaError
 from siamcal.faces import FacePipeline, judge_reference
+from siamcal.faces.media import FrameStream, open_media, read_frame
 from siamcal.faces.neutrality import expression
 from siamcal.inference.prediction import Predictor
-from siamcal.media import FrameStream, open_media, read_frame
+from siamcal.model.siamese import Reference
 from siamcal.progress import progress_bar
-from siamcal.siamese import Reference
 
 __all__ = ["PersonReference", "choose_reference", "load_profile", "read_reference", "save_profile"]
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,13 +15,14 @@ import cv2
 import torch
 
 import siamcal
-from siamcal.checkpoint import CalibratorConfig
+from siamcal.calibrators.saving import CalibratorConfig
 from siamcal.errors import ConfigError
+from siamcal.faces.media import FrameStream
+from siamcal.files import write_json
 from siamcal.inference.models import RENDERED_NOTE, trained_on_rendered
 from siamcal.inference.prediction import FrameResult, Predictor
 from siamcal.inference.references import PersonReference
 from siamcal.inference.table import AUTable
-from siamcal.media import FrameStream
 from siamcal.progress import progress_bar
 
 __all__ = ["Summary", "calibrator_facts", "predict_to_csv", "sidecar_of"]
@@ -84,7 +83,7 @@ def predict_to_csv(
     `aus.csv` a sidecar `aus.json` says what made it.
 
     Args:
-        stream: Frames, from `siamcal.media.open_media`.
+        stream: Frames, from `siamcal.faces.media.open_media`.
         output: A .csv file, or an open text stream (then there is no sidecar).
         predictor: Model and face pipeline.
         reference: The person's reference.
@@ -232,6 +231,4 @@ def _write_sidecar(path: Path | None, facts: dict[str, Any], summary: Summary) -
         **facts,
         "result": {**asdict(summary), "problems": dict(summary.problems)},
     }
-    partial = path.with_suffix(".json.partial")
-    partial.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_json(path, told)

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from siamcal.augment import change, draw
 from siamcal.datasets.base import INVALID, FaceSet
 from siamcal.errors import ConfigError
-from siamcal.recipe import Recipe
+from siamcal.training.augmentation import change, draw
+from siamcal.training.recipe import Recipe
 
 __all__ = ["Batch", "BatchSource", "split", "task_labels"]
 

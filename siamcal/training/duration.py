@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import torch
 
-from siamcal.recipe import Recipe
 from siamcal.training.networks import TrainingStep, build_network
 from siamcal.training.prediction import main_output
+from siamcal.training.recipe import Recipe
 
 __all__ = ["estimate_seconds", "seconds_per_step"]
 

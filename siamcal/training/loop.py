@@ -17,12 +17,12 @@ from torch.utils.data import DataLoader
 from siamcal.datasets.base import FaceSet
 from siamcal.errors import ConfigError, TrainingError
 from siamcal.progress import progress_bar
-from siamcal.recipe import Recipe
 from siamcal.training.batches import Batch, BatchSource, split, task_labels
-from siamcal.training.checkpoints import CHECKPOINT, TrainingState, identity_of
 from siamcal.training.log import LossLog
 from siamcal.training.networks import TrainingStep, build_network, synchronize_batchnorm
 from siamcal.training.objective import Objective, learning_rate_factor, make_optimizer
+from siamcal.training.recipe import Recipe
+from siamcal.training.resume import CHECKPOINT, TrainingState, identity_of
 
 __all__ = ["TrainingLoop", "compiled", "fit"]
 

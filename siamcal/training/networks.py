@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from siamcal.backbone import create_backbone, load_face_weights
-from siamcal.heads import make_head
-from siamcal.paths import asset
-from siamcal.recipe import Recipe
-from siamcal.siamese import CalibratingSiamese
+from siamcal.files import asset
+from siamcal.model.create import create_backbone, load_face_weights
+from siamcal.model.heads import make_head
+from siamcal.model.siamese import CalibratingSiamese
+from siamcal.training.recipe import Recipe
 
 __all__ = ["NonCalibrated", "TrainingStep", "build_network", "synchronize_batchnorm"]
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from siamcal.errors import ConfigError
-from siamcal.heads import AUOutput
-from siamcal.losses import (
+from siamcal.model.heads import AUOutput
+from siamcal.training.losses import (
     IntensityWeights,
     count_levels,
     count_occurrences,
@@ -20,7 +20,7 @@ from siamcal.losses import (
     intensity_loss,
     intensity_weights,
 )
-from siamcal.recipe import Recipe
+from siamcal.training.recipe import Recipe
 
 __all__ = ["Objective", "learning_rate_factor", "make_optimizer"]
 

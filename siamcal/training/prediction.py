@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from siamcal.datasets.base import FaceSet
-from siamcal.heads import AUOutput
+from siamcal.model.heads import AUOutput
+from siamcal.model.siamese import CalibratingSiamese
 from siamcal.progress import progress_bar
-from siamcal.siamese import CalibratingSiamese
 
 __all__ = ["main_output", "predict"]
 

@@ -1,0 +1,1 @@
+"""Calibrators as files: what describes them, saving and loading, adapters, cards, the Hub."""

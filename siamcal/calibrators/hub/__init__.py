@@ -1,0 +1,336 @@
+"""Calibrators on the Hugging Face Hub: published, found, looked at and pulled.
+
+The only module that imports huggingface_hub, and only when something is asked of the Hub. Its
+settings hold: HF_ENDPOINT (mirrors), HF_TOKEN, HF_HOME, HF_HUB_OFFLINE.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from siamcal.calibrators.card import model_card
+from siamcal.calibrators.config import (
+    MAX_CONFIG_BYTES,
+    CalibratorConfig,
+    config_to_dict,
+    read_config,
+)
+from siamcal.calibrators.hub.publication import (
+    EXTRA_FILES,
+    MAX_FIGURES,
+    Publication,
+    plan_from_model,
+)
+from siamcal.calibrators.hub.sources import TAG, Source, endpoint, explained, hub_api, parse_source
+from siamcal.calibrators.hub.transfer import MAX_EXTRA_BYTES, fetch, optional, remote_size, snapshot
+from siamcal.calibrators.saving import (
+    CARD_FILE,
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    load_calibrator,
+    save_calibrator,
+)
+from siamcal.calibrators.saving import describe as describe_model
+from siamcal.calibrators.weights_file import MAX_WEIGHTS_BYTES
+from siamcal.errors import ConfigError, HubError
+from siamcal.files import write_atomically
+from siamcal.model.siamese import CalibratingSiamese
+
+__all__ = [
+    "Pushed",
+    "Source",
+    "describe",
+    "from_pretrained",
+    "list_published",
+    "parse_source",
+    "pull",
+    "push_to_hub",
+    "save_pretrained",
+    "upload",
+]
+
+logger = logging.getLogger(__name__)
+
+_FIGURE = re.compile(r"figures/\w[\w.\-]*\.png\Z")
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push did.
+
+    Attributes:
+        repo_id: "owner/name".
+        commit: The commit that the repository is at now.
+        url: Its web address.
+        changed: False where the repository already held the same files.
+    """
+
+    repo_id: str
+    commit: str
+    url: str
+    changed: bool
+
+
+def from_pretrained(
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    **options: Any,
+) -> CalibratingSiamese:
+    """Load a calibrator from a folder or from the Hub.
+
+    Arguments and errors: `siamcal.model.pretrained.PretrainedMixin.from_pretrained`.
+    """
+    place = parse_source(source, revision)
+    options["max_bytes"] = limit = options.get("max_bytes") or MAX_WEIGHTS_BYTES
+    if place.folder is not None:
+        return load_calibrator(place.folder, **options)
+    folder = snapshot(place, token, cache_dir, limit)
+    return load_calibrator(folder, own_files=False, **options)
+
+
+def save_pretrained(
+    model: CalibratingSiamese,
+    folder: str | Path,
+    *,
+    config: CalibratorConfig | None = None,
+    results: Mapping[str, Any] | None = None,
+    adapter: bool = False,
+    base: Any = None,
+    **facts: Any,
+) -> CalibratorConfig:
+    """Save a calibrator with its model card; see `PretrainedMixin.save_pretrained`."""
+    config = _described(model, config, facts)
+    written = save_calibrator(model, config, folder, adapter=adapter, base=base, card="")
+    write_atomically(Path(folder) / CARD_FILE, model_card(written, results))
+    return written
+
+
+def push_to_hub(
+    model: CalibratingSiamese,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    message: str = "Upload calibrator with siamcal",
+    config: CalibratorConfig | None = None,
+    results: Mapping[str, Any] | None = None,
+    adapter: bool = False,
+    base: Any = None,
+    **facts: Any,
+) -> Pushed:
+    """Publish a calibrator; see `PretrainedMixin.push_to_hub`."""
+    config = _described(model, config, facts)
+    with tempfile.TemporaryDirectory() as name:
+        workplace = Path(name)
+        saved = save_calibrator(model, config, workplace / "c", adapter=adapter, base=base)
+        plan = plan_from_model(saved, workplace / "c", repo_id, workplace, results)
+        return upload(
+            plan, repo_id, private=private, revision=revision, token=token, message=message
+        )
+
+
+def upload(
+    plan: Publication,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    message: str = "Upload calibrator with siamcal",
+) -> Pushed:
+    """Send a publication in one commit; files that are there already aren't sent again.
+
+    Args:
+        plan: The files.
+        repo_id: "owner/name"; made if needed.
+        private: Only the owner may see it. A public repository is refused then.
+        revision: Branch to commit to, made if needed; None is main.
+        token: Access token; None takes the one of `hf auth login` or HF_TOKEN.
+        message: Commit message.
+
+    Raises:
+        HubError: Not allowed, not reached, or public where private was asked for.
+    """
+    from huggingface_hub import CommitOperationAdd
+
+    place = parse_source(f"hf-hub:{repo_id}", revision)
+    api = hub_api(token)
+    with explained(place):
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        before = api.model_info(repo_id)
+        if private and not before.private:
+            raise HubError(
+                f"{repo_id} exists and is public, but a private push was asked for; nothing was "
+                "sent. Choose another name, or make it private in its settings."
+            )
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+            before = api.model_info(repo_id, revision=revision)
+        commit = api.create_commit(
+            repo_id,
+            [CommitOperationAdd(path, str(file)) for path, file in sorted(plan.files.items())],
+            commit_message=message,
+            revision=revision,
+        )
+    url = f"{endpoint()}/{repo_id}"
+    return Pushed(repo_id, commit.oid, url, commit.oid != before.sha)
+
+
+def pull(
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    folder: str | Path | None = None,
+    max_bytes: int = MAX_WEIGHTS_BYTES,
+) -> Path:
+    """Download a calibrator with card, results and figures; return the folder it lies in.
+
+    Args:
+        source: "owner/name" or "hf-hub:owner/name@revision".
+        revision: Branch, tag or commit; None is the main branch.
+        token: Access token; None takes the one of `hf auth login` or HF_TOKEN.
+        cache_dir: The Hub's cache; None takes its own (HF_HOME).
+        folder: Copy the files there; None leaves them in the cache.
+        max_bytes: Largest weights file that is accepted.
+
+    Raises:
+        HubError: See `from_pretrained`.
+    """
+    place = parse_source(source, revision)
+    if place.folder is not None:
+        raise ConfigError(f"{source} is a folder on this machine; there is nothing to pull.")
+    found = snapshot(place, token, cache_dir, max_bytes)
+    here = Source(None, place.repo_id, found.name)
+    for name in _extra_names(here, token):
+        optional(here, name, token, cache_dir)
+    if folder is None:
+        return found
+    target = Path(folder)
+    for file in sorted(found.rglob("*")):
+        name = file.relative_to(found).as_posix()
+        if file.is_file() and _is_ours(name):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target / name)
+    return target
+
+
+def describe(
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+) -> dict[str, Any]:
+    """Config, results and size of a calibrator, before any weight is loaded or downloaded.
+
+    Raises:
+        HubError: See `from_pretrained`.
+        ConfigError: The config is damaged, newer or unsafe.
+    """
+    place = parse_source(source, revision)
+    if place.folder is not None:
+        folder, where = place.folder, {"folder": str(place.folder)}
+        weights = folder / WEIGHTS_FILE
+        size = weights.stat().st_size if weights.is_file() else None
+        results: Path | None = folder / "results.json"
+    else:
+        config_file = fetch(place, CONFIG_FILE, MAX_CONFIG_BYTES, token, cache_dir)
+        folder = config_file.parent
+        here = Source(None, place.repo_id, folder.name)
+        where = {"repository": place.repo_id, "commit": folder.name, "endpoint": endpoint()}
+        size = remote_size(here, WEIGHTS_FILE, token, cache_dir)
+        results = optional(here, "results.json", token, cache_dir)
+    config = read_config(folder / CONFIG_FILE)
+    about: dict[str, Any] = {**where, "weights": _megabytes(size), "bytes": size}
+    about["config"] = config_to_dict(config)
+    about["results"] = _means(results, config.task)
+    return about
+
+
+def list_published(contains: str = "", *, limit: int = 100) -> list[dict[str, Any]]:
+    """Calibrators published on the Hub (tag `siamcal`), most downloaded first.
+
+    Args:
+        contains: Part of the name.
+        limit: At most so many.
+
+    Raises:
+        HubError: The Hub can't be reached.
+    """
+    with explained(None):
+        found = list(
+            hub_api(None).list_models(
+                filter=TAG, search=contains or None, sort="downloads", limit=limit
+            )
+        )
+    return [
+        {
+            "name": model.id,
+            "downloads": model.downloads,
+            "likes": model.likes,
+            "private": bool(model.private),
+            "updated": str(model.last_modified or "")[:10],
+        }
+        for model in found
+        if contains.lower() in model.id.lower()
+    ]
+
+
+def _described(
+    model: CalibratingSiamese, config: CalibratorConfig | None, facts: Mapping[str, Any]
+) -> CalibratorConfig:
+    before = model.config
+    try:
+        model.config = config or before
+        return describe_model(model, **facts)
+    finally:
+        model.config = before
+
+
+def _extra_names(place: Source, token: str | bool | None) -> list[str]:
+    names = [CARD_FILE, *EXTRA_FILES]
+    try:
+        with explained(place):
+            listed = hub_api(token).list_repo_files(place.repo_id, revision=place.revision)
+    except HubError:
+        return names  # offline: the cache knows
+    figures = sorted(name for name in listed if _FIGURE.match(name))[:MAX_FIGURES]
+    return [name for name in names if name in listed] + figures
+
+
+def _is_ours(name: str) -> bool:
+    known = {CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, *EXTRA_FILES}
+    return name in known or bool(_FIGURE.match(name))
+
+
+def _means(results: Path | None, task: str) -> dict[str, Any]:
+    """Mean of each metric of each method; empty where there are no results."""
+    if results is None or not results.is_file() or results.stat().st_size > MAX_EXTRA_BYTES:
+        return {}
+    try:
+        methods = json.loads(results.read_text(encoding="utf-8"))["methods"]
+        return {
+            str(method)[:40]: {str(m)[:40]: cell["mean"] for m, cell in cells[task].items()}
+            for method, cells in methods.items()
+            if task in cells
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _megabytes(size: int | None) -> str:
+    return "unknown" if size is None else f"{size / 1e6:.1f} MB"

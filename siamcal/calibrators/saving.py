@@ -1,0 +1,475 @@
+"""Save calibrators and load them: weights as safetensors, everything else as a strict config.
+
+A saved calibrator is a folder with `model.safetensors`, `config.json` and `README.md`. Nothing in
+it is ever executed or unpickled. The network is made again by its name and arguments; one that has
+no name (a user's own class) is passed to `load_calibrator`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from siamcal import registry
+from siamcal.calibrators.adapters import base_network, check_base, pre_merge_names
+from siamcal.calibrators.bounded_build import ADAPTER_BUDGET, Budget, build_within
+from siamcal.calibrators.config import (
+    CalibratorConfig,
+    check_backbone_arguments,
+    config_to_dict,
+    read_config,
+)
+from siamcal.calibrators.own_backbones import is_file_name, portable_name, recall, remember
+from siamcal.calibrators.weights_file import (
+    MAX_WEIGHTS_BYTES,
+    TensorInfo,
+    checksum_of_tensors,
+    read_header,
+    read_tensors,
+    write_tensors,
+)
+from siamcal.errors import ConfigError, WeightsError
+from siamcal.files import checksum_of_file, write_atomically
+from siamcal.graph import input_spec
+from siamcal.model.create import create_backbone
+from siamcal.model.heads import DetectionHead, IntensityHead, make_head
+from siamcal.model.siamese import (
+    CalibratingSiamese,
+    reference_minus_target,
+    target_minus_reference,
+)
+from siamcal.preprocessing import Preprocessing
+
+__all__ = [
+    "CARD_FILE",
+    "CONFIG_FILE",
+    "WEIGHTS_FILE",
+    "CalibratorConfig",
+    "Preprocessing",
+    "describe",
+    "load_calibrator",
+    "save_calibrator",
+]
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+CARD_FILE = "README.md"
+
+# The functions themselves: as a name, "reference_minus_target" means the other sign at "output".
+_MERGES = {f.__name__: f for f in (reference_minus_target, target_minus_reference)}
+
+# What a saved config may call a backbone. Whatever else it says is refused before it is looked up.
+_BACKBONE_NAMES = (
+    re.compile(r"[A-Za-z0-9_]+\Z"),
+    re.compile(r"(timm|torchvision):[A-Za-z0-9_][A-Za-z0-9_.\-]*\Z"),
+    re.compile(r"(transformers|hf-hub):[A-Za-z0-9_][\w.\-]*(/[A-Za-z0-9_][\w.\-]*)?(@[\w.\-]+)?\Z"),
+)
+
+
+def describe(model: CalibratingSiamese, **facts: Any) -> CalibratorConfig:
+    """The config of a model: its structure as it is, and the facts that only its author knows.
+
+    Args:
+        model: The calibrator.
+        **facts: Fields of `CalibratorConfig` that the model can't tell: `aus`, `preprocessing`,
+            `training_data`, `licence`, ... They go before those of `model.config`.
+
+    Raises:
+        ConfigError: The AUs are missing or don't fit the head, or a fact contradicts the model.
+    """
+    known = {f.name for f in dataclasses.fields(CalibratorConfig)}
+    for name in facts:
+        if name not in known:
+            raise ConfigError(f"CalibratorConfig has no field '{name}'; it has: {sorted(known)}.")
+    if model.config is not None:
+        told = {f.name: getattr(model.config, f.name) for f in dataclasses.fields(model.config)}
+        if "aus" in facts and tuple(facts["aus"]) != told["aus"]:
+            for name in ("au_names", "thresholds", "au_status"):
+                told.pop(name)
+        facts = {**told, **facts}
+    facts.setdefault("aus", ())
+    _check_head(model, tuple(facts["aus"]), facts.get("task"))
+    structure = _structure(model)
+    for name in ("merge_at", "branches"):
+        if facts.get(name) not in (None, structure[name]):
+            raise ConfigError(
+                f"The config says {name}={facts[name]!r}, but the model has {structure[name]!r}."
+            )
+    return CalibratorConfig(**{**facts, **structure})
+
+
+def save_calibrator(
+    model: CalibratingSiamese,
+    config: CalibratorConfig | None,
+    folder: str | Path,
+    *,
+    card: str | None = None,
+    adapter: bool = False,
+    base: nn.Module | None = None,
+) -> CalibratorConfig:
+    """Write a calibrator into a folder, each file atomically.
+
+    Args:
+        model: The calibrator.
+        config: Its description; what the model itself knows (backbone, merge, ...) is filled in.
+            None takes `model.config`.
+        folder: Where to; made if needed.
+        card: Text of README.md; None writes a short one.
+        adapter: Write the post-merge part and the head only.
+        base: For adapters: the public backbone, to prove that its pre-merge weights are unchanged.
+
+    Returns:
+        The config as written.
+
+    Raises:
+        ConfigError: The config contradicts the model or lacks what can't be guessed.
+        WeightsError: An adapter was asked for, but the weights before the merge have changed.
+    """
+    if config is not None:
+        model.config, before = config, model.config
+        try:
+            config = describe(model)
+        finally:
+            model.config = before
+    else:
+        config = describe(model)
+    folder = Path(folder)
+    tensors, base_checksum = _tensors_to_save(model, config, adapter, base)
+    config = dataclasses.replace(config, base_checksum=base_checksum)
+    if not adapter:
+        config = dataclasses.replace(config, base_model="")
+    checksum = write_tensors(tensors, folder / WEIGHTS_FILE)
+    config = dataclasses.replace(config, weights_checksum=checksum)
+    text = json.dumps(config_to_dict(config), indent=2, ensure_ascii=False) + "\n"
+    write_atomically(folder / CONFIG_FILE, text)
+    write_atomically(folder / CARD_FILE, card if card is not None else _short_card(config))
+    spec = getattr(model.unwrap(), "siamcal_spec", None)
+    if spec is not None and is_file_name(spec.name):
+        remember(checksum, spec.name)
+    return config
+
+
+def load_calibrator(
+    path: str | Path,
+    *,
+    backbone: nn.Module | str | None = None,
+    head: nn.Module | None = None,
+    merge: Callable[[Tensor, Tensor], Tensor] | None = None,
+    base: str | Path | None = None,
+    strict: bool = True,
+    example_inputs: Any = None,
+    verify: bool = True,
+    max_bytes: int = MAX_WEIGHTS_BYTES,
+    own_files: bool = True,
+) -> CalibratingSiamese:
+    """Load a calibrator from a folder; nothing in the folder is executed.
+
+    Args:
+        path: A folder written by `save_calibrator`.
+        backbone: The network to load into (changed in place), for one that can't be made by name;
+            or a name to make it by, such as "./my_net.py:build".
+        head: The head, where the author used one of their own.
+        merge: The merge function, where the author used one of their own.
+        base: For adapters over a network without public weights of its own: the file of the
+            public weights, such as glint360k's backbone.pth.
+        strict: Refuse missing and unexpected weights; False keeps start values and logs them.
+        example_inputs: A valid input of the backbone, where it isn't one image.
+        verify: Prove again that the cut is exact.
+        max_bytes: Largest weights file that is accepted.
+        own_files: Run the user's own Python file that made the network, where this machine
+            remembers it and it hasn't changed.
+
+    Returns:
+        The calibrator in eval mode, with its config as `.config`.
+
+    Raises:
+        ConfigError: The config is damaged, newer, asks for something unsafe, or needs `backbone`,
+            `head` or `merge`.
+        WeightsError: The weights are damaged or don't fit.
+        UnknownNameError: No backbone has the config's name.
+        MergePointError: The network can't be cut at the config's merge point.
+    """
+    folder = Path(path)
+    config = read_config(folder / CONFIG_FILE)
+    header = read_header(folder / WEIGHTS_FILE, max_bytes)
+    _check_header(config, header, head, merge)
+    if (
+        config.weights_checksum
+        and checksum_of_file(folder / WEIGHTS_FILE) != config.weights_checksum
+    ):
+        raise WeightsError(
+            f"{folder / WEIGHTS_FILE} isn't the file that its config was written with (the "
+            "checksums differ): it was damaged or exchanged. Download or save it again."
+        )
+    network = _network(config, header, backbone, base, own_files)
+    head = make_head(config.task, len(config.aus)) if config.num_outputs else head
+    parts = {"backbone": network, **({"head": head} if head is not None else {})}
+    _check_fit(parts, header, strict=strict and not config.is_adapter)
+    if not config.is_adapter:
+        _load(parts, folder, max_bytes)
+    if example_inputs is None:
+        example_inputs = torch.rand(
+            (2, *config.input_shape), generator=torch.Generator().manual_seed(0)
+        )
+    model = CalibratingSiamese(
+        network.eval(),
+        config.merge_at,
+        merge=_MERGES.get(config.merge) or cast(Callable[[Tensor, Tensor], Tensor], merge),
+        head=head,
+        example_inputs=example_inputs,
+        output=config.output,
+        verify=verify,
+        branches=config.branches,
+        freeze_pre_batchnorm=config.freeze_pre_batchnorm,
+    )
+    if config.is_adapter:
+        check_base(model, config, header, example_inputs)
+        _load(parts, folder, max_bytes)
+    model.config = config
+    return model.eval()
+
+
+def _structure(model: CalibratingSiamese) -> dict[str, Any]:
+    spec = getattr(model.unwrap(), "siamcal_spec", None)
+    name, arguments = "", {}
+    if spec is not None and _is_rebuilt(spec, model.unwrap()):
+        name, arguments = portable_name(spec.name), dict(spec.options)
+        if spec.num_outputs is not None:
+            arguments["num_outputs"] = spec.num_outputs
+    stated = input_spec(model.unwrap())
+    shape = {"input_shape": stated.shape} if stated is not None else {}
+    selector = model.split.selector
+    if callable(selector):
+        raise ConfigError(
+            "output= is a function, which can't be saved; use a key or an index, or wrap the "
+            "backbone in a module that returns the tensor."
+        )
+    return {
+        "backbone": name,
+        "backbone_arguments": arguments,
+        "merge_at": model.merge_at,
+        "merge": _merge_name(model),
+        "branches": model.branches,
+        "output": selector,
+        "freeze_pre_batchnorm": model.freeze_pre_batchnorm,
+        "task": _task(model),
+        **shape,
+    }
+
+
+def _is_rebuilt(spec: Any, network: nn.Module) -> bool:
+    """Whether the network is what its spec makes; a user may have changed it since."""
+    if not is_file_name(spec.name):
+        if not any(pattern.match(spec.name) for pattern in _BACKBONE_NAMES):
+            return False
+        try:
+            check_backbone_arguments(dict(spec.options))
+        except ConfigError as error:
+            logger.warning(
+                "The backbone can't be made again from its saved name (%s): loading this "
+                "calibrator will need backbone=.",
+                error,
+            )
+            return False
+    return True
+
+
+def _merge_name(model: CalibratingSiamese) -> str:
+    return next((n for n, f in _MERGES.items() if f is model.merge_function), "custom")
+
+
+def _task(model: CalibratingSiamese) -> str:
+    if model.head is None:
+        return "raw"
+    return model.head.task if isinstance(model.head, IntensityHead | DetectionHead) else "custom"
+
+
+def _check_head(model: CalibratingSiamese, aus: tuple[int, ...], task: str | None) -> None:
+    actual = _task(model)
+    if task is not None and task != actual:
+        raise ConfigError(
+            f"The config says task={task!r}, but the model's head makes it {actual!r}. Wrap the "
+            "network with the head of the task, "
+            f"siamcal.model.heads.make_head({task!r}, {len(aus)})."
+        )
+    num_aus = getattr(model.head, "num_aus", None) if actual in ("intensity", "detection") else None
+    if num_aus is not None and num_aus != len(aus):
+        raise ConfigError(
+            f"The head reads {num_aus} AUs, but aus names {len(aus)}: {aus}. Pass the AU numbers "
+            "in the order of the outputs, for example aus=(1, 2, 4, ...)."
+        )
+
+
+def _tensors_to_save(
+    model: CalibratingSiamese, config: CalibratorConfig, adapter: bool, base: nn.Module | None
+) -> tuple[dict[str, Tensor], str]:
+    backbone = _state(model.unwrap())
+    head = _state(model.head) if model.head is not None else {}
+    checksum = ""
+    if adapter:
+        pre = pre_merge_names(model, config.input_shape)
+        below = {name: backbone[name] for name in pre}
+        checksum = checksum_of_tensors(below)
+        if base is not None:
+            _check_unchanged(below, _state(base))
+        backbone = {name: t for name, t in backbone.items() if name not in pre}
+    tensors = {f"backbone.{name}": t for name, t in backbone.items()}
+    return tensors | {f"head.{name}": t for name, t in head.items()}, checksum
+
+
+def _check_unchanged(ours: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> None:
+    changed = [
+        name
+        for name, tensor in ours.items()
+        if name not in base
+        or base[name].shape != tensor.shape
+        or not torch.equal(base[name].cpu(), tensor.cpu())
+    ]
+    if changed:
+        raise WeightsError(
+            f"{len(changed)} of {len(ours)} tensors before the merge point differ from the public "
+            f"backbone ({changed[0]} first), so an adapter over it would predict something else. "
+            "Save the whole model, or train with the part before the merge frozen "
+            "(freeze_pre_batchnorm=True and no gradients there)."
+        )
+
+
+def _state(module: nn.Module) -> dict[str, Tensor]:
+    state = module.state_dict()
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise ConfigError(
+                f"'{name}' in the state dict is a {type(value).__name__}; only tensors can be "
+                "saved without pickling."
+            )
+    return state
+
+
+def _check_header(
+    config: CalibratorConfig,
+    header: Mapping[str, TensorInfo],
+    head: nn.Module | None,
+    merge: Callable[[Tensor, Tensor], Tensor] | None,
+) -> None:
+    for name in header:
+        if not name.startswith(("backbone.", "head.")):
+            raise WeightsError(
+                f"{WEIGHTS_FILE} holds {name[:80]!r}; a calibrator's tensors start with "
+                "'backbone.' or 'head.'. `siamcal convert` turns other checkpoints into one."
+            )
+    if config.task == "custom" and head is None:
+        raise ConfigError("This calibrator has a head of its author's own: pass it with head=.")
+    if config.merge == "custom" and merge is None:
+        raise ConfigError("This calibrator merges by its author's own function: pass merge=.")
+
+
+def _network(
+    config: CalibratorConfig,
+    header: Mapping[str, TensorInfo],
+    backbone: nn.Module | str | None,
+    base: str | Path | None,
+    own_files: bool,
+) -> nn.Module:
+    if isinstance(backbone, nn.Module):
+        return backbone
+    name = backbone or _name_to_build(config, own_files)
+    arguments = dict(config.backbone_arguments)
+    budget = Budget([i.shape for n, i in header.items() if n.startswith("backbone.")])
+    if config.is_adapter:
+        return build_within(ADAPTER_BUDGET, lambda: base_network(config, name, arguments, base))
+    return build_within(budget, lambda: _made(name, arguments))
+
+
+def _made(name: str, arguments: dict[str, Any]) -> nn.Module:
+    if name.startswith("hf-hub:"):
+        # By default this source brings its own weights, which would be downloaded in vain.
+        function = registry.backbones.get("hf-hub:")
+        return cast(nn.Module, function(name[7:], pretrained=False, **arguments))
+    return create_backbone(name, **arguments)
+
+
+def _name_to_build(config: CalibratorConfig, own_files: bool) -> str:
+    name = config.backbone
+    if not name:
+        raise ConfigError(
+            "This calibrator's network is its author's own and can't be made by name. Make it "
+            "yourself and pass it: load with backbone=net."
+        )
+    if is_file_name(name):
+        found = recall(config.weights_checksum, name) if own_files else None
+        if found is None:
+            raise ConfigError(
+                f"This calibrator's network comes from its author's own file, {name[:100]!r}; "
+                "siamcal never runs a file because a config names it. If you have that file and "
+                "trust it, load with backbone='./FILE.py:FUNCTION' or with the network itself."
+            )
+        return found
+    if not any(pattern.match(name) for pattern in _BACKBONE_NAMES):
+        raise ConfigError(
+            f"The config names the backbone {name[:100]!r}, which is neither a registered name nor "
+            "of the form 'timm:NAME', 'torchvision:NAME', 'transformers:OWNER/NAME' or "
+            "'hf-hub:OWNER/NAME'. Paths and imports are never followed; pass the network with "
+            "backbone=."
+        )
+    return name
+
+
+def _check_fit(
+    parts: Mapping[str, nn.Module], header: Mapping[str, TensorInfo], strict: bool
+) -> None:
+    own = {f"{part}.{n}": t for part, module in parts.items() for n, t in _state(module).items()}
+    wrong = [n for n, info in header.items() if n in own and tuple(own[n].shape) != info.shape]
+    if wrong:
+        name = wrong[0]
+        raise WeightsError(
+            f"{len(wrong)} tensors of {WEIGHTS_FILE} don't fit the network: {name} is "
+            f"{header[name].shape} in the file, {tuple(own[name].shape)} in the network."
+        )
+    missing = [n for n in own if n not in header]
+    unexpected = [n for n in header if n not in own]
+    for names, what in ((missing, "lacks"), (unexpected, "has beyond the network")):
+        if names and strict:
+            raise WeightsError(
+                f"{WEIGHTS_FILE} {what} {len(names)} tensors, {names[0][:80]} first. Load with the "
+                "backbone it was saved with, or with strict=False to keep start values there."
+            )
+        if names:
+            logger.info("%s %s %d tensors, %s first", WEIGHTS_FILE, what, len(names), names[0])
+
+
+def _load(parts: Mapping[str, nn.Module], folder: Path, max_bytes: int) -> None:
+    tensors = read_tensors(folder / WEIGHTS_FILE, max_bytes)
+    for part, module in parts.items():
+        state = {
+            name.removeprefix(f"{part}."): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(f"{part}.")
+        }
+        # The file's precision is the model's: bfloat16 weights in a float32 network would compute
+        # something else than what was saved.
+        places = dict(module.named_parameters()) | dict(module.named_buffers())
+        for name, tensor in state.items():
+            place = places.get(name)
+            if place is not None and place.dtype != tensor.dtype:
+                place.data = place.data.to(tensor.dtype)
+        module.load_state_dict(state, strict=False)
+
+
+def _short_card(config: CalibratorConfig) -> str:
+    aus = ", ".join(f"AU{au}" for au in config.aus) or "raw output"
+    return (
+        f"# Calibrator for {aus}\n\nOne-frame calibration by "
+        f"[siamcal](https://arxiv.org/abs/2409.00240), merged at `{config.merge_at}`.\n\n"
+        f"- Training data: {config.training_data} (licence: {config.data_licence})\n"
+        f"- Licence of the weights: {config.licence} ({config.licence_reason})\n"
+    )

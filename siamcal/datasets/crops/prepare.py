@@ -1,0 +1,317 @@
+"""Crops the faces of a data set once and keeps them in the cache, memory-mapped.
+
+The cache is named by what is in the files, by the preprocessing and by the code that crops, so a
+changed file, another setting or a new version makes another cache and never reads a stale one. A
+killed run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from siamcal.datasets.base import DatasetSource, FaceSet
+from siamcal.datasets.crops.fingerprints import fingerprints
+from siamcal.datasets.crops.units import OK, Unit, read_status
+from siamcal.datasets.crops.workers import crop_units
+from siamcal.datasets.reference_rows import reference_rows
+from siamcal.environment import usable_cores
+from siamcal.errors import DataNotFoundError, SiamcalError
+from siamcal.files import asset, cache_dir, check_disk_space, write_json
+from siamcal.preprocessing import Preprocessing
+from siamcal.progress import progress_bar
+
+__all__ = ["drop_report", "prepare"]
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = 1
+# Images in a unit of work: large enough that starting one costs nothing, small enough to share out.
+_UNIT_IMAGES = 128
+# Fewer frames than this aren't worth the second a worker takes to start.
+_FRAMES_PER_WORKER = 150
+
+
+def prepare(
+    source: DatasetSource,
+    preprocessing: Preprocessing,
+    *,
+    cache: str | os.PathLike[str] | None = None,
+    workers: int | None = None,
+) -> FaceSet:
+    """Crop the face of every frame, or read the crops from the cache.
+
+    Frames without a face, black, unreadable or missing ones are left out and listed with the
+    reason in `FaceSet.dropped`.
+
+    Args:
+        source: The data set.
+        preprocessing: How a frame becomes a crop.
+        cache: Folder of the cache. Default: `siamcal.files.cache_dir()` / "faces".
+        workers: Number of processes. Default: one for each core, fewer for little work.
+
+    Raises:
+        DataNotFoundError: No frame has a face, or a participant has no usable reference.
+        SiamcalError: The disk is too small, or cropping failed; finished work stays.
+    """
+    root = Path(cache) if cache is not None else cache_dir() / "faces"
+    root.mkdir(parents=True, exist_ok=True)
+    if source.table.empty:
+        raise DataNotFoundError(f"Data set '{source.name}' has no frames to prepare.")
+    order, units = _units(source.table)
+    digests = fingerprints(
+        sorted(set(source.table["source"])), root / f"known-files-{_short(source.name)}.parquet"
+    )
+    folder = root / f"{source.name}-{_key(units, digests, preprocessing)}"
+    folder.mkdir(exist_ok=True)
+    with _locked(folder / "lock"):
+        store = _Store(folder, preprocessing.size)
+        if not store.complete(len(order)):
+            _check_space(folder, len(order), preprocessing.size)
+            _fill(store, units, preprocessing, _worker_count(workers, len(order), len(units)))
+    return _face_set(source, preprocessing, store, order)
+
+
+def drop_report(dropped: pd.DataFrame, total: int) -> str:
+    """One line: how many frames were left out and why."""
+    if dropped.empty:
+        return f"All {total} frames have a face."
+    # Reasons that end in details of one file count as one.
+    kinds = Counter(str(reason).split(":")[0] for reason in dropped["reason"])
+    parts = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
+    return f"Left out {len(dropped)} of {total} frames: {parts}."
+
+
+class _Store:
+    """The cache of one data set: crops and a status line a frame, appended unit by unit.
+
+    `progress.json` says how much of both files is valid; what lies beyond it is cut off when a
+    killed run resumes.
+    """
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self.folder = folder
+        self.crop_bytes = size * size * 3
+        self.images = folder / "images.u8"
+        self.status = folder / "status.txt"
+        self.units_folder = folder / "units"
+        self._progress = folder / "progress.json"
+
+    def progress(self) -> dict[str, int]:
+        """Number of units, of status bytes and of crops that are valid."""
+        try:
+            return dict(json.loads(self._progress.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            return {"units": 0, "status_bytes": 0, "crops": 0}
+
+    def lines(self) -> list[str]:
+        """Status of each frame done so far."""
+        if not self.status.exists():
+            return []
+        return self.status.read_text(encoding="utf-8").splitlines()
+
+    def complete(self, frames: int) -> bool:
+        """Whether all frames are there and the files are as long as they should be."""
+        state = self.progress()
+        with contextlib.suppress(OSError):
+            return (
+                len(self.lines()) == frames
+                and self.status.stat().st_size == state["status_bytes"]
+                and self.images.stat().st_size == state["crops"] * self.crop_bytes
+            )
+        return False
+
+    def resume(self) -> int:
+        """Cut both files to their valid length; number of units that are done."""
+        state = self.progress()
+        self.units_folder.mkdir(exist_ok=True)
+        self.images.touch()
+        self.status.touch()
+        if (
+            self.images.stat().st_size < state["crops"] * self.crop_bytes
+            or self.status.stat().st_size < state["status_bytes"]
+        ):
+            logger.warning("%s is damaged and made anew", self.folder)
+            state = {"units": 0, "status_bytes": 0, "crops": 0}
+            self._write_progress(state)
+        os.truncate(self.images, state["crops"] * self.crop_bytes)
+        os.truncate(self.status, state["status_bytes"])
+        return state["units"]
+
+    def append(self, unit: Unit) -> None:
+        """Take over a finished unit's files and delete them."""
+        lines = read_status(unit, self.units_folder)
+        crops = self.units_folder / f"{unit.key}.u8"
+        if lines is None or len(lines) != len(unit.frames):
+            raise SiamcalError(f"{self.units_folder / unit.key} is incomplete; delete it.")
+        state = self.progress()
+        with self.images.open("ab") as images, crops.open("rb") as stream:
+            shutil.copyfileobj(stream, images, 1 << 20)
+            images.flush()
+            os.fsync(images.fileno())
+        with self.status.open("ab") as status:
+            status.write("".join(f"{line}\n" for line in lines).encode("utf-8"))
+            status.flush()
+            os.fsync(status.fileno())
+        self._write_progress(
+            {
+                "units": state["units"] + 1,
+                "status_bytes": self.status.stat().st_size,
+                "crops": state["crops"] + lines.count(OK),
+            }
+        )
+        crops.unlink()
+        (self.units_folder / f"{unit.key}.txt").unlink()
+
+    def _write_progress(self, state: dict[str, int]) -> None:
+        write_json(self._progress, state)
+
+
+def _fill(store: _Store, units: list[Unit], preprocessing: Preprocessing, workers: int) -> None:
+    """Crop what isn't done yet."""
+    first = store.resume()
+    finished = [read_status(unit, store.units_folder) is not None for unit in units]
+    todo = [i for i in range(first, len(units)) if not finished[i]]
+    before = sum(len(u.frames) for i, u in enumerate(units) if i < first or finished[i])
+    settings = {"format": _FORMAT, "preprocessing": dataclasses.asdict(preprocessing)}
+    (store.folder / "settings.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
+    ahead = first
+    with progress_bar(
+        total=sum(len(u.frames) for u in units),
+        initial=before,
+        description="crop faces",
+        unit="frame",
+    ) as bar:
+        messages = crop_units([units[i] for i in todo], preprocessing, store.units_folder, workers)
+        with contextlib.closing(messages):
+            for kind, value in messages:
+                if kind == "frames":
+                    bar.update(value)
+                    continue
+                finished[todo[value]] = True
+                # Appended in order, so that rows of the cache follow the rows of the table.
+                while ahead < len(units) and finished[ahead]:
+                    store.append(units[ahead])
+                    ahead += 1
+    while ahead < len(units):  # units that were finished but not taken over when a run was killed
+        store.append(units[ahead])
+        ahead += 1
+    shutil.rmtree(store.units_folder, ignore_errors=True)
+
+
+def _face_set(
+    source: DatasetSource, preprocessing: Preprocessing, store: _Store, order: np.ndarray
+) -> FaceSet:
+    """Rows with a face in the order of the cache, and the others with their reasons."""
+    status = np.array(store.lines(), dtype=object)
+    table = source.table.iloc[order].reset_index(drop=True)
+    good = status == OK
+    kept = table[good].reset_index(drop=True)
+    dropped = table[~good].assign(reason=status[~good]).reset_index(drop=True)
+    report = drop_report(dropped, len(table))
+    if kept.empty:
+        raise DataNotFoundError(
+            f"No frame of data set '{source.name}' can be used. {report} "
+            f"First: {dropped['source'].iloc[0]}: {dropped['reason'].iloc[0]}."
+        )
+    if not dropped.empty:
+        logger.warning("%s: %s", source.name, report)
+    rows, replaced = reference_rows(kept, table, source.name)
+    return FaceSet(source, preprocessing, store.images, kept, rows, dropped, replaced)
+
+
+def _units(table: pd.DataFrame) -> tuple[np.ndarray, list[Unit]]:
+    """Order in which the table's rows are cropped, and the units of work in that order.
+
+    The table's order is kept, save that the frames of a video come together and ascending.
+    """
+    sources = table["source"].to_numpy(dtype=object)
+    indices = table["source_index"].to_numpy(dtype=np.int64)
+    is_video = indices >= 0
+    first_row = pd.Series(np.arange(len(table))).groupby(sources).transform("min").to_numpy()
+    place = np.where(is_video, first_row, np.arange(len(table)))
+    order = np.lexsort((indices, place))
+    groups: list[list[int]] = []
+    for row in order:
+        last = groups[-1] if groups else None
+        joins = last is not None and (
+            sources[last[-1]] == sources[row] and is_video[last[-1]]
+            if is_video[row]
+            else not is_video[last[-1]] and len(last) < _UNIT_IMAGES
+        )
+        if last is not None and joins:
+            last.append(int(row))
+        else:
+            groups.append([int(row)])
+    units = [
+        Unit(f"{number:06d}", tuple((str(sources[r]), int(indices[r])) for r in rows))
+        for number, rows in enumerate(groups)
+    ]
+    return order, units
+
+
+def _key(units: list[Unit], digests: dict[str, str], preprocessing: Preprocessing) -> str:
+    digest = hashlib.blake2b(digest_size=10)
+    settings = [_FORMAT, _code_version(), dataclasses.asdict(preprocessing)]
+    digest.update(json.dumps(settings, sort_keys=True).encode())
+    for unit in units:
+        for source, index in unit.frames:
+            digest.update(f"{digests[source]}:{index};".encode())
+        digest.update(b"|")
+    return digest.hexdigest()
+
+
+@functools.lru_cache(maxsize=1)
+def _code_version() -> str:
+    """Digest of the code and the model that crop: crops of another version are no use."""
+    digest = hashlib.blake2b(digest_size=8)
+    package = Path(__file__).parents[2]
+    for path in sorted((package / "faces").glob("*.py")):
+        digest.update(path.read_bytes())
+    with contextlib.suppress(DataNotFoundError):
+        digest.update(asset("face_landmarker.task").read_bytes())
+    return digest.hexdigest()
+
+
+def _worker_count(workers: int | None, frames: int, units: int) -> int:
+    if workers is None:
+        workers = min(usable_cores(), -(-frames // _FRAMES_PER_WORKER))
+    return max(1, min(workers, units))
+
+
+def _check_space(folder: Path, frames: int, size: int) -> None:
+    used = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+    check_disk_space(folder, frames * size * size * 3 - used, f"The crops of {frames} frames need")
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One process fills a cache; others wait and then read it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: two runs at once would do the work twice in one folder
+        yield
+        return
+    with path.open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            logger.info("another process prepares %s; waiting", path.parent)
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _short(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in name)

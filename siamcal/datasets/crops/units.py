@@ -1,0 +1,188 @@
+"""Crops the faces of one unit of work: a video, or some images of one sequence.
+
+A unit writes its crops and one status line a frame as it goes, so that a killed run goes on where
+it stopped. A video is decoded once, in order, and never held in memory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from siamcal.errors import FaceNotFoundError, MediaError, SiamcalError
+from siamcal.preprocessing import Preprocessing
+
+__all__ = ["OK", "Cropper", "Unit", "crop_unit", "read_status"]
+
+OK = "ok"
+
+# Frames between two writes to disk, so that a killed run loses a second or two.
+_FLUSH = 64
+
+# Mean brightness below which a frame shows nothing; such frames stand in UNBC-McMaster.
+_BLACK = 4.0
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Frames cropped by one worker, in this order.
+
+    Attributes:
+        key: Name of its files.
+        frames: (source, source_index) of each frame: one video with ascending indices, or image
+            files with index -1.
+    """
+
+    key: str
+    frames: tuple[tuple[str, int], ...]
+
+    @property
+    def is_video(self) -> bool:
+        """True where the frames belong to a video."""
+        return self.frames[0][1] >= 0
+
+
+class Cropper(Protocol):
+    """The part of `siamcal.faces.FacePipeline` that is used here."""
+
+    preprocessing: Preprocessing
+
+    def crop(self, rgb: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 -> (size, size, 3) uint8; raises FaceNotFoundError."""
+        ...
+
+
+def crop_unit(unit: Unit, pipeline: Cropper, folder: Path) -> Iterator[int]:
+    """Write `<key>.u8` (the crops of frames with a face) and `<key>.txt` (a line a frame).
+
+    A line is "ok" or the reason why the frame is left out. The text file gets its name when all is
+    written; until then it is `<key>.txt.part`.
+
+    Args:
+        unit: What to crop.
+        pipeline: Cuts the face out of a frame.
+        folder: Where to.
+
+    Yields:
+        Number of frames done since the last number.
+    """
+    crops_path, part = folder / f"{unit.key}.u8", folder / f"{unit.key}.txt.part"
+    done = _restart(crops_path, part, pipeline.preprocessing.size**2 * 3)
+    if done:
+        yield done
+    with crops_path.open("ab") as crops, part.open("a", encoding="utf-8") as lines:
+        waiting = 0
+        for rgb, problem in _frames(unit, done):
+            crop, status = _crop(pipeline, rgb, problem)
+            if crop is not None:
+                crops.write(crop.tobytes())
+            lines.write(status + "\n")
+            waiting += 1
+            if waiting == _FLUSH:
+                # Crops first: a line without its crop would shift all that follow.
+                crops.flush()
+                lines.flush()
+                yield waiting
+                waiting = 0
+        crops.flush()
+        lines.flush()
+        os.fsync(crops.fileno())
+        os.fsync(lines.fileno())
+    os.replace(part, folder / f"{unit.key}.txt")
+    yield waiting
+
+
+def read_status(unit: Unit, folder: Path) -> list[str] | None:
+    """The finished unit's line of each frame, or None where it isn't finished."""
+    path = folder / f"{unit.key}.txt"
+    if not path.exists():
+        return None
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def _restart(crops_path: Path, part: Path, crop_bytes: int) -> int:
+    """Cut both files back to what belongs together; number of frames that are done."""
+    if not part.exists() or not crops_path.exists():
+        crops_path.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
+        return 0
+    lines = part.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    lines = [line for line in lines if line.endswith("\n")]
+    whole = crops_path.stat().st_size // crop_bytes
+    good = 0
+    for number, line in enumerate(lines):
+        good += line == f"{OK}\n"
+        if good > whole:
+            lines, good = lines[:number], whole
+            break
+    part.write_text("".join(lines), encoding="utf-8")
+    os.truncate(crops_path, good * crop_bytes)
+    return len(lines)
+
+
+def _crop(pipeline: Cropper, rgb: np.ndarray | None, problem: str) -> tuple[np.ndarray | None, str]:
+    import cv2
+
+    if rgb is None:
+        return None, " ".join(problem.split()) or "unreadable"
+    if rgb.mean() < _BLACK:
+        return None, "black frame"
+    try:
+        return pipeline.crop(rgb), OK
+    except FaceNotFoundError:
+        return None, "no face found"
+    except SiamcalError:
+        raise  # a missing library or model is no fault of this frame
+    except (ArithmeticError, IndexError, ValueError, cv2.error) as error:
+        # One freak picture must not end a run over hundreds of thousands.
+        return None, f"cropping failed: {' '.join(str(error).split())[:200]}"
+
+
+def _frames(unit: Unit, skip: int) -> Iterator[tuple[np.ndarray | None, str]]:
+    """(picture or None, what is wrong) of each frame of the unit from number `skip` on."""
+    todo = unit.frames[skip:]
+    if not todo:
+        return
+    yield from _video_frames(todo) if unit.is_video else _image_frames(todo)
+
+
+def _image_frames(todo: tuple[tuple[str, int], ...]) -> Iterator[tuple[np.ndarray | None, str]]:
+    from siamcal.faces.media import read_image
+
+    for source, _ in todo:
+        if not os.path.exists(source):
+            yield None, "file missing"
+            continue
+        try:
+            yield read_image(source), ""
+        except MediaError as error:
+            # The path differs between two copies of the data; the reason stays short without it.
+            yield None, f"unreadable: {error}".replace(source, Path(source).name)
+
+
+def _video_frames(todo: tuple[tuple[str, int], ...]) -> Iterator[tuple[np.ndarray | None, str]]:
+    from siamcal.faces.media import open_media
+
+    source, position, total = todo[0][0], 0, 0
+    if not os.path.exists(source):
+        yield from ((None, "file missing") for _ in todo)
+        return
+    reason = ""
+    try:
+        for frame in open_media(source):
+            total = frame.index + 1
+            while position < len(todo) and todo[position][1] == frame.index:
+                # Damaged pictures (a problem, but pixels too) are left out like undecodable ones.
+                yield (None, f"unreadable: {frame.problem}") if frame.problem else (frame.rgb, "")
+                position += 1
+            if position == len(todo):
+                return
+    except MediaError as error:
+        reason = f"unreadable: {error}".replace(source, Path(source).name)
+    for _ in todo[position:]:
+        yield None, reason or f"the video ends after {total} frames"

@@ -1,0 +1,231 @@
+"""What the readers of licensed data share: finding files in untidy folders, collecting faults."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Container, Hashable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
+
+from siamcal.datasets.base import root_variable
+from siamcal.errors import ConfigError, DataNotFoundError, LabelError
+from siamcal.paper import protocol
+
+__all__ = [
+    "IMAGE_PATTERN",
+    "Holder",
+    "Problem",
+    "Problems",
+    "examples",
+    "keep_first",
+    "last_number",
+    "protocol_folds",
+    "read_label_text",
+    "read_metadata",
+    "reduced",
+    "require_root",
+    "walk_files",
+]
+
+logger = logging.getLogger(__name__)
+
+Key = TypeVar("Key", bound=Hashable)
+
+IMAGE_PATTERN = r"\.(?:jpe?g|png|bmp|tiff?)"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding of a check.
+
+    Attributes:
+        level: "error" (training refuses) or "warning" (something is left out).
+        place: File, folder or participant.
+        text: What is wrong.
+    """
+
+    level: str
+    place: str
+    text: str
+
+
+@dataclass
+class Problems:
+    """Collects findings, or, when strict, raises the first error and logs the warnings."""
+
+    strict: bool = True
+    found: list[Problem] = field(default_factory=list)
+
+    def error(self, place: str | Path, text: str, line: int | None = None) -> None:
+        """A broken label: raised at once when strict.
+
+        Raises:
+            LabelError: When strict.
+        """
+        where = f"{place}, line {line}" if line is not None else str(place)
+        if self.strict:
+            raise LabelError(f"{where}: {text}")
+        self.found.append(Problem("error", where, text))
+
+    def warning(self, place: str | Path, text: str) -> None:
+        """Something is left out or looks odd."""
+        if self.strict:
+            logger.warning("%s: %s", place, text)
+        self.found.append(Problem("warning", str(place), text))
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Where a data set comes from and how it lies on disk, for the message when it isn't there.
+
+    Attributes:
+        name: Registered name.
+        title: Name as people write it.
+        licence: Whom to ask for what.
+        layout: Lines that show the expected folders.
+    """
+
+    name: str
+    title: str
+    licence: str
+    layout: tuple[str, ...]
+
+    def missing(self, root: Path | None, found: str = "") -> DataNotFoundError:
+        """The error for data that aren't there."""
+        given = "No folder was given." if root is None else found or f"{root} doesn't exist."
+        lines = "\n".join(f"    {line}" for line in self.layout)
+        return DataNotFoundError(
+            f"{self.title} isn't there. {given}\n"
+            f"  Licence: {self.licence}\n"
+            f"  Expected layout (spelling variants and nested copies are understood):\n{lines}\n"
+            f"  Point at it: --data-root DIR, or export {root_variable(self.name)}=DIR. "
+            f"Check it: siamcal data check {self.name} --data-root DIR"
+        )
+
+
+def require_root(root: Path | None, holder: Holder) -> Path:
+    """The root folder.
+
+    Raises:
+        DataNotFoundError: None was given, it doesn't exist, or it is a file.
+    """
+    if root is None or not root.exists():
+        raise holder.missing(root)
+    if not root.is_dir():
+        raise holder.missing(root, f"{root} is a file, not a folder.")
+    return root
+
+
+def walk_files(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """(folder, file names) under `root`, sorted, shallow folders first.
+
+    Hidden files, macOS archives' leftovers and empty folders are passed over; links are followed
+    once.
+    """
+    seen: set[str] = set()
+    level = [root]
+    while level:
+        below: list[Path] = []
+        for folder in level:
+            real = os.path.realpath(folder)
+            if real in seen:
+                continue
+            seen.add(real)
+            files = []
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith(".") or entry.name == "__MACOSX":
+                        continue
+                    if entry.is_dir():
+                        below.append(folder / entry.name)
+                    else:
+                        files.append(entry.name)
+            if files:
+                yield folder, sorted(files)
+        level = sorted(below)
+
+
+def keep_first(known: dict[Key, Path], key: Key, path: Path, problems: Problems) -> None:
+    """Note a label file; another copy of it must be equal.
+
+    Files of shallow folders come first: a nested copy doesn't replace the original.
+    """
+    first = known.setdefault(key, path)
+    if first != path and first.read_bytes() != path.read_bytes():
+        problems.error(path, f"differs from another copy of the same labels, {first}; keep one.")
+
+
+def read_label_text(path: Path, problems: Problems) -> list[str] | None:
+    """Lines of a label file, or None (and an error) where it can't be read as text."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        problems.error(path, "isn't text; the file is damaged. Copy it again.", line)
+    except OSError as error:
+        problems.error(path, f"can't be read ({error.strerror}).")
+    return None
+
+
+def read_metadata(path: str | os.PathLike[str] | None) -> pd.DataFrame | None:
+    """A table of participants (CSV with a column "participant"), for results by group.
+
+    Raises:
+        DataNotFoundError: The file isn't there.
+        ConfigError: It has no column "participant", or one participant twice.
+    """
+    if path is None:
+        return None
+    if not Path(path).is_file():
+        raise DataNotFoundError(f"The participants' table {path} doesn't exist.")
+    table = pd.read_csv(path, dtype={"participant": str}, skipinitialspace=True)
+    if "participant" not in table.columns:
+        raise ConfigError(
+            f"{path} has the columns {', '.join(map(str, table.columns))}; one must be "
+            f"'participant', the others hold groups (sex, age, ...)."
+        )
+    twice = table["participant"][table["participant"].duplicated()]
+    if len(twice):
+        raise ConfigError(f"{path} lists {', '.join(twice.unique())} more than once.")
+    return table
+
+
+def protocol_folds(
+    key: str, present: set[str], place: Path, problems: Problems
+) -> tuple[tuple[str, ...], ...]:
+    """The paper's folds, reduced to the participants who are there."""
+    folds = protocol()[key]["folds_val"]
+    expected = {p for fold in folds for p in fold}
+    missing, extra = sorted(expected - present), sorted(present - expected)
+    if missing:
+        problems.warning(
+            place,
+            f"{len(present & expected)} of the protocol's {len(expected)} participants are there; "
+            f"missing: {', '.join(missing)}. Results aren't comparable with the paper's.",
+        )
+    if extra:
+        problems.warning(place, f"no fold of the protocol holds {', '.join(extra)}: left out.")
+    return reduced(folds, present)
+
+
+def reduced(folds: Iterable[Iterable[str]], present: Container[str]) -> tuple[tuple[str, ...], ...]:
+    """Folds without the participants that aren't there, and without folds that are empty then."""
+    kept = (tuple(p for p in fold if p in present) for fold in folds)
+    return tuple(fold for fold in kept if fold)
+
+
+def examples(names: list[str], limit: int = 3) -> str:
+    """The first few names: "a, b, c and 12 more"."""
+    text = ", ".join(names[:limit])
+    return text + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def last_number(stem: str) -> int | None:
+    """The number at the end of a file's stem: "frame_0012" -> 12."""
+    found = re.search(r"(\d+)$", stem)
+    return int(found.group(1)) if found else None

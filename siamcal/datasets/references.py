@@ -1,0 +1,190 @@
+"""Choosing each participant's neutral reference frame: by the protocol, a rule, or a file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from siamcal.datasets.reading import Problems, examples
+from siamcal.errors import ConfigError, DataNotFoundError
+
+__all__ = ["Wanted", "choose_references"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A frame named by someone.
+
+    Attributes:
+        participant: Who.
+        frame: Number as the data set counts.
+        sequence: Which recording; None for any.
+        view: Which camera; None for each camera's own picture of that frame.
+    """
+
+    participant: str
+    frame: int
+    sequence: str | None = None
+    view: str | None = None
+
+
+def choose_references(
+    table: pd.DataFrame, references: str, protocol: Mapping[str, Wanted], problems: Problems
+) -> np.ndarray:
+    """Mark one reference frame for each participant and view.
+
+    Args:
+        table: Frames, as `DatasetSource.table` (column is_reference is ignored).
+        references: "protocol" (hand-picked by the paper's authors), "first" (first frame), "auto"
+            (middle of the longest stretch of frames without any labelled AU; this reads the labels,
+            as a person who picks a frame would), or the path of a CSV or JSON file.
+        protocol: Participant -> the protocol's frame.
+        problems: Takes warnings about references that aren't there.
+
+    Returns:
+        (N,) bool.
+
+    Raises:
+        DataNotFoundError: The file isn't there.
+        ConfigError: The file names an unknown participant or leaves one out.
+    """
+    if references == "protocol":
+        wanted = [protocol[p] for p in sorted(set(table["participant"])) if p in protocol]
+        return _marked(table, wanted, problems)
+    if references in ("auto", "first"):
+        return _by_rule(table, references)
+    return _marked(table, _from_file(Path(references).expanduser(), table), problems)
+
+
+def _marked(table: pd.DataFrame, wanted: list[Wanted], problems: Problems) -> np.ndarray:
+    """Rows of the named frames; where one isn't there, the "auto" rule takes over."""
+    marked = np.zeros(len(table), dtype=bool)
+    for item in wanted:
+        own = (table["participant"] == item.participant).to_numpy()
+        named = own & (table["frame"] == item.frame).to_numpy()
+        if item.view is not None:
+            named &= (table["view"] == item.view).to_numpy()
+        if item.sequence is not None:
+            named &= (table["sequence"] == item.sequence).to_numpy()
+        marked |= named
+    chosen = np.zeros(len(table), dtype=bool)
+    lost: list[str] = []
+    for (participant, view), rows in _groups(table).items():
+        named_rows = rows[marked[rows]]
+        if len(named_rows):
+            chosen[named_rows[0]] = True
+        else:
+            chosen[rows[_neutral(table.iloc[rows])]] = True
+            lost.append(f"{participant} ({view})")
+    if lost:
+        problems.warning(
+            "references",
+            f"the named frame isn't there of {examples(lost, 6)}; the middle of the longest "
+            f"stretch without labelled AUs is used.",
+        )
+    return chosen
+
+
+def _by_rule(table: pd.DataFrame, rule: str) -> np.ndarray:
+    chosen = np.zeros(len(table), dtype=bool)
+    for rows in _groups(table).values():
+        chosen[rows[0 if rule == "first" else _neutral(table.iloc[rows])]] = True
+    return chosen
+
+
+def _groups(table: pd.DataFrame) -> dict[tuple[str, str], np.ndarray]:
+    """Rows of each participant and view in the order of sequence and frame."""
+    order = table.reset_index(drop=True).sort_values(["sequence", "frame"], kind="stable")
+    grouped = order.groupby(["participant", "view"], sort=True)
+    return {(str(p), str(v)): part.index.to_numpy() for (p, v), part in grouped}
+
+
+def _neutral(frames: pd.DataFrame) -> int:
+    """Position of the middle of the longest stretch with the least activity in one sequence."""
+    aus = [c for c in frames.columns if re.fullmatch(r"AU\d+", c)]
+    values = frames[aus].to_numpy(np.float64)
+    # A frame without any valid label may show anything.
+    known = (values >= 0).any(axis=1)
+    activity = np.where(known, np.where(values >= 0, values, 0.0).sum(axis=1), np.inf)
+    calm: np.ndarray = activity == activity.min()
+    best, start = (0, 0), None
+    sequences = frames["sequence"].to_numpy(dtype=object)
+    for i in range(len(calm) + 1):
+        goes_on = i < len(calm) and calm[i] and (start is None or sequences[i] == sequences[start])
+        if goes_on:
+            start = i if start is None else start
+        elif start is not None:
+            best = max(best, (i - start, -start))
+            start = i if i < len(calm) and calm[i] else None
+    length, first = best[0], -best[1]
+    return first + (length - 1) // 2 if length else 0
+
+
+def _from_file(path: Path, table: pd.DataFrame) -> list[Wanted]:
+    if not path.is_file():
+        raise DataNotFoundError(
+            f"--references is {str(path)!r}: neither 'protocol', 'auto' or 'first' nor a file. A "
+            f"file is a CSV with the columns participant, frame and, where needed, sequence and "
+            f'view, or a JSON object {{"SN001": 440, "SN002": "sequence/5"}}.'
+        )
+    rows = _json_rows(path) if path.suffix.lower() == ".json" else _csv_rows(path)
+    wanted = []
+    for place, row in rows:
+        number = re.search(r"(\d+)(?:\.\w+)?$", str(row["frame"]).strip().removesuffix(".0"))
+        if number is None:
+            raise ConfigError(f"{place}: the frame is {row['frame']!r}, but must be a number.")
+        sequence, view = row.get("sequence"), row.get("view")
+        wanted.append(
+            Wanted(
+                str(row["participant"]).strip(),
+                int(number.group(1)),
+                None if sequence in (None, "") else str(sequence),
+                None if view in (None, "") else str(view),
+            )
+        )
+    people = set(table["participant"])
+    unknown = sorted({w.participant for w in wanted} - people)
+    absent = sorted(people - {w.participant for w in wanted})
+    if unknown:
+        raise ConfigError(f"{path} names {', '.join(unknown)}, who isn't in the data.")
+    if absent:
+        raise ConfigError(
+            f"{path} names no reference of {', '.join(absent[:10])}; each participant needs one."
+        )
+    return wanted
+
+
+def _csv_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    table = pd.read_csv(path, dtype=str, skipinitialspace=True, keep_default_na=False)
+    missing = {"participant", "frame"} - set(table.columns)
+    if missing:
+        raise ConfigError(
+            f"{path} has the columns {', '.join(map(str, table.columns))}; it needs participant "
+            f"and frame, and may have sequence and view."
+        )
+    return [
+        (f"{path}, line {i}", {str(k): v for k, v in row.items()})
+        for i, row in enumerate(table.to_dict("records"), 2)
+    ]
+
+
+def _json_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} isn't valid JSON: {error}.") from error
+    if not isinstance(entries, dict):
+        raise ConfigError(f"{path} must hold a JSON object: participant -> frame.")
+    rows = []
+    for participant, frame in entries.items():
+        sequence, _, number = str(frame).rpartition("/")
+        row = {"participant": participant, "sequence": sequence, "frame": number}
+        rows.append((f"{path}, {participant}", row))
+    return rows

@@ -1,0 +1,99 @@
+"""Rendered people with known action units: the data set that needs no licence.
+
+The bias of resting faces is built in, so results on these data show that the machinery works and
+how much calibration can help, never how well real faces are read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from siamcal.registry import datasets
+
+if TYPE_CHECKING:
+    from siamcal.datasets.base import DatasetSource
+
+__all__ = ["synth"]
+
+_FOLDS = 3
+
+
+@datasets.register("synth")
+def synth(
+    data_root: Path | None = None,
+    *,
+    size: str = "small",
+    bias: float = 1.0,
+    seed: int = 0,
+    participants: int | None = None,
+    frames: int | None = None,
+    length: int | None = None,
+    clips: int | None = None,
+    views: tuple[str, ...] | str | None = None,
+    image_size: int | None = None,
+    first_person: int | None = None,
+    occlusion: float | None = None,
+    workers: int | None = None,
+) -> DatasetSource:
+    """Rendered people whose resting faces differ; made on first use, then kept on disk.
+
+    Args:
+        data_root: Folder to render into; default the user's cache.
+        size: "tiny" (6 people x 10 frames), "small" (60 x 65, the default job), "full"
+            (27 x 4,845 x 2 views, as DISFA) or "training" (400 x 40, other people than the rest).
+        bias: 0 to 1, scale of resting offsets and permanent wrinkles; 0 is the control arm.
+        seed: Another seed gives other people.
+        participants: Number of people.
+        frames: Frames of each person and view.
+        length: Frames of the recordings they are taken from.
+        clips: Recordings of a person, each with its own light, background and camera.
+        views: Some of "front", "left", "right"; as text, separated by commas.
+        image_size: Side of the pictures in pixels.
+        first_person: Number of the first person; see
+            :data:`siamcal.synth.plan.TRAINING_PEOPLE`.
+        occlusion: 0 to 1, share of recordings with something before the face for a while.
+        workers: Processes that render.
+
+    Raises:
+        ConfigError: An option is out of range, or the disk too full.
+    """
+    from siamcal.datasets.base import DatasetSource
+    from siamcal.synth.actions import AUS
+    from siamcal.synth.library import ensure_rendered, read_tables
+    from siamcal.synth.plan import FPS, make_plan
+
+    if isinstance(views, str):
+        views = tuple(view.strip() for view in views.split(","))
+    plan = make_plan(
+        size,
+        bias=float(bias),
+        seed=seed,
+        participants=participants,
+        frames=frames,
+        length=length,
+        clips=clips,
+        views=None if views is None else tuple(views),
+        image_size=image_size,
+        first_person=first_person,
+        occlusion=occlusion,
+    )
+    folder = ensure_rendered(plan, None if data_root is None else Path(data_root), workers)
+    table, people = read_tables(folder)
+    names = sorted(table["participant"].unique())
+    folds = tuple(tuple(names[k::_FOLDS]) for k in range(min(_FOLDS, len(names))))
+    return DatasetSource(
+        name="synth",
+        intensity_aus=AUS,
+        detection_aus=AUS,
+        folds=folds,
+        table=table,
+        participants_table=people,
+        description=f"Rendered people, size {size}, bias {bias:g}: {len(table):,} frames of "
+        f"{len(names)} participants. They show how much calibration can help, never how well "
+        "real faces are read.",
+        licence="CC0 geometry (MakeHuman, faceunits01); the pictures may be used freely.",
+        rendered=True,
+        references="rendered neutral, eyes open",
+        fps=FPS,
+    )

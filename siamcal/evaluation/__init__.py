@@ -1,0 +1,1 @@
+"""What methods are worth: metrics, intervals, comparisons, tables, figures and their review."""

@@ -1,0 +1,379 @@
+"""Participant-exclusive cross-validation of NCG, baseline subtraction and CSN, and their results.
+
+All methods share start weights, optimisation steps, batches and augmentation. Predictions of all
+folds are pooled, then one metric an AU is computed over all frames (protocol of arXiv:2409.00240).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from siamcal.datasets.base import FaceSet
+from siamcal.environment import describe_environment
+from siamcal.errors import ConfigError
+from siamcal.evaluation.intervals import (
+    metric_interval,
+    paired_difference,
+    participant_bias,
+    sanity_predictors,
+)
+from siamcal.evaluation.metrics import TASK_OF_METRIC, compute, mean_over_aus
+from siamcal.files import replacing, write_json
+from siamcal.graph import list_merge_points
+from siamcal.model.create import create_backbone
+from siamcal.paper import paper_cell
+from siamcal.training.batches import task_labels
+from siamcal.training.loop import fit
+from siamcal.training.prediction import predict
+from siamcal.training.recipe import Recipe, to_dict
+
+__all__ = [
+    "METHODS",
+    "METHOD_NAMES",
+    "Comparison",
+    "TaskPredictions",
+    "compare",
+    "csn_method",
+    "sweep_points",
+]
+
+logger = logging.getLogger(__name__)
+
+METHODS = ("ncg", "bs", "csn")
+METHOD_NAMES = {
+    "ncg": "NCG (no calibration)",
+    "bs": "BS (baseline subtraction)",
+    "csn": "CSN (calibrated network)",
+}
+RESULTS_FORMAT = 1
+
+
+def csn_method(merge_at: str) -> str:
+    """Name of CSN at another merge point than the recipe's: `csn@layer3`."""
+    return f"csn@{merge_at}"
+
+
+@dataclass(frozen=True)
+class TaskPredictions:
+    """Pooled validation predictions of one task.
+
+    Attributes:
+        task: "intensity" or "detection".
+        aus: The A action units.
+        table: (N) rows of the face set: participant, view, sequence, frame.
+        labels: (N, A) intensities or occurrence; negative is invalid.
+        preds: Method -> (N, A) intensities or logits.
+    """
+
+    task: str
+    aus: tuple[int, ...]
+    table: pd.DataFrame
+    labels: np.ndarray
+    preds: dict[str, np.ndarray]
+
+    @property
+    def participants(self) -> np.ndarray:
+        """(N,) participant of each frame."""
+        return self.table["participant"].to_numpy(dtype=str)
+
+    def save(self, path: Path) -> None:
+        """Write one row a frame, with labels and predictions, as Parquet, atomically."""
+        frame = self.table.reset_index(drop=True).copy()
+        for column, values in (("label", self.labels), *self.preds.items()):
+            for a, au in enumerate(self.aus):
+                frame[f"{column}_AU{au:02d}"] = values[:, a]
+        with replacing(path) as place:
+            frame.to_parquet(place, index=False)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything a report needs: the results (plain JSON) and the predictions of each task."""
+
+    results: dict[str, Any]
+    predictions: dict[str, TaskPredictions]
+
+
+def compare(
+    recipe: Recipe,
+    faces: FaceSet,
+    folder: Path,
+    *,
+    tasks: Sequence[str] | None = None,
+    methods: Sequence[str] = METHODS,
+    seeds: Sequence[int] | None = None,
+    folds: Sequence[int] | None = None,
+    tensorboard: bool = False,
+) -> Comparison:
+    """Cross-validate the methods and compute all results; finished parts are not run again.
+
+    Args:
+        recipe: All settings.
+        faces: The cropped data set.
+        folder: The run's folder; each training keeps its checkpoint below it.
+        tasks: "intensity", "detection" or both; default: the recipe's.
+        methods: Of "ncg", "bs", "csn" and `csn@MERGE_POINT`.
+        seeds: Further seeds repeat everything; tables show the first and the spread over all.
+        folds: Folds to run; default: all.
+        tensorboard: Write TensorBoard logs.
+
+    Returns:
+        Results and predictions, also written to `folder/results.json` and
+        `folder/predictions_<task>.parquet`.
+    """
+    started = time.time()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "recipe.json", to_dict(recipe))
+    if faces.source.participants_table is not None:  # for reports by group: siamcal stats --by
+        faces.source.participants_table.to_csv(folder / "participants.csv", index=False)
+    tasks = tuple(tasks or (recipe.task,))
+    seeds = tuple(seeds or (recipe.seed,))
+    results: dict[str, Any] = {
+        "format": RESULTS_FORMAT,
+        "name": folder.name,
+        "recipe": to_dict(recipe),
+        "dataset": describe_dataset(faces),
+        "environment": describe_environment(),
+        "methods": {method: {} for method in methods},
+        "differences": {},
+        "sanity": {},
+        "seeds": {},
+        "paper": {},
+    }
+    predictions = {}
+    for task in tasks:
+        for number, seed in enumerate(seeds):
+            one = dataclasses.replace(recipe, task=task, seed=seed)
+            place = folder if seed == recipe.seed else folder / f"seed{seed}"
+            found = cross_validate(one, faces, place, methods, folds, tensorboard)
+            if number == 0:
+                predictions[task] = found
+                _add_task(results, found, faces)
+            if len(seeds) > 1:
+                _add_seed(results, found, seed)
+        predictions[task].save(folder / f"predictions_{task}.parquet")
+    _add_paper(results, faces.source.name, tasks, methods)
+    results["seconds"] = round(time.time() - started, 1)
+    write_json(folder / "results.json", results)
+    return Comparison(results, predictions)
+
+
+def sweep_points(recipe: Recipe) -> list[str]:
+    """The merge points of a sweep: the paper's six for its networks, else the network's stages.
+
+    Stages are the parts with parameters and parts of their own at the network's top level, or one
+    level down where the top level holds fewer than three (`stages.0`, `blocks.3`).
+    """
+    if recipe.backbone.startswith("ir"):
+        return ["layer1", "layer2", "layer3", "layer4", "fc", "output"]
+    size = recipe.preprocessing.size
+    backbone = create_backbone(recipe.backbone, **recipe.backbone_options)
+    points = list_merge_points(backbone, torch.zeros(2, 3, size, size))
+    stages = []
+    for point in points:
+        if point.name == "output" or point.shape == (3, size, size):
+            continue
+        module = backbone.get_submodule(point.name)
+        if next(module.parameters(), None) is not None and next(module.children(), None):
+            stages.append(point.name)
+    top = [name for name in stages if "." not in name]
+    deeper = [name for name in stages if name.count(".") == 1]
+    return [*(top if len(top) >= 3 else deeper), "output"]
+
+
+def cross_validate(
+    recipe: Recipe,
+    faces: FaceSet,
+    folder: Path,
+    methods: Sequence[str] = METHODS,
+    folds: Sequence[int] | None = None,
+    tensorboard: bool = False,
+) -> TaskPredictions:
+    """Train and predict every fold of every method, pooled in the face set's order.
+
+    Raises:
+        ConfigError: An unknown method, or a fold the data set doesn't have.
+    """
+    known = [m for m in methods if m in METHODS or m.startswith("csn@")]
+    if len(known) != len(methods):
+        raise ConfigError(
+            f"Methods are {', '.join(METHODS)} and csn@MERGE_POINT, but got {', '.join(methods)}."
+        )
+    numbers = range(len(faces.source.folds)) if folds is None else folds
+    for fold in numbers:
+        if not 0 <= fold < len(faces.source.folds):
+            raise ConfigError(
+                f"Data set '{faces.source.name}' has folds 0 to {len(faces.source.folds) - 1}, "
+                f"but got {fold}."
+            )
+    parts: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
+    for fold in numbers:
+        training, validation = faces.fold(fold)
+        preds = {}
+        label = f"{recipe.task}, fold {fold + 1} of {len(faces.source.folds)}"
+        if {"ncg", "bs"} & set(methods):
+            place = folder / f"ncg_{recipe.task}" / f"fold{fold}"
+            plain = _run(recipe, faces, training, validation, place, False, label, tensorboard)
+            preds["ncg"] = plain[validation]
+            # OFC with baseline subtraction: the plain network's raw output on the reference of the
+            # same participant and camera is subtracted, in detection from the logits.
+            preds["bs"] = plain[validation] - plain[faces.reference_rows[validation]]
+        for method in methods:
+            if method.startswith("csn"):
+                merge_at = method.partition("@")[2] or recipe.merge_at
+                one = dataclasses.replace(recipe, merge_at=merge_at)
+                place = folder / f"{method}_{recipe.task}" / f"fold{fold}"
+                calibrated = _run(one, faces, training, validation, place, True, label, tensorboard)
+                preds[method] = calibrated[validation]
+        parts.append((validation, {m: preds[m] for m in methods}))
+    rows = np.concatenate([part[0] for part in parts])
+    order = np.argsort(rows)
+    rows = rows[order]
+    return TaskPredictions(
+        recipe.task,
+        faces.source.task_aus(recipe.task),
+        faces.table.iloc[rows][["participant", "view", "sequence", "frame"]],
+        task_labels(faces, recipe.task)[rows],
+        {m: np.concatenate([part[1][m] for part in parts])[order] for m in methods},
+    )
+
+
+def _run(
+    recipe: Recipe,
+    faces: FaceSet,
+    training: np.ndarray,
+    validation: np.ndarray,
+    folder: Path,
+    calibrated: bool,
+    label: str,
+    tensorboard: bool,
+) -> np.ndarray:
+    """Train on one fold and predict its validation rows; (N, A), NaN elsewhere."""
+    rows = np.union1d(validation, faces.reference_rows[validation])
+    name = "CSN" if calibrated else "NCG"
+    network = fit(
+        recipe,
+        faces,
+        training,
+        calibrated=calibrated,
+        folder=folder,
+        description=f"{name}, {label}",
+        tensorboard=tensorboard,
+    )
+    found = predict(network, faces, rows, description=f"{name} predicts")
+    out = np.full((len(faces), found.shape[1]), np.nan, np.float32)
+    out[rows] = found
+    return out
+
+
+def describe_dataset(faces: FaceSet) -> dict[str, Any]:
+    """Who and how much a result was measured on."""
+    source = faces.source
+    return {
+        "name": source.name,
+        "description": source.description,
+        "rendered": source.rendered,
+        "participants": len(source.participants),
+        "frames": len(faces),
+        "dropped_frames": len(faces.dropped),
+        "views": sorted(faces.table["view"].unique().tolist()),
+        "folds": [list(fold) for fold in source.folds],
+        "references": source.references,
+        "intensity_aus": list(source.intensity_aus),
+        "detection_aus": list(source.detection_aus),
+        "preprocessing": to_dict(faces.preprocessing),
+    }
+
+
+def _add_task(results: dict[str, Any], found: TaskPredictions, faces: FaceSet) -> None:
+    for method, preds in found.preds.items():
+        cells = {
+            metric: _cell(metric, preds, found)
+            for metric, task in TASK_OF_METRIC.items()
+            if task == found.task
+        }
+        results["methods"][method][found.task] = cells
+    pairs = [("csn", "ncg"), ("csn", "bs")]
+    pairs += [(m, "ncg") for m in found.preds if m.startswith("csn@")]
+    for first, second in pairs:
+        if first in found.preds and second in found.preds:
+            cells = results["differences"].setdefault(f"{first}-{second}", {})
+            cells[found.task] = {
+                metric: _difference(metric, first, second, found)
+                for metric, task in TASK_OF_METRIC.items()
+                if task == found.task
+            }
+    results["sanity"][found.task] = _sanity(found, task_labels(faces, found.task))
+    if found.task == "intensity":
+        results["bias_per_participant"] = {
+            method: _participant_bias(preds, found) for method, preds in found.preds.items()
+        }
+
+
+def _cell(metric: str, preds: np.ndarray, found: TaskPredictions) -> dict[str, Any]:
+    return metric_interval(metric, preds, found.labels, found.participants).to_dict(found.aus)
+
+
+def _difference(metric: str, first: str, second: str, found: TaskPredictions) -> dict[str, Any]:
+    return paired_difference(
+        metric, found.preds[first], found.preds[second], found.labels, found.participants
+    ).to_dict(found.aus)
+
+
+def _participant_bias(preds: np.ndarray, found: TaskPredictions) -> dict[str, float | None]:
+    """Mean signed error of each participant, over its AUs."""
+    people, bias = participant_bias(preds, found.labels, found.participants)
+    return {str(p): _number(mean_over_aus(b)) for p, b in zip(people, bias, strict=True)}
+
+
+def _sanity(found: TaskPredictions, training_labels: np.ndarray) -> dict[str, Any]:
+    """Metrics of predictors that see no image: what any method must beat."""
+    blind = sanity_predictors(training_labels, len(found.labels), task=found.task)
+    return {
+        name: {
+            metric: _number(mean_over_aus(compute(metric, preds, found.labels, found.participants)))
+            for metric, task in TASK_OF_METRIC.items()
+            if task == found.task
+        }
+        for name, preds in blind.items()
+    }
+
+
+def _add_seed(results: dict[str, Any], found: TaskPredictions, seed: int) -> None:
+    for method, preds in found.preds.items():
+        cells = {
+            metric: _number(mean_over_aus(compute(metric, preds, found.labels, found.participants)))
+            for metric, task in TASK_OF_METRIC.items()
+            if task == found.task
+        }
+        per_seed = results["seeds"].setdefault(str(seed), {}).setdefault(method, {})
+        per_seed[found.task] = cells
+
+
+def _add_paper(
+    results: dict[str, Any], dataset: str, tasks: Sequence[str], methods: Sequence[str]
+) -> None:
+    for method in methods:
+        for metric, task in TASK_OF_METRIC.items():
+            if task in tasks:
+                cell = paper_cell(dataset, method, metric)
+                if cell is not None:
+                    place = results["paper"].setdefault(method, {}).setdefault(task, {})
+                    place[metric] = cell
+
+
+def _number(value: Any) -> float | None:
+    """A float for JSON: NaN, which JSON doesn't have, becomes null."""
+    number = float(value)
+    return None if math.isnan(number) else round(number, 6)

@@ -1,0 +1,245 @@
+"""Figures of a comparison, made with matplotlib from the results and predictions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from siamcal.evaluation.compare import TaskPredictions
+from siamcal.evaluation.tables import METRIC_NAMES, label
+
+__all__ = ["write_figures"]
+
+COLOURS = {"ncg": "#9aa5b1", "bs": "#e0a458", "csn": "#1f6f8b"}
+SWEEP_COLOURS = plt.get_cmap("viridis")
+STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": "#e6e6e6",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "figure.dpi": 130,
+    "savefig.bbox": "tight",
+}
+
+
+def write_figures(
+    results: dict[str, Any], predictions: dict[str, TaskPredictions], folder: Path
+) -> list[Path]:
+    """Write all figures that the results allow as PNG files into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = []
+    with plt.rc_context(STYLE):
+        for task, found in predictions.items():
+            metric = "icc" if task == "intensity" else "f1"
+            made.append(_save(per_au_bars(results, task, metric), folder / f"per_au_{task}.png"))
+            if task == "intensity":
+                made.append(_save(over_time(found), folder / "over_time.png"))
+                made.append(_save(bias(results), folder / "bias_per_participant.png"))
+                made.append(_save(scatter(found), folder / "scatter.png"))
+                made.append(_save(bland_altman(found), folder / "bland_altman.png"))
+                made.append(_save(across_within(results), folder / "across_within.png"))
+            if any(method.startswith("csn@") for method in found.preds):
+                made.append(_save(sweep(results, task), folder / f"merge_sweep_{task}.png"))
+    return made
+
+
+def _save(figure: plt.Figure, path: Path) -> Path:
+    figure.savefig(path)
+    plt.close(figure)
+    return path
+
+
+def _colour(method: str, methods: list[str]) -> Any:
+    if method in COLOURS:
+        return COLOURS[method]
+    swept = [m for m in methods if m not in COLOURS]
+    return SWEEP_COLOURS(0.15 + 0.7 * swept.index(method) / max(1, len(swept) - 1))
+
+
+def _subtitle(axes: plt.Axes, results: dict[str, Any]) -> None:
+    data = results["dataset"]
+    faces = "rendered people" if data["rendered"] else "participants"
+    axes.text(
+        1.0,
+        1.02,
+        f"{data['name']}: {data['participants']} {faces}, {data['frames']} frames, "
+        f"{results['recipe']['backbone']}",
+        transform=axes.transAxes,
+        ha="right",
+        fontsize=7,
+        color="#666666",
+    )
+
+
+def per_au_bars(results: dict[str, Any], task: str, metric: str) -> plt.Figure:
+    """One group of bars an AU, one bar a method, with 95 % intervals."""
+    methods = [m for m, cells in results["methods"].items() if task in cells]
+    cells = {m: results["methods"][m][task][metric] for m in methods}
+    names = [*next(iter(cells.values()))["per_au"], "mean"]
+    figure, axes = plt.subplots(figsize=(9, 3.2))
+    width = 0.8 / len(methods)
+    for number, method in enumerate(methods):
+        cell = cells[method]
+        values = np.array([*cell["per_au"].values(), cell["mean"]], dtype=float)
+        ranges = np.array([*cell["per_au_interval"].values(), cell["interval"]], dtype=float)
+        x = np.arange(len(names)) + (number - (len(methods) - 1) / 2) * width
+        axes.bar(x, values, width * 0.92, color=_colour(method, methods), label=label(method))
+        error = np.abs(ranges.T - values)
+        axes.errorbar(x, values, error, fmt="none", ecolor="#333333", elinewidth=0.7)
+    axes.axvline(len(names) - 1.5, color="#bbbbbb", linewidth=0.8)
+    axes.set_xticks(np.arange(len(names)), names)
+    axes.set_ylabel(METRIC_NAMES[metric])
+    axes.legend(ncols=min(6, len(methods)), loc="lower left", bbox_to_anchor=(0, 1.0))
+    _subtitle(axes, results)
+    return figure
+
+
+def over_time(found: TaskPredictions, num_aus: int = 3) -> plt.Figure:
+    """Predicted and true intensity over the frames of one participant.
+
+    Shown are the participant and the AUs whose plain prediction is furthest from the truth at rest:
+    the case that calibration is for. The caption of the figure says so.
+    """
+    methods = [m for m in ("ncg", "csn") if m in found.preds] or list(found.preds)[:1]
+    plain = found.preds[methods[0]]
+    people = found.participants
+    rest = np.where(found.labels == 0, np.abs(plain), np.nan)
+    names = np.unique(people)
+    offsets = np.array([np.nanmean(rest[people == name], axis=0) for name in names])  # (P, A)
+    active = np.array([(found.labels[people == name] >= 2).any(axis=0) for name in names])
+    offsets = np.nan_to_num(np.where(active, offsets, 0.0))
+    person = names[np.argmax(np.sort(offsets, axis=1)[:, -num_aus:].sum(axis=1))]
+    chosen = np.argsort(offsets[names == person][0])[::-1][: min(num_aus, len(found.aus))]
+    table = found.table.reset_index(drop=True)
+    mine = table[table["participant"].astype(str) == person]
+    mine = mine[mine["view"] == mine["view"].iloc[0]].sort_values(["sequence", "frame"])
+    rows = mine.index.to_numpy()[:400]
+    figure, panels = plt.subplots(
+        len(chosen), 1, figsize=(9, 1.5 * len(chosen) + 0.4), sharex=True, squeeze=False
+    )
+    for axes, a in zip(panels[:, 0], sorted(chosen), strict=True):
+        axes.fill_between(
+            range(len(rows)), np.maximum(found.labels[rows, a], 0), color="#dddddd", label="true"
+        )
+        for method in methods:
+            colour = COLOURS.get(method, "#333333")
+            axes.plot(found.preds[method][rows, a], color=colour, lw=1.2, label=label(method))
+        axes.set_ylim(-1, 5.2)
+        axes.set_ylabel(f"AU{found.aus[a]}")
+    panels[0, 0].legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1.0))
+    panels[0, 0].set_title(
+        f"participant {person}: largest resting offsets under NCG", fontsize=7, loc="right"
+    )
+    panels[-1, 0].set_xlabel("frame (sequences one after another)")
+    return figure
+
+
+def bias(results: dict[str, Any]) -> plt.Figure:
+    """Mean error of each participant, before and after calibration, sorted by NCG's."""
+    values = results["bias_per_participant"]
+    methods = [m for m in ("ncg", "bs", "csn") if m in values]
+    people = sorted(values[methods[0]], key=lambda p: values[methods[0]][p] or 0.0)
+    figure, axes = plt.subplots(figsize=(9, 2.8))
+    for method in methods:
+        heights = np.array([values[method][p] for p in people], dtype=float)
+        name = f"{label(method)} (SD {np.nanstd(heights):.2f})"
+        axes.plot(heights, "o", ms=4, color=COLOURS[method], label=name)
+    axes.axhline(0, color="#333333", lw=0.8)
+    axes.set_xticks([])
+    axes.set_xlabel(f"{len(people)} participants, sorted by their NCG bias")
+    axes.set_ylabel("mean error (0-5 scale)")
+    axes.legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1.0))
+    _subtitle(axes, results)
+    return figure
+
+
+def scatter(found: TaskPredictions) -> plt.Figure:
+    """Distribution of predictions at each true intensity, all AUs together."""
+    methods = list(found.preds)[:3]
+    figure, panels = plt.subplots(
+        1, len(methods), figsize=(3 * len(methods), 2.8), sharey=True, squeeze=False
+    )
+    for axes, method in zip(panels[0], methods, strict=True):
+        levels = [found.preds[method][np.round(found.labels) == v] for v in range(6)]
+        shown = [(v, np.clip(p, -1.5, 6.5)) for v, p in enumerate(levels) if len(p) > 1]
+        parts = axes.violinplot(
+            [p for _, p in shown], [v for v, _ in shown], widths=0.8, showmedians=True
+        )
+        for body in parts["bodies"]:
+            body.set_facecolor(COLOURS.get(method, "#1f6f8b"))
+            body.set_alpha(0.6)
+        axes.plot([0, 5], [0, 5], color="#333333", lw=0.8, ls=":")
+        axes.set_title(label(method), fontsize=9)
+        axes.set_xlabel("true intensity")
+    panels[0, 0].set_ylabel("predicted")
+    return figure
+
+
+def bland_altman(found: TaskPredictions) -> plt.Figure:
+    """Difference against mean of prediction and label, with bias and 95 % limits of agreement."""
+    methods = list(found.preds)[:3]
+    figure, panels = plt.subplots(
+        1, len(methods), figsize=(3 * len(methods), 2.8), sharey=True, squeeze=False
+    )
+    for axes, method in zip(panels[0], methods, strict=True):
+        valid = found.labels >= 0
+        preds, labels = found.preds[method][valid], found.labels[valid]
+        gap, middle = preds - labels, (preds + labels) / 2
+        axes.hexbin(middle, gap, gridsize=40, bins="log", cmap="Greys", linewidths=0)
+        for height in (gap.mean(), gap.mean() - 1.96 * gap.std(), gap.mean() + 1.96 * gap.std()):
+            axes.axhline(height, color=COLOURS.get(method, "#1f6f8b"), lw=1)
+        axes.set_title(f"{label(method)}: {gap.mean():+.2f} ± {1.96 * gap.std():.2f}", fontsize=9)
+        axes.set_xlabel("mean of prediction and label")
+    panels[0, 0].set_ylabel("prediction − label")
+    return figure
+
+
+def across_within(results: dict[str, Any]) -> plt.Figure:
+    """Pooled against within-participant ICC, one point an AU and method."""
+    figure, axes = plt.subplots(figsize=(3.6, 3.4))
+    methods = [m for m, cells in results["methods"].items() if "intensity" in cells]
+    for method in methods:
+        cells = results["methods"][method]["intensity"]
+        x = np.array(list(cells["icc_within"]["per_au"].values()), dtype=float)
+        y = np.array(list(cells["icc"]["per_au"].values()), dtype=float)
+        axes.plot(x, y, "o", ms=4, color=_colour(method, methods), label=label(method))
+    axes.plot([0, 1], [0, 1], color="#333333", lw=0.8, ls=":")
+    axes.set_xlabel("within-participant ICC")
+    axes.set_ylabel("pooled ICC")
+    axes.legend(loc="lower right")
+    return figure
+
+
+def sweep(results: dict[str, Any], task: str) -> plt.Figure:
+    """Mean of the main metric over merge points, with 95 % intervals and NCG's line."""
+    metric = "icc" if task == "intensity" else "f1"
+    methods = [
+        m for m in results["methods"] if m.startswith("csn") and task in results["methods"][m]
+    ]
+    cells = [results["methods"][m][task][metric] for m in methods]
+    names = [m.partition("@")[2] or results["recipe"]["merge_at"] for m in methods]
+    means = np.array([cell["mean"] for cell in cells], dtype=float)
+    ranges = np.array([cell["interval"] for cell in cells], dtype=float)
+    figure, axes = plt.subplots(figsize=(5, 3))
+    axes.errorbar(
+        range(len(names)), means, np.abs(ranges.T - means), fmt="o-", color=COLOURS["csn"]
+    )
+    if "ncg" in results["methods"]:
+        plain = results["methods"]["ncg"][task][metric]["mean"]
+        axes.axhline(plain, color=COLOURS["ncg"], label="NCG")
+        axes.legend()
+    axes.set_xticks(range(len(names)), names)
+    axes.set_xlabel("merge point")
+    axes.set_ylabel(f"mean {METRIC_NAMES[metric]}")
+    return figure

@@ -1,0 +1,285 @@
+"""Results as tables: Markdown, LaTeX, CSV; everything is read from `results.json` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from siamcal.environment import machine_line
+from siamcal.paper import paper_table
+
+__all__ = [
+    "HONESTY",
+    "metric_table",
+    "paper_comparison",
+    "summary_table",
+    "to_latex",
+    "to_markdown",
+    "write_report",
+]
+
+HONESTY = (
+    "Rendered faces: these numbers show that the machinery works and how much calibration can help "
+    "where people differ at rest. They never say how well real faces are read."
+)
+
+METRIC_NAMES = {
+    "icc": "ICC(3,1)",
+    "icc_within": "within-participant ICC(3,1)",
+    "mae": "MAE",
+    "f1": "F1",
+    "accuracy": "accuracy",
+    "precision": "precision",
+    "recall": "recall",
+}
+METHOD_LABELS = {"ncg": "NCG", "bs": "BS", "csn": "CSN"}
+DECIMALS = {"icc": 3, "icc_within": 3, "mae": 3}
+
+
+def label(method: str) -> str:
+    """Short name of a method for tables: "csn@layer3" -> "CSN (layer3)"."""
+    name, at, point = method.partition("@")
+    return METHOD_LABELS.get(name, name.upper()) + (f" ({point})" if at else "")
+
+
+def _text(value: float | None, metric: str, *, sign: bool = False) -> str:
+    if value is None:
+        return "–"
+    return f"{value:{'+' if sign else ''}.{DECIMALS.get(metric, 1)}f}"
+
+
+def _range(values: Sequence[float | None], metric: str, *, sign: bool = False) -> str:
+    return "[" + ", ".join(_text(v, metric, sign=sign) for v in values) + "]"
+
+
+def summary_table(results: dict[str, Any], task: str) -> pd.DataFrame:
+    """Means over AUs with 95 % intervals: one row a method, then the paired differences.
+
+    Where the paper has the same cell, a column shows its value and one the difference; an asterisk
+    marks a paper value inside our interval.
+    """
+    rows = {}
+    for method, cells in results["methods"].items():
+        if task not in cells:
+            continue
+        row = {}
+        for metric, cell in cells[task].items():
+            name = METRIC_NAMES[metric]
+            row[name] = f"{_text(cell['mean'], metric)} {_range(cell['interval'], metric)}"
+            paper = results["paper"].get(method, {}).get(task, {}).get(metric)
+            if paper is not None:
+                row[f"{name}, paper"] = _against_paper(cell, paper["mean"], metric)
+        rows[label(method)] = row
+    for pair, cells in results["differences"].items():
+        if task not in cells:
+            continue
+        first, _, second = pair.rpartition("-")
+        rows[f"{label(first)} − {label(second)}"] = {
+            METRIC_NAMES[metric]: (
+                f"{_text(cell['mean'], metric, sign=True)} "
+                f"{_range(cell['interval'], metric, sign=True)}"
+            )
+            for metric, cell in cells[task].items()
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("")
+
+
+def _against_paper(cell: dict[str, Any], paper: float, metric: str) -> str:
+    mean, (low, high) = cell["mean"], cell["interval"]
+    if mean is None:
+        return _text(paper, metric)
+    inside = low is not None and high is not None and low <= paper <= high
+    gap = _text(mean - paper, metric, sign=True)
+    return f"{_text(paper, metric)} ({gap}){'*' if inside else ''}"
+
+
+def metric_table(results: dict[str, Any], task: str, metric: str) -> pd.DataFrame:
+    """One metric an AU: a row a method (and its row in the paper), a column an AU and the mean."""
+    rows = {}
+    for method, cells in results["methods"].items():
+        if task not in cells:
+            continue
+        cell = cells[task][metric]
+        rows[label(method)] = {
+            **{au: _text(v, metric) for au, v in cell["per_au"].items()},
+            "mean": _text(cell["mean"], metric),
+        }
+        paper = results["paper"].get(method, {}).get(task, {}).get(metric)
+        if paper is not None:
+            per_au = paper.get("per_au") or {}
+            rows[f"{label(method)}, paper"] = {
+                **{au: _text(per_au.get(au), metric) for au in cell["per_au"]},
+                "mean": _text(paper["mean"], metric),
+            }
+    difference = results["differences"].get("csn-ncg", {}).get(task, {}).get(metric)
+    if difference:
+        rows["CSN − NCG"] = {
+            **{au: _text(v, metric, sign=True) for au, v in difference["per_au"].items()},
+            "mean": _text(difference["mean"], metric, sign=True),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def paper_comparison(results: dict[str, Any], table: str, task: str) -> pd.DataFrame:
+    """A table of the paper beside ours: one row a method and metric.
+
+    Columns: ours, our 95 % interval, the paper's value, the difference, whether the paper's value
+    lies in our interval; then "ours / paper" for each AU that the paper prints. Rows of methods
+    that weren't run (other people's) hold the paper's values alone.
+    """
+    rows = {}
+    for cell in paper_table(table):
+        if cell["dataset"] != results["dataset"]["name"] or cell["task"] != task:
+            continue
+        metric = cell["metric"]
+        own = _own_cell(results, cell["method"], task, metric)
+        row = {"paper": _text(cell["mean"], metric)}
+        if own:
+            low, high = own["interval"]
+            known = None not in (own["mean"], low, high)
+            row = {
+                "ours": _text(own["mean"], metric),
+                "95 % interval": _range(own["interval"], metric),
+                **row,
+                "difference": _text(own["mean"] - cell["mean"], metric, sign=True) if known else "",
+                "inside": ("yes" if low <= cell["mean"] <= high else "no") if known else "",
+            }
+        for au, value in cell["per_au"].items():
+            ours = _text(own["per_au"].get(au), metric) if own else ""
+            row[au] = f"{ours} / {_text(value, metric)}" if own else _text(value, metric)
+        rows[f"{cell['name']}, {METRIC_NAMES[metric]}"] = row
+    frame = pd.DataFrame.from_dict(rows, orient="index")
+    first = [c for c in ("ours", "95 % interval", "paper", "difference", "inside") if c in frame]
+    return frame[[*first, *sorted(c for c in map(str, frame) if c not in first)]].fillna("")
+
+
+def _own_cell(results: dict[str, Any], method: str | None, task: str, metric: str) -> Any:
+    if method == f"csn@{results['recipe']['merge_at']}":
+        method = "csn"
+    return results["methods"].get(method, {}).get(task, {}).get(metric)
+
+
+def provenance(results: dict[str, Any]) -> str:
+    """On what data, seeds, people and versions a result was made, in one paragraph."""
+    data, recipe = results["dataset"], results["recipe"]
+    seeds = ", ".join(results["seeds"]) or str(recipe["seed"])
+    options = ", ".join(f"{k}={v}" for k, v in recipe["dataset_options"].items())
+    text = (
+        f"Data set {data['name']}{f' ({options})' if options else ''}: {data['participants']} "
+        f"participants, {data['frames']} frames ({data['dropped_frames']} dropped), "
+        f"{len(data['folds'])} participant-exclusive folds. Backbone {recipe['backbone']}, merge "
+        f"at {recipe['merge_at']}, seed {seeds}. Intervals: 95 %, from resampling participants. "
+        f"{machine_line(results['environment'])}"
+    )
+    return f"{text}\n\n{HONESTY}" if data["rendered"] else text
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The whole report as Markdown."""
+    parts = [f"# {results['name']}", provenance(results)]
+    for task in _tasks(results):
+        parts += [f"## AU {task}", to_markdown(summary_table(results, task), "method")]
+        metrics = next(iter(c[task] for c in results["methods"].values() if task in c))
+        for metric in metrics:
+            table = to_markdown(metric_table(results, task, metric), "method")
+            parts += [f"### {METRIC_NAMES[metric]}", table]
+        if task in results["sanity"]:
+            parts += ["### Constant and chance predictors", _sanity(results["sanity"][task])]
+    if results["seeds"]:
+        parts += ["## Seeds", to_markdown(_seed_table(results), "seed")]
+    if any("paper" in c for t in _tasks(results) for c in summary_table(results, t).columns):
+        parts.append("Paper columns: value (ours minus paper's); * inside our 95 % interval.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _tasks(results: dict[str, Any]) -> list[str]:
+    return sorted({t for cells in results["methods"].values() for t in cells}, reverse=True)
+
+
+def _sanity(cells: dict[str, Any]) -> str:
+    frame = pd.DataFrame(
+        {
+            name: {METRIC_NAMES.get(m, m): _text(v, m) for m, v in values.items()}
+            for name, values in cells.items()
+        }
+    ).T
+    return to_markdown(frame, "predictor")
+
+
+def _seed_table(results: dict[str, Any]) -> pd.DataFrame:
+    rows = {
+        seed: {
+            f"{label(method)} {METRIC_NAMES[metric]}": value
+            for method, tasks in methods.items()
+            for metrics in tasks.values()
+            for metric, value in metrics.items()
+            if metric in ("icc", "mae", "f1")
+        }
+        for seed, methods in results["seeds"].items()
+    }
+    frame = pd.DataFrame.from_dict(rows, orient="index").astype(float)
+    spread = pd.DataFrame({"mean": frame.mean(), "standard deviation": frame.std()}).T
+    return pd.concat([frame, spread]).map(lambda v: f"{v:.3f}")
+
+
+def to_markdown(table: pd.DataFrame, corner: str) -> str:
+    """A data frame of texts as a Markdown table."""
+    head = [corner, *map(str, table.columns)]
+    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
+    lines += [
+        "| " + " | ".join([str(index), *map(str, row)]) + " |"
+        for index, row in zip(table.index, table.to_numpy(), strict=True)
+    ]
+    return "\n".join(lines)
+
+
+def to_latex(table: pd.DataFrame, caption: str) -> str:
+    """A data frame of texts as a LaTeX table (needs the package booktabs)."""
+    escaped = table.rename(index=_latex, columns=_latex).map(_latex)
+    columns = "l" + "r" * len(table.columns)
+    head = " & ".join(["", *escaped.columns]) + r" \\"
+    body = [
+        " & ".join([str(index), *row]) + r" \\"
+        for index, row in zip(escaped.index, escaped.to_numpy(), strict=True)
+    ]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            rf"\caption{{{_latex(caption)}}}",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            head,
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
+    )
+
+
+def _latex(text: Any) -> str:
+    out = str(text).replace("−", "$-$").replace("–", "--")
+    for sign in "&%_#":
+        out = out.replace(sign, "\\" + sign)
+    return out
+
+
+def write_report(results: dict[str, Any], folder: Path) -> None:
+    """Write `table.md`, `table.tex` and `table.csv` into a run's folder."""
+    (folder / "table.md").write_text(markdown(results))
+    latex, rows = [], []
+    for task in _tasks(results):
+        latex.append(to_latex(summary_table(results, task), f"{results['name']}: AU {task}"))
+        for method, cells in results["methods"].items():
+            for metric, cell in cells.get(task, {}).items():
+                values = {**cell["per_au"], "mean": cell["mean"]}
+                rows += [
+                    {"task": task, "method": method, "metric": metric, "au": au, "value": value}
+                    for au, value in values.items()
+                ]
+    (folder / "table.tex").write_text("\n\n".join(latex) + "\n")
+    pd.DataFrame(rows).to_csv(folder / "table.csv", index=False)

@@ -1,0 +1,1 @@
+"""The calibrated network: made by name, cut in two, merged, read by a head."""

@@ -1,0 +1,1 @@
+"""The renderer: people who differ at rest, moving through known action units."""

@@ -1,0 +1,163 @@
+"""Rendering of a plan's tasks into JPEG files and tables; what one worker does."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from siamcal.files import write_json
+from siamcal.synth.actions import AUS
+from siamcal.synth.occluders import Covering, cover
+from siamcal.synth.person import Person, build_person
+from siamcal.synth.plan import (
+    Plan,
+    Recording,
+    Task,
+    draw_recording,
+    reference_frame,
+    select_frames,
+)
+from siamcal.synth.render import Face, Sensor, encode_jpeg, expose, render
+from siamcal.synth.scene import draw_background
+from siamcal.synth.traits import draw_traits, stream
+
+__all__ = ["face_at", "picture", "run_task"]
+
+
+@lru_cache(maxsize=2)
+def _person(plan: Plan, number: int) -> Person:
+    return build_person(draw_traits(plan.seed, number, plan.bias))
+
+
+@lru_cache(maxsize=2)
+def _covered(plan: Plan, number: int, clip: int, kind: str) -> Covering:
+    return cover(_person(plan, number), kind, stream(plan.seed, number, 24, clip))
+
+
+@lru_cache(maxsize=4)
+def _background(plan: Plan, number: int, clip: int, view: str) -> np.ndarray:
+    rng = stream(plan.seed, number, 25, clip, sorted(plan.views).index(view))
+    return draw_background(rng, plan.image_size)
+
+
+def face_at(recording: Recording, frame: int, neutral: bool) -> Face:
+    """Return the state of the face in a frame of a recording.
+
+    Args:
+        recording: The clip.
+        frame: 0-based.
+        neutral: Whether this is the reference: nothing moves, the eyes are open, the head is
+            nearly straight.
+    """
+    track = recording.track
+    yaw, pitch, roll = (float(v) for v in track.pose[frame])
+    gaze = (float(track.gaze[frame, 0]), float(track.gaze[frame, 1]))
+    if neutral:
+        return Face(
+            np.zeros(len(AUS)), 0.3 * yaw, 0.3 * pitch, 0.3 * roll, (0.3 * gaze[0], 0.3 * gaze[1])
+        )
+    return Face(
+        intensity=track.intensity[frame],
+        yaw=yaw,
+        pitch=pitch,
+        roll=roll,
+        gaze=gaze,
+        blink=float(track.blink[frame]),
+        nuisance={
+            name: float(curve[frame])
+            for name, curve in track.nuisance.items()
+            if curve[frame] > 1e-3
+        },
+    )
+
+
+def picture(
+    plan: Plan,
+    task: Task,
+    frame: int,
+    recording: Recording | None = None,
+    neutral: bool | None = None,
+) -> tuple[np.ndarray, int, dict[str, Any]]:
+    """Render one frame of a task, alone and always alike.
+
+    Args:
+        plan: What is rendered.
+        task: Person, view and clip.
+        frame: 0-based frame of the clip.
+        recording: Movements to show instead of the plan's own.
+        neutral: Whether to show the resting face; by default in the plan's reference frame.
+
+    Returns:
+        uint8 RGB (S, S, 3), the JPEG quality, and the frame's row of the table.
+    """
+    recording = recording or draw_recording(plan, task.person, task.clip)
+    if neutral is None:
+        neutral = task.clip == 0 and frame == reference_frame(recording)
+    face = face_at(recording, frame, neutral)
+    light, camera = recording.light.at(frame / recording.track.fps), recording.cameras[task.view]
+    person, covering = _person(plan, task.person), None
+    if recording.occluded[frame]:
+        covering = _covered(plan, task.person, task.clip, recording.occluder)
+        person = covering.person
+    background = _background(plan, task.person, task.clip, task.view)
+    views = sorted(plan.views).index(task.view)
+    rng = stream(plan.seed, task.person, 26, task.clip, views, frame)
+    sensor = Sensor(recording.exposure, recording.noise, recording.blur, recording.quality)
+    image = expose(render(person, face, light, camera, background), sensor, rng)
+    place = f"{person.traits.name}/{task.view}/clip{task.clip:02d}"
+    row: dict[str, Any] = {
+        "participant": person.traits.name,
+        "view": task.view,
+        "sequence": f"clip{task.clip:02d}",
+        "frame": frame + 1,
+        "source": f"frames/{place}/{frame + 1:05d}.jpg",
+        "source_index": -1,
+        "is_reference": neutral,
+    }
+    row |= {f"AU{au:02d}": float(np.round(v)) for au, v in zip(AUS, face.intensity, strict=True)}
+    row |= {f"truth_AU{au:02d}": float(v) for au, v in zip(AUS, face.intensity, strict=True)}
+    row |= {
+        "yaw": float(np.degrees(face.yaw + camera.yaw)),
+        "pitch": float(np.degrees(face.pitch + camera.pitch)),
+        "roll": float(np.degrees(face.roll)),
+        "gaze_x": float(np.degrees(face.gaze[0])),
+        "gaze_y": float(np.degrees(face.gaze[1])),
+        "blink": face.blink,
+        "speaking": bool(recording.track.speaking[frame]) and not neutral,
+        "light_azimuth": float(np.degrees(light.azimuth)),
+        "light_elevation": float(np.degrees(light.elevation)),
+        "light_key": light.key,
+        "light_sky": light.sky,
+        "face_share": camera.face_share,
+        "noise": sensor.noise,
+        "jpeg_quality": sensor.quality,
+        "occlusion": recording.occluder if covering is not None else "none",
+    }
+    return image, sensor.quality, row
+
+
+def run_task(plan: Plan, task: Task, folder: str) -> int:
+    """Render a task into `folder` and return the number of frames written.
+
+    The table and checksum of a task are written last, in one step: without them it is done again.
+    """
+    root = Path(folder)
+    rows, digest = [], hashlib.sha256()
+    for frame in select_frames(plan, task.person, task.clip)[task.start : task.stop]:
+        image, quality, row = picture(plan, task, int(frame))
+        data = encode_jpeg(image, quality)
+        digest.update(data)
+        path = root / row["source"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        rows.append(row | {"bytes": len(data)})
+    parts = root / "parts"
+    parts.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_parquet(parts / f"{task.name}.parquet", index=False)
+    write_json(parts / f"{task.name}.json", {"frames": len(rows), "sha256": digest.hexdigest()})
+    return len(rows)

@@ -1,0 +1,149 @@
+"""Rendered data on disk: made once in parallel, resumed where it was interrupted, checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import multiprocessing
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from siamcal.environment import usable_cores
+from siamcal.errors import DataNotFoundError
+from siamcal.files import cache_dir, check_disk_space, write_json
+from siamcal.progress import progress_bar
+from siamcal.synth.plan import RENDERER_VERSION, Plan, Task, tasks
+
+__all__ = [
+    "ensure_rendered",
+    "manifest",
+    "read_tables",
+    "rendered_folder",
+    "start_worker",
+    "verify",
+]
+
+logger = logging.getLogger(__name__)
+
+
+def rendered_folder(plan: Plan, root: Path | None = None) -> Path:
+    """Return the folder of a plan: below `root`, or the user's cache."""
+    return (root or cache_dir() / "synth") / plan.key()
+
+
+def start_worker() -> None:
+    """Keep a worker process to one core."""
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
+def _is_done(folder: Path, task: Task) -> bool:
+    return (folder / "parts" / f"{task.name}.json").exists()
+
+
+def _render_all(plan: Plan, todo: list[Task], folder: Path, workers: int) -> None:
+    from siamcal.synth.frames import run_task
+
+    done = plan.total - sum(task.stop - task.start for task in todo)
+    bar = progress_bar(total=plan.total, description="Rendering people", unit="frame", initial=done)
+    with bar:
+        if workers == 1 or len(todo) == 1:
+            for task in todo:
+                bar.update(run_task(plan, task, str(folder)))
+            return
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, context, start_worker) as pool:
+            waiting = {pool.submit(run_task, plan, task, str(folder)) for task in todo}
+            try:
+                while waiting:
+                    finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        bar.update(future.result())
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+def ensure_rendered(plan: Plan, root: Path | None = None, workers: int | None = None) -> Path:
+    """Render what is missing of a plan and return its folder.
+
+    Args:
+        plan: What to render.
+        root: Folder to render into instead of the user's cache.
+        workers: Processes; default one for each core this process may use.
+
+    Raises:
+        ConfigError: The disk is too full.
+    """
+    folder = rendered_folder(plan, root)
+    if (folder / "manifest.json").exists():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    pieces = tasks(plan)
+    todo = [task for task in pieces if not _is_done(folder, task)]
+    check_disk_space(folder, plan.disk_bytes() * len(todo) / len(pieces), "Rendering needs about")
+    # Two workers at least only where the work is worth their start (numba, two seconds).
+    frames = sum(task.stop - task.start for task in todo)
+    count = min(workers or usable_cores(), len(todo)) if frames > 150 else 1
+    _render_all(plan, todo, folder, max(count, 1))
+    _finish(plan, pieces, folder)
+    return folder
+
+
+def _finish(plan: Plan, pieces: list[Task], folder: Path) -> None:
+    """Join the tables and write the manifest, which says that all is there."""
+    from siamcal.synth.traits import draw_traits
+
+    parts = folder / "parts"
+    table = pd.concat([pd.read_parquet(parts / f"{t.name}.parquet") for t in pieces])
+    table.to_parquet(folder / "frames.parquet", index=False)
+    people = pd.DataFrame([draw_traits(plan.seed, n, plan.bias).row() for n in plan.people])
+    people.to_parquet(folder / "participants.parquet", index=False)
+    sums = {t.name: json.loads((parts / f"{t.name}.json").read_text())["sha256"] for t in pieces}
+    whole = hashlib.sha256("".join(sums[name] for name in sorted(sums)).encode()).hexdigest()
+    contents = {
+        "renderer": RENDERER_VERSION,
+        "plan": asdict(plan),
+        "frames": len(table),
+        "sha256": whole,
+        "parts": sums,
+    }
+    write_json(folder / "manifest.json", contents)
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    """Return what a rendered folder holds: renderer, plan, number of frames, checksums."""
+    return dict(json.loads((folder / "manifest.json").read_text()))
+
+
+def read_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the frames table, its sources as absolute paths, and the participants table."""
+    table = pd.read_parquet(folder / "frames.parquet")
+    table["source"] = [str(folder / source) for source in table["source"]]
+    return table, pd.read_parquet(folder / "participants.parquet")
+
+
+def verify(folder: Path) -> str:
+    """Read every picture and compare with the manifest; returns the checksum of the whole.
+
+    Raises:
+        DataNotFoundError: A picture is missing or was changed.
+    """
+    contents = manifest(folder)
+    for name, expected in contents["parts"].items():
+        digest = hashlib.sha256()
+        for source in pd.read_parquet(folder / "parts" / f"{name}.parquet")["source"]:
+            path = folder / source
+            digest.update(path.read_bytes() if path.exists() else b"missing")
+        if digest.hexdigest() != expected:
+            raise DataNotFoundError(
+                f"Pictures of {name} in {folder} were changed or deleted. Delete the folder; it is "
+                "rendered again at the next use."
+            )
+    return str(contents["sha256"])

@@ -1,0 +1,117 @@
+"""Contact sheets: what the rendered people look like, before or after rendering a data set."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from siamcal.errors import ConfigError
+from siamcal.synth.actions import AUS
+from siamcal.synth.frames import picture
+from siamcal.synth.person import Person, build_person
+from siamcal.synth.plan import Plan, Task, draw_recording, select_frames
+from siamcal.synth.render import Face, Sensor, expose, render
+from siamcal.synth.scene import Camera, Light
+from siamcal.synth.traits import draw_traits
+
+__all__ = [
+    "SHEETS",
+    "STUDIO_CAMERA",
+    "STUDIO_LIGHT",
+    "contact_sheet",
+    "studio_picture",
+    "studio_wall",
+]
+
+SHEETS = ("people", "actions", "levels", "occlusion", "bias")
+STUDIO_LIGHT = Light(0.3, 0.45, 0.9, 0.45, 0.15, 0.03, 0.0, 5.0)
+STUDIO_CAMERA = Camera(0.62, 11.0, (0.0, 0.0), 0.0, 0.0)
+
+
+def studio_wall(size: int) -> np.ndarray:
+    """Return a grey background (size, size, 3) in linear light."""
+    return np.full((size, size, 3), 0.22, np.float32)
+
+
+def studio_picture(person: Person, face: Face, size: int) -> np.ndarray:
+    """Render a person before a grey wall, without noise; uint8 RGB (S, S, 3)."""
+    picture = render(person, face, STUDIO_LIGHT, STUDIO_CAMERA, studio_wall(size))
+    return expose(picture, Sensor(), None)
+
+
+def _label(image: np.ndarray, text: str) -> np.ndarray:
+    labelled = Image.fromarray(image)
+    font = ImageFont.load_default(size=14)
+    ImageDraw.Draw(labelled).text(
+        (6, 4), text, "white", font=font, stroke_width=1, stroke_fill="black"
+    )
+    return np.asarray(labelled)
+
+
+def _rows(pictures: list[np.ndarray], columns: int) -> np.ndarray:
+    blank = np.zeros_like(pictures[0])
+    padded = pictures + [blank] * (-len(pictures) % columns)
+    rows = [np.concatenate(padded[k : k + columns], 1) for k in range(0, len(padded), columns)]
+    return np.concatenate(rows, 0)
+
+
+def _alone(au: int, level: float) -> Face:
+    intensity = np.zeros(len(AUS))
+    intensity[AUS.index(au)] = level
+    return Face(intensity)
+
+
+def _people(plan: Plan, occlusion: bool) -> np.ndarray:
+    pictures = []
+    for person in plan.people:
+        view = plan.views[person % len(plan.views)]
+        frames = select_frames(plan, person, 0)
+        recording = draw_recording(plan, person, 0)
+        if occlusion:
+            covered = frames[recording.occluded[frames]]
+            frames = covered if len(covered) else frames
+        # The most expressive of the frames: a sheet of resting faces shows little.
+        activity = recording.track.intensity[frames].sum(1) - 9 * recording.track.blink[frames]
+        frame = int(frames[int(np.argsort(activity)[int(0.7 * (len(frames) - 1))])])
+        image, _, _ = picture(plan, Task(person, view, 0, 0, 1), frame)
+        pictures.append(image)
+    return _rows(pictures, min(6, len(pictures)))
+
+
+def contact_sheet(plan: Plan, sheet: str = "people") -> np.ndarray:
+    """Return a contact sheet, uint8 RGB.
+
+    Args:
+        plan: Whom to show and at which size.
+        sheet: "people" (frames as a data set holds them), "actions" (each AU alone at level 5),
+            "levels" (AU 1, 4, 12 and 26 from 0 to 5), "occlusion", or "bias" (the same resting
+            people at bias 0 and 1).
+
+    Raises:
+        ConfigError: There is no such sheet.
+    """
+    if sheet not in SHEETS:
+        raise ConfigError(f"sheet is {sheet!r}; allowed: {', '.join(SHEETS)}.")
+    if sheet == "people":
+        return _people(plan, occlusion=False)
+    if sheet == "occlusion":
+        return _people(dataclasses.replace(plan, occlusion=1.0), occlusion=True)
+    rest, pictures = Face(np.zeros(len(AUS))), []
+    size = plan.image_size
+    if sheet == "bias":
+        for bias in (0.0, 1.0):
+            for number in plan.people:
+                person = build_person(draw_traits(plan.seed, number, bias))
+                pictures.append(_label(studio_picture(person, rest, size), f"bias {bias:g}"))
+        return _rows(pictures, plan.participants)
+    if sheet == "actions":
+        faces = [("neutral", rest), ("blink", dataclasses.replace(rest, blink=1.0))]
+        faces += [(f"AU{au}", _alone(au, 5.0)) for au in AUS]
+    else:
+        faces = [(f"AU{au}, level {k}", _alone(au, k)) for au in (1, 4, 12, 26) for k in range(6)]
+    for number in plan.people:
+        person = build_person(draw_traits(plan.seed, number, plan.bias))
+        pictures += [_label(studio_picture(person, face, size), text) for text, face in faces]
+    return _rows(pictures, 7 if sheet == "actions" else 6)

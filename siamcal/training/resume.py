@@ -1,0 +1,72 @@
+"""Checkpoints of a training: written atomically, taken over only by the same training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from siamcal.files import replacing
+from siamcal.training.recipe import Recipe, to_dict
+
+__all__ = ["CHECKPOINT", "TrainingState", "identity_of"]
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclass
+class TrainingState:
+    """What a checkpoint holds: the parameters, the optimiser and the number of steps done."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+
+    def save(self, path: Path, identity: str) -> None:
+        """Write atomically, so that a kill at any moment leaves the old or the new file."""
+        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        for number, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{k}": v for k, v in values.items()}
+        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+        with replacing(path) as place:
+            save_file(tensors, place, metadata={"step": str(self.step), "identity": identity})
+
+    def load(self, path: Path, identity: str) -> bool:
+        """Take over a checkpoint; False where there is none of the same training."""
+        if not path.exists():
+            return False
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+        if metadata.get("identity") != identity:
+            logger.warning("%s is of another recipe or other data; training starts anew", path)
+            return False
+        tensors = load_file(path)
+        self.network.load_state_dict(_strip(tensors, "network."))
+        state = self.optimizer.state_dict()
+        state["state"] = {}
+        for name, value in _strip(tensors, "optimizer.").items():
+            number, _, key = name.partition(".")
+            state["state"].setdefault(int(number), {})[key] = value
+        self.optimizer.load_state_dict(state)
+        self.step = int(metadata["step"])
+        return True
+
+
+def identity_of(recipe: Recipe, rows: np.ndarray, calibrated: bool) -> str:
+    """What must agree for a checkpoint to be of the same training."""
+    text = json.dumps([to_dict(recipe), calibrated, len(rows)], sort_keys=True)
+    return hashlib.sha256(text.encode() + np.ascontiguousarray(rows).tobytes()).hexdigest()
+
+
+def _strip(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
