@@ -28,7 +28,7 @@ import siamcal
 from siamcal.errors import ConfigError, MergePointError
 from siamcal.graph import InputSpec, MergePoint, input_spec, list_merge_points
 from siamcal.graph.inputs import run_network
-from siamcal.graph.verify import largest_difference
+from siamcal.graph.roles import largest_difference
 from siamcal.model.create import create_backbone
 from siamcal.model.siamese import CalibratingSiamese
 from siamcal.progress import progress_bar

@@ -21,10 +21,11 @@ def images(batch, size=32, seed=1):
 
 
 @pytest.mark.parametrize("merge_at", ["conv1", "layer2", "layer4", "layer3.1.conv2", "bn2", "fc"])
-def test_halves_equal_the_network_bit_for_bit(merge_at):
+@pytest.mark.parametrize("mechanism", ["auto", "fx"])
+def test_halves_equal_the_network_bit_for_bit(merge_at, mechanism):
     network = small().eval()
-    split = split_network(network, merge_at)
-    assert split.mechanism == "shallow fx"
+    split = split_network(network, merge_at, mechanism=mechanism)
+    assert split.mechanism in ("hook", "shallow fx")
     for batch in (1, 2, 5):
         x = images(batch)
         assert torch.equal(split.post(split.pre(x)), network(x))
@@ -41,7 +42,7 @@ def test_train_mode_equals_the_network_under_the_same_random_state(merge_at):
     after = {k: v.clone() for k, v in network.state_dict().items()}
     network.load_state_dict(before)
     state.restore()
-    assert torch.equal(split.post(split.pre(x)), expected)
+    assert torch.equal(split.run(x, lambda features: features), expected)
     assert all(torch.equal(v, after[k]) for k, v in network.state_dict().items())
 
 

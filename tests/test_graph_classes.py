@@ -50,6 +50,8 @@ class Net(nn.Module):
 
 def check(network, mechanism, merge_at="body", **options):
     """The halves are the network, and the calibrated output is `rest` of the difference."""
+    if "fx" in mechanism:
+        options["mechanism"] = "fx"
     model = wrap(network, merge_at, **options)
     assert model.split.mechanism == mechanism
     for batch in (1, 3):
@@ -110,7 +112,7 @@ class Training(Net):
 @pytest.mark.parametrize("training", [False, True])
 def test_each_training_mode_has_its_own_graph(training):
     network = Training()
-    model = wrap(network)
+    model = wrap(network, mechanism="fx")
     assert model.split.mechanism == "shallow fx"
     model.train(training)
     x = images()
@@ -274,7 +276,9 @@ def test_caches_hold_no_stand_ins_afterwards(warm):
     expected = copy.deepcopy(network)(images())
     if warm:
         network(images())
-    check(network, "shallow fx")
+    check(network, "hook")
+    with pytest.raises(MergePointError, match="writes the attribute 'last'"):
+        wrap(network, mechanism="fx")
     assert all(isinstance(v, torch.Tensor) for v in network.cache.values())
     assert torch.equal(network(images()), expected)
     assert isinstance(network.last, torch.Tensor)
@@ -488,7 +492,7 @@ class Shortcut(ControlFlowOnTheWay):
 
 def test_a_bypass_is_refused_not_answered_wrongly():
     network = Shortcut()
-    with pytest.raises(MergePointError, match="passes it by") as error:
+    with pytest.raises(MergePointError, match="passes 'body' by") as error:
         wrap(network)
     assert "'stem'" in str(error.value)
     assert "'head'" in str(error.value)
@@ -506,7 +510,7 @@ class Muted(Shortcut):
 
 
 def test_a_bypass_that_is_muted_at_the_start_is_refused_too():
-    with pytest.raises(MergePointError, match="passes it by"):
+    with pytest.raises(MergePointError, match="passes 'body' by"):
         wrap(Muted())
 
 
@@ -599,7 +603,9 @@ class Evasive(Net):
 
 def test_verification_catches_a_wrong_trace():
     check(Evasive(), "hook")
-    assert wrap(Evasive(), verify=False).split.mechanism == "shallow fx"
+    with pytest.raises(MergePointError, match="differs from the network"):
+        wrap(Evasive(), mechanism="fx")
+    assert wrap(Evasive(), mechanism="fx", verify=False).split.mechanism == "shallow fx"
 
 
 def test_torchscript_is_calibrated_behind_it_only():

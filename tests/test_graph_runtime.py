@@ -13,7 +13,7 @@ from torch import nn
 from siamcal import CalibratingSiamese, create_backbone, list_merge_points
 from siamcal.graph import split_network
 from siamcal.graph.randomness import RandomState
-from siamcal.graph.verify import largest_difference
+from siamcal.graph.roles import largest_difference
 
 torch.set_num_threads(1)
 

@@ -6,7 +6,7 @@ entrance of `layer4` and proves the cut exact.
 
 from siamcal.graph.cutting import split_network
 from siamcal.graph.features import BatchLayout, Features
-from siamcal.graph.inputs import InputSpec, example_inputs_for, input_spec, probe_inputs
+from siamcal.graph.inputs import InputSpec, example_inputs_for, input_spec, probes
 from siamcal.graph.points import MergePoint, list_merge_points
 from siamcal.graph.split import Split
 
@@ -19,6 +19,6 @@ __all__ = [
     "example_inputs_for",
     "input_spec",
     "list_merge_points",
-    "probe_inputs",
+    "probes",
     "split_network",
 ]

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
-from siamcal.errors import MergePointError
-from siamcal.graph.inputs import Inputs, InputSignature, OutputSelector, example_inputs_for
+from siamcal.errors import ConfigError, MergePointError
+from siamcal.graph.hooking import HookSplit
+from siamcal.graph.inputs import (
+    ImageInputs,
+    Inputs,
+    InputSignature,
+    OutputSelector,
+    example_inputs_for,
+)
 from siamcal.graph.points import list_merge_points, nearest_points
-from siamcal.graph.split import FxSplit, HookSplit, IllegalPointError, OutputSplit, Split
+from siamcal.graph.split import FxSplit, IllegalPointError, OutputSplit, Split
 from siamcal.graph.state import in_mode
 from siamcal.graph.verify import check_split
 
 __all__ = ["split_network"]
 
 _LOG = logging.getLogger(__name__)
+MECHANISMS = ("auto", "hook", "fx")
 
 
 def split_network(
@@ -26,7 +38,9 @@ def split_network(
     *,
     example_inputs: Inputs | None = None,
     output: OutputSelector = None,
+    image_inputs: ImageInputs = None,
     verify: bool = True,
+    mechanism: str = "auto",
 ) -> Split:
     """Cut a network at the entrance of one of its modules.
 
@@ -37,36 +51,89 @@ def split_network(
             keyword arguments. None: a random image of the size the backbone was made for.
         output: Part of the network's output that is meant, where it returns several: a key, an
             index or a function.
-        verify: Prove that both halves together compute exactly what the network computes, in eval
-            and train mode and at two batch sizes (five forwards). False only runs them (two).
+        image_inputs: Which inputs are images: names of keywords or positions; None is the first
+            tensor. Only what depends on them is differenced.
+        verify: Prove that the cut computes exactly what the network computes, in eval and train
+            mode and at two batch sizes. False only finds out what crosses.
+        mechanism: "auto", "hook" or "fx"; see `siamcal.graph.split`.
 
     Raises:
         MergePointError: The place is no legal merge point; the message names the nearest ones.
+        ConfigError: An unknown mechanism.
     """
+    if mechanism not in MECHANISMS:
+        raise ConfigError(
+            f"mechanism takes {', '.join(map(repr, MECHANISMS))}, but got {mechanism!r}."
+        )
+    _check_initialised(backbone)
     inputs = example_inputs if example_inputs is not None else example_inputs_for(backbone)
     if merge_at == "output":
         split: Split = OutputSplit(backbone, merge_at, output)
-        check_split(split, inputs, verify=False)
+        check_split(split, inputs, image_inputs, verify=False)
         return split
+    reasons: dict[str, str] = {}
     try:
         name = _canonical(backbone, merge_at)
-        reasons = []
-        for candidate in _candidates(backbone, name, inputs, output):
+        for kind, make in _candidates(backbone, name, inputs, image_inputs, output):
+            if mechanism != "auto" and mechanism not in kind:
+                continue
             try:
-                split = candidate()
-                check_split(split, inputs, verify=verify)
-                return split
+                with torch.inference_mode(False), _plain_device():
+                    split = make()
+                    check_split(split, inputs, image_inputs, verify=verify)
+                return _finished(split, reasons, inputs, image_inputs)
             except IllegalPointError:
                 raise
             except Exception as error:
-                _LOG.debug("cut at %s failed", merge_at, exc_info=True)
-                reasons.append(f"{candidate.__name__}: {_first_line(error)}")
-        raise IllegalPointError("; ".join(reasons))
+                _LOG.debug("cut at %s by %s failed", merge_at, kind, exc_info=True)
+                reasons[kind] = _first_line(error)
+        raise IllegalPointError("; ".join(f"{k}: {v}" for k, v in reasons.items()) + _cure(reasons))
     except IllegalPointError as error:
         raise MergePointError(
             f"{type(backbone).__name__} can't be cut at {merge_at!r}: {error}. "
-            f"{_advice(backbone, merge_at, inputs, output)}"
+            f"{_advice(backbone, merge_at, inputs, output, image_inputs)}"
         ) from error
+
+
+def _check_initialised(backbone: nn.Module) -> None:
+    for name, parameter in backbone.named_parameters():
+        if is_lazy(parameter):
+            raise MergePointError(
+                f"{name!r} of {type(backbone).__name__} has no shape yet (a lazy module). Run the "
+                "network once on an input, then wrap it."
+            )
+
+
+def _plain_device() -> AbstractContextManager[Any]:
+    """Probes are drawn on the CPU and moved, whatever the default device is."""
+    return torch.device("cpu")
+
+
+def _finished(
+    split: Split, reasons: Mapping[str, str], inputs: Inputs, images: ImageInputs
+) -> Split:
+    if isinstance(split, FxSplit):
+        why = reasons.get("hook", "asked for")
+        split.reason = (
+            f"{why}; {sum(split.differenced)} tensors are differenced; outputs, gradients, random "
+            "draws and buffers are the network's in eval and train mode"
+        )
+        split.recheck = partial(check_split, example=inputs, images=images, verify=True)
+    return split
+
+
+_CURES = (
+    ("einops", "use einops' layers (einops.layers.torch) in place of its functions"),
+    ("control flow", "wrap the function that branches on a tensor's values with torch.fx.wrap"),
+    ("iterated", "wrap the function with the loop with torch.fx.wrap"),
+    ("Proxy", "wrap the function that can't take it with torch.fx.wrap at the top of your file"),
+)
+
+
+def _cure(reasons: Mapping[str, str]) -> str:
+    """What makes a network traceable, as far as the trace's complaint tells."""
+    traced = " ".join(v for k, v in reasons.items() if "fx" in k)
+    return next((f". To cut it there, {cure}" for sign, cure in _CURES if sign in traced), "")
 
 
 def _canonical(backbone: nn.Module, merge_at: str) -> str:
@@ -85,47 +152,39 @@ def _canonical(backbone: nn.Module, merge_at: str) -> str:
 
 
 def _candidates(
-    backbone: nn.Module, merge_at: str, inputs: Inputs, output: OutputSelector
-) -> Iterator[Callable[[], Split]]:
-    signature = InputSignature(inputs)
+    backbone: nn.Module,
+    merge_at: str,
+    inputs: Inputs,
+    images: ImageInputs,
+    output: OutputSelector,
+) -> Iterator[tuple[str, Callable[[], Split]]]:
+    signature = InputSignature(inputs, images)
 
-    def by_fx(shallow: bool, proxy_buffers: bool) -> Split:
+    def by_fx(shallow: bool) -> Split:
+        cut = partial(FxSplit, backbone, merge_at, signature, output, shallow=shallow)
         with in_mode(backbone, False):
-            return FxSplit(
-                backbone,
-                merge_at,
-                signature,
-                output,
-                shallow=shallow,
-                proxy_buffers=proxy_buffers,
-            )
+            try:
+                return cut(proxy_buffers=True)
+            except IllegalPointError:
+                raise
+            except Exception:
+                # Some networks branch on a buffer's value or type, which a recorded read hides.
+                return cut(proxy_buffers=False)
 
-    def shallow_fx() -> Split:
-        try:
-            return by_fx(True, True)
-        except IllegalPointError:
-            raise
-        except Exception:
-            # Some networks branch on a buffer's value or type, which a recorded read hides.
-            return by_fx(True, False)
-
-    def full_fx() -> Split:
-        try:
-            return by_fx(False, True)
-        except IllegalPointError:
-            raise
-        except Exception:
-            return by_fx(False, False)
-
-    def hook() -> Split:
-        return HookSplit(backbone, merge_at, output)
-
-    yield from (shallow_fx, full_fx, hook)
+    yield "hook", partial(HookSplit, backbone, merge_at, output)
+    yield "shallow fx", partial(by_fx, True)
+    yield "full fx", partial(by_fx, False)
 
 
-def _advice(backbone: nn.Module, merge_at: str, inputs: Inputs, output: OutputSelector) -> str:
+def _advice(
+    backbone: nn.Module,
+    merge_at: str,
+    inputs: Inputs,
+    output: OutputSelector,
+    images: ImageInputs,
+) -> str:
     try:
-        points = list_merge_points(backbone, inputs, output=output)
+        points = list_merge_points(backbone, inputs, output=output, image_inputs=images)
     except Exception:
         _LOG.debug("listing merge points failed", exc_info=True)
         return "Use merge_at='output', or a module that the whole image passes through."

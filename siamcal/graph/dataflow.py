@@ -7,14 +7,13 @@ edge in the graph, and shape reads look like uses of an image without carrying a
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import fx, nn
 
-__all__ = ["Cut", "Dataflow", "reads_shape_only"]
+__all__ = ["Cut", "Dataflow"]
 
 _SHAPE_ATTRIBUTES = {"shape", "ndim", "device", "dtype", "is_cuda", "requires_grad", "layout"}
 _SHAPE_METHODS = {
@@ -37,14 +36,6 @@ _VIEWS = {
 }  # fmt: skip
 
 
-def reads_shape_only(function: Callable[..., Any]) -> bool:
-    """Whether a function of torch, a tensor's method or the read of an attribute uses no value."""
-    name = getattr(function, "__name__", "")
-    if name == "__get__":
-        return getattr(getattr(function, "__self__", None), "__name__", "") in _SHAPE_ATTRIBUTES
-    return function in _SHAPE_FUNCTIONS or name in _SHAPE_METHODS
-
-
 @dataclass(frozen=True)
 class Cut:
     """A division of a graph's nodes.
@@ -64,10 +55,12 @@ class Dataflow:
     Args:
         graph: A torch.fx graph whose placeholders are the network's input tensors.
         root: The network, to recognise modules that write into their input.
+        images: For each placeholder: whether it is an image.
     """
 
-    def __init__(self, graph: fx.Graph, root: nn.Module) -> None:
+    def __init__(self, graph: fx.Graph, root: nn.Module, images: Sequence[bool]) -> None:
         self._root = root
+        self._images = images
         self.order = list(graph.nodes)
         self.index = {node: i for i, node in enumerate(self.order)}
         self._inputs: dict[fx.Node, list[fx.Node]] = {}
@@ -154,14 +147,13 @@ class Dataflow:
         )
 
     def _image_nodes(self) -> set[fx.Node]:
-        """Nodes whose value, not only whose shape, depends on an input tensor's value."""
-        depends: set[fx.Node] = set()
+        """Nodes whose value, not only whose shape, depends on an image's values."""
+        inputs = [node for node in self.order if node.op == "placeholder"]
+        depends = {node for node, is_image in zip(inputs, self._images, strict=True) if is_image}
         for node in self.order:
-            if node.op == "placeholder":
-                depends.add(node)
-            elif node.op in ("get_attr", "output") or _is_shape_read(node):
+            if node.op in ("placeholder", "get_attr", "output") or _is_shape_read(node):
                 continue
-            elif any(i in depends for i in self._inputs[node]):
+            if any(i in depends for i in self._inputs[node]):
                 depends.add(node)
         return depends
 

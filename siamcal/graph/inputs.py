@@ -6,7 +6,9 @@ this module turns all three into one flat list of tensors and back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -17,18 +19,22 @@ from torch.utils import _pytree as pytree
 from siamcal.errors import ConfigError, MergePointError
 
 __all__ = [
+    "ImageInputs",
     "InputSignature",
     "InputSpec",
     "Inputs",
     "OutputSelector",
     "example_inputs_for",
     "input_spec",
-    "probe_inputs",
+    "probes",
     "select_output",
+    "tensors_in",
 ]
 
 Inputs: TypeAlias = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 OutputSelector: TypeAlias = str | int | Callable[[Any], Any] | None
+# Which inputs are images: names of keywords or positions; None is the first tensor.
+ImageInputs: TypeAlias = str | int | Sequence[str | int] | None
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -116,26 +122,69 @@ def as_call(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (inputs,), {}
 
 
-def batch_size_of(inputs: Inputs) -> int:
-    """Length of the first dimension of the first tensor among the inputs."""
+def image_places(inputs: Inputs, images: ImageInputs = None) -> tuple[int, ...]:
+    """Positions of the images among the leaves of `as_call(inputs)`.
+
+    Args:
+        inputs: The network's inputs.
+        images: Names of keywords or positions of arguments; every tensor in one so named is an
+            image. None is the first tensor.
+
+    Raises:
+        ConfigError: No tensor is there.
+    """
+    args, kwargs = as_call(inputs)
+    leaves = pytree.tree_leaves((args, kwargs))
+    if images is None:
+        found = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)][:1]
+    else:
+        wanted = {images} if isinstance(images, str | int) else set(images)
+        known = {*range(len(args)), *kwargs}
+        if not wanted <= known:
+            raise ConfigError(
+                f"image_inputs names {sorted(map(repr, wanted - known))}, but the network's inputs "
+                f"are {', '.join(repr(k) for k in known)}."
+            )
+        chosen = (
+            tuple(pytree.tree_map(lambda _, i=i: i in wanted, a) for i, a in enumerate(args)),
+            {k: pytree.tree_map(lambda _, k=k: k in wanted, v) for k, v in kwargs.items()},
+        )
+        marks = pytree.tree_leaves(chosen)
+        found = [
+            i for i, (m, v) in enumerate(zip(marks, leaves, strict=True)) if m and _is_image(v)
+        ]
+    if not found:
+        raise ConfigError("The network's inputs hold no image tensor; pass at least the images.")
+    return tuple(found)
+
+
+def _is_image(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.ndim > 0
+
+
+def batch_size_of(inputs: Inputs, images: ImageInputs = None) -> int:
+    """Length of the first dimension of the (first) image."""
     if isinstance(inputs, Tensor):
         return inputs.shape[0]
-    for leaf in pytree.tree_leaves(as_call(inputs)):
-        if isinstance(leaf, Tensor) and leaf.ndim:
-            return leaf.shape[0]
-    raise ConfigError("The network's inputs hold no tensor; pass at least the image batch.")
+    leaves = pytree.tree_leaves(as_call(inputs))
+    return leaves[image_places(inputs, images)[0]].shape[0]
 
 
-def concatenate_inputs(first: Inputs, second: Inputs) -> Inputs:
-    """Two inputs of equal structure as one batch; the first one's values come first."""
-    batch = batch_size_of(first)
+def concatenate_inputs(first: Inputs, second: Inputs, per_sample: Sequence[bool]) -> Inputs:
+    """Two inputs of equal structure as one batch; the first one's values come first.
 
-    def join(a: Any, b: Any) -> Any:
-        if isinstance(a, Tensor) and a.ndim and a.shape[0] == batch:
-            return torch.cat([a, b])
-        return a
-
-    return pytree.tree_map(join, first, second)
+    Args:
+        first: Inputs of B samples.
+        second: Inputs of others.
+        per_sample: For each leaf of `as_call(inputs)`: whether it holds a row for each sample.
+    """
+    leaves, spec = pytree.tree_flatten(first)
+    others = pytree.tree_leaves(second)
+    joined = [
+        torch.cat([a, b]) if own else a
+        for a, b, own in zip(leaves, others, per_sample, strict=True)
+    ]
+    return pytree.tree_unflatten(joined, spec)
 
 
 class InputSignature:
@@ -143,18 +192,26 @@ class InputSignature:
 
     Args:
         inputs: One valid set of inputs.
+        images: Which of them are images.
+
+    Attributes:
+        images: For each tensor: whether it is an image.
     """
 
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, inputs: Inputs, images: ImageInputs = None) -> None:
         leaves, self.spec = pytree.tree_flatten(as_call(inputs))
+        places = image_places(inputs, images)
         self.is_tensor = tuple(isinstance(leaf, Tensor) for leaf in leaves)
         self.constants = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
-        self.num_tensors = sum(self.is_tensor)
-        if self.num_tensors == 0:
-            raise ConfigError("example_inputs hold no tensor; pass at least an image batch.")
+        self.images = tuple(i in places for i, is_tensor in enumerate(self.is_tensor) if is_tensor)
         self._plain = isinstance(inputs, Tensor) or (
             isinstance(inputs, tuple | list) and len(inputs) == 1 and isinstance(inputs[0], Tensor)
         )
+
+    @property
+    def num_tensors(self) -> int:
+        """Number of tensors among the inputs."""
+        return len(self.images)
 
     def __getstate__(self) -> dict[str, Any]:
         # The tree's specification isn't made for pickling; the tree itself is.
@@ -196,31 +253,88 @@ class InputSignature:
         return pytree.tree_unflatten(leaves, self.spec)
 
 
-def probe_inputs(inputs: Inputs, batch: int, device: torch.device, dtype: torch.dtype) -> Inputs:
-    """Random inputs like the example's, with another batch size and different samples.
+@dataclass(frozen=True)
+class Probe:
+    """Random inputs like the example's, to learn from.
 
-    Floating tensors are drawn in the example's range; the rows of integer and boolean tensors are
-    repeated, because their values may be indices.
+    Attributes:
+        large: Two units of different samples.
+        other: The same with other images; all other inputs are those of `large`.
+        small: The second unit of `large`; None where the network takes the example's batch only.
+        unit: Number of samples in a unit.
+        per_sample: For each leaf of the inputs: whether it holds a row for each sample.
     """
-    reference_batch = batch_size_of(inputs)
-    generator = torch.Generator().manual_seed(20240900240 % 2**31)
 
-    def probe(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor):
-            return leaf
-        if leaf.ndim == 0 or leaf.shape[0] != reference_batch:
-            return leaf.to(device, dtype) if leaf.is_floating_point() else leaf.to(device)
-        if not leaf.is_floating_point():
-            return leaf[torch.arange(batch, device=leaf.device) % reference_batch].to(device)
-        sample = torch.rand((batch, *leaf.shape[1:]), generator=generator)
+    large: Inputs
+    other: Inputs
+    small: Inputs | None
+    unit: int
+    per_sample: tuple[bool, ...]
+
+
+def probes(
+    inputs: Inputs, images: ImageInputs, device: torch.device, dtype: torch.dtype
+) -> Iterator[Probe]:
+    """Probes in the order in which they are worth trying.
+
+    Images are drawn in the example's range. Other inputs keep the example's values; those with a
+    row for each sample are resized with the batch, and since that is told from the length of their
+    first dimension alone, a probe that leaves them follows. A network whose batches have their own
+    rule (clips of segments, a fixed size) is probed at the example's own batch.
+    """
+    args, kwargs = as_call(inputs)
+    leaves, spec = pytree.tree_flatten((args, kwargs))
+    places = image_places(inputs, images)
+    batch = leaves[places[0]].shape[0]
+    rows = [isinstance(v, Tensor) and v.ndim > 0 and v.shape[0] == batch for v in leaves]
+    image_only = [i in places for i in range(len(leaves))]
+    plain = isinstance(inputs, Tensor)
+    for unit, units in ((1, 2), (batch, 2), (batch, 1)):
+        if ((unit, units) == (1, 2) and batch == 1) or unit != 1 or batch != 1 or units == 1:
+            for per_sample in dict.fromkeys((tuple(rows), tuple(image_only))):
+                yield _probe(leaves, spec, places, per_sample, unit, units, device, dtype, plain)
+
+
+def _probe(
+    leaves: list[Any],
+    spec: Any,
+    places: tuple[int, ...],
+    per_sample: tuple[bool, ...],
+    unit: int,
+    units: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    plain: bool,
+) -> Probe:
+    generator = torch.Generator().manual_seed(20240900240 % 2**31)
+    count = unit * units
+
+    def draw(leaf: Tensor) -> Tensor:
         low, high = float(leaf.min()), float(leaf.max())
         if not low < high:
             low, high = 0.0, 1.0
-        return (sample * (high - low) + low).to(device, dtype)
+        sample = torch.rand((count, *leaf.shape[1:]), generator=generator) * (high - low) + low
+        return sample.to(device, dtype if leaf.is_floating_point() else leaf.dtype)
 
-    if isinstance(inputs, Tensor):
-        return probe(inputs)
-    return pytree.tree_map(probe, inputs)
+    def place(leaf: Any, resized: bool) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        if resized:
+            leaf = leaf[torch.arange(count, device=leaf.device) % leaf.shape[0]]
+        return leaf.to(device, dtype) if leaf.is_floating_point() else leaf.to(device)
+
+    def build(values: list[Any]) -> Inputs:
+        if plain:
+            return values[0]
+        args, kwargs = pytree.tree_unflatten(values, spec)
+        return kwargs or args
+
+    large = [place(v, r) for v, r in zip(leaves, per_sample, strict=True)]
+    other = list(large)
+    for i in places:
+        large[i], other[i] = draw(leaves[i]), draw(leaves[i])
+    small = [v[unit:] if r else v for v, r in zip(large, per_sample, strict=True)]
+    return Probe(build(large), build(other), build(small) if units > 1 else None, unit, per_sample)
 
 
 def select_output(output: Any, selector: OutputSelector) -> Any:
@@ -249,13 +363,38 @@ def select_output(output: Any, selector: OutputSelector) -> Any:
         ) from None
 
 
+def tensors_in(value: Any) -> list[Tensor]:
+    """The tensors of an output, those inside dataclasses and plain objects too."""
+    found: list[Tensor] = []
+    for leaf in pytree.tree_leaves(value):
+        if isinstance(leaf, Tensor):
+            found.append(leaf)
+        elif dataclasses.is_dataclass(leaf) or isinstance(leaf, types.SimpleNamespace):
+            found += tensors_in(list(vars(leaf).values()))
+    return found
+
+
 def run_network(backbone: nn.Module, inputs: Inputs, selector: OutputSelector) -> Any:
     """The plain network's (selected) output."""
     args, kwargs = as_call(inputs)
     return select_output(backbone(*args, **kwargs), selector)
 
 
-def failure_of_example(backbone: nn.Module, inputs: Inputs, error: Exception) -> MergePointError:
+def fresh(inputs: Inputs) -> Inputs:
+    """Copies, for networks that write into their input."""
+
+    def copy(leaf: Any) -> Any:
+        return leaf.clone() if isinstance(leaf, Tensor) else leaf
+
+    if isinstance(inputs, Tensor):
+        return copy(inputs)
+    args, kwargs = as_call(inputs)
+    return pytree.tree_map(copy, kwargs or args)
+
+
+def failure_of_example(
+    backbone: nn.Module, inputs: Inputs, error: Exception | None
+) -> MergePointError:
     """The error for a network that can't run on the example inputs."""
     shapes = [tuple(t.shape) for t in pytree.tree_leaves(as_call(inputs)) if isinstance(t, Tensor)]
     return MergePointError(

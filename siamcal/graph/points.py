@@ -1,33 +1,35 @@
-"""Merge points of a network, found without tracing: one forward and its gradient graph."""
+"""Merge points of a network, found without tracing: one forward, and where the image goes in it."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
-from siamcal.graph.dataflow import reads_shape_only
+from siamcal.graph.flow import Flow, eager
 from siamcal.graph.inputs import (
+    ImageInputs,
     Inputs,
     OutputSelector,
+    Probe,
     as_call,
     example_inputs_for,
     failure_of_example,
+    image_places,
     place_of,
-    probe_inputs,
+    probes,
     run_network,
 )
+from siamcal.graph.randomness import RandomState
 from siamcal.graph.state import in_mode, kept_buffers
 
-__all__ = ["MergePoint", "is_bypassed", "list_merge_points", "nearest_points"]
+__all__ = ["MergePoint", "list_merge_points", "marked", "nearest_points"]
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,11 @@ class MergePoint:
 
 @dataclass
 class _Call:
-    """First call of a module: edges of the gradient graph that enter it."""
+    """First call of a module: copies of what of the image enters it."""
 
     name: str
     module: nn.Module
-    edges: list[tuple[Any, int]] = field(default_factory=list)
-    sources: frozenset[Any] = frozenset()
+    entered: list[int] = field(default_factory=list)
     shape: tuple[int, ...] = ()
     parameters: int = 0
     flops: int = 0
@@ -66,7 +67,11 @@ class _Call:
 
 
 def list_merge_points(
-    backbone: nn.Module, example_inputs: Inputs | None = None, *, output: OutputSelector = None
+    backbone: nn.Module,
+    example_inputs: Inputs | None = None,
+    *,
+    output: OutputSelector = None,
+    image_inputs: ImageInputs = None,
 ) -> list[MergePoint]:
     """Places of a network at which all that depends on the image enters one module.
 
@@ -78,6 +83,8 @@ def list_merge_points(
         example_inputs: A valid input: a tensor (B, C, H, W), a tuple of arguments or a dict of
             keyword arguments. None: a random image of the size the backbone was made for.
         output: Part of the network's output that is meant, where it returns several.
+        image_inputs: Which inputs are images: names of keywords or positions; None is the first
+            tensor. Only what depends on them is differenced.
 
     Returns:
         The points in program order; the last one is "output".
@@ -86,185 +93,118 @@ def list_merge_points(
         MergePointError: The network can't run on the inputs.
     """
     inputs = example_inputs if example_inputs is not None else example_inputs_for(backbone)
-    inputs = probe_inputs(inputs, 2, *place_of(backbone))
-    recorder = _Recorder(backbone)
-    with in_mode(backbone, False), kept_buffers(backbone):
-        result = recorder.run(inputs, output)
-    calls = recorder.legal(result)
+    random = RandomState(place_of(backbone)[0])
+    try:
+        with in_mode(backbone, False), kept_buffers(backbone), torch.no_grad(), eager():
+            recorder, result = _record(backbone, inputs, image_inputs, output)
+    finally:
+        random.restore()
     total_parameters = max(recorder.parameters, 1)
     total_flops = max(recorder.flops, 1)
     points = [
         MergePoint(
             call.name,
             call.shape[1:],
-            len(call.edges),
+            len(call.entered),
             call.parameters / total_parameters,
             call.flops / total_flops,
             type(call.module).__name__,
         )
-        for call in calls
+        for call in recorder.legal(result)
     ]
     first = next((t for t in pytree.tree_leaves(result) if isinstance(t, Tensor)), None)
     shape = tuple(first.shape[1:]) if first is not None else ()
     return [*points, MergePoint("output", shape, 1, 1.0, 1.0, type(backbone).__name__)]
 
 
-def is_bypassed(network: nn.Module, merge_at: str, inputs: Inputs, output: OutputSelector) -> bool:
-    """Whether the image reaches the output by a path around a module in training.
+def _record(
+    backbone: nn.Module, inputs: Inputs, images: ImageInputs, output: OutputSelector
+) -> tuple[_Recorder, Any]:
+    """A recorder of the first probe that the network takes, and the output."""
+    failure: Exception | None = None
+    probe: Probe
+    for probe in probes(inputs, images, *place_of(backbone)):
+        recorder = _Recorder(backbone)
+        try:
+            return recorder, recorder.run(probe.large, images, output)
+        except Exception as error:
+            failure = failure or error
+    raise failure_of_example(backbone, inputs, failure) from failure
 
-    Told from the gradient graph, so a path that a zero weight mutes counts too.
-    """
-    recorder = _Recorder(network)
-    with in_mode(network, True), kept_buffers(network):
-        result = recorder.run(inputs, output)
-    return merge_at not in {call.name for call in recorder.legal(result)}
+
+def marked(flow: Flow, inputs: Inputs, images: ImageInputs) -> Inputs:
+    """Copies of the inputs, the images marked in a record; call it while the record is active."""
+    leaves, spec = pytree.tree_flatten(as_call(inputs))
+    places = image_places(inputs, images)
+    leaves = [
+        flow.mark(v) if i in places else v.clone() if isinstance(v, Tensor) else v
+        for i, v in enumerate(leaves)
+    ]
+    args, kwargs = pytree.tree_unflatten(leaves, spec)
+    return args[0] if isinstance(inputs, Tensor) else kwargs or args
 
 
 class _Recorder:
-    """Runs a network once and records what enters each of its modules."""
+    """Runs a network once and records what of the image enters each of its modules."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
+        self.flow = Flow()
         self.calls: dict[str, _Call] = {}
-        self.marks: list[Any] = []
         self.parameters = 0
         self.flops = 0
-        self.indices = _Indices(self)
         self._names = {module: name for name, module in network.named_modules()}
+        self._seen: set[int] = set()
+        self._counter = FlopCounterMode(display=False)
 
-    def run(self, inputs: Inputs, output: OutputSelector) -> Any:
-        counter = FlopCounterMode(display=False)
-        seen: set[int] = set()
-
-        def enter(module: nn.Module, args: Any, kwargs: Any) -> Any:
-            name = self._names[module]
-            if name in self.calls:
-                self.calls[name].times += 1
-                return None
-            call = _Call(name, module, parameters=self.parameters, flops=counter.get_total_flops())
-            self.calls[name] = call
-            for parameter in module._parameters.values():
-                if parameter is not None and id(parameter) not in seen:
-                    seen.add(id(parameter))
-                    self.parameters += parameter.numel()
-            return self._separate(call, args, kwargs)
-
-        with torch.enable_grad(), _hooks(self.network, enter):
-            args, kwargs = pytree.tree_map(self._mark, as_call(inputs))
-            try:
-                with counter, self.indices:
-                    result = run_network(self.network, kwargs or args, output)
-            except Exception as error:
-                raise failure_of_example(self.network, inputs, error) from error
-        self.flops = counter.get_total_flops()
-        self.indices.read(pytree.tree_leaves(result))
+    def run(self, inputs: Inputs, images: ImageInputs, output: OutputSelector) -> Any:
+        handles = [m.register_forward_pre_hook(self._enter, with_kwargs=True) for m in self._names]
+        try:
+            with self._counter, self.flow:
+                result = run_network(self.network, marked(self.flow, inputs, images), output)
+        finally:
+            for handle in handles:
+                handle.remove()
+        self.flops = self._counter.get_total_flops()
         return result
 
-    def depends_on_image(self, tensor: Tensor) -> bool:
-        """Whether gradients of a tensor lead to the image."""
-        return tensor.grad_fn is not None and self._reaches([(tensor.grad_fn, 0)], frozenset())
-
-    def _mark(self, leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
-            return leaf
-        marked = leaf.detach().clone().requires_grad_() * 1.0
-        self.marks.append(marked.grad_fn)
-        return marked
-
-    def _separate(self, call: _Call, args: Any, kwargs: Any) -> Any:
-        """Give the call copies of its inputs, so that other readers are told from it."""
-        sources = []
+    def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        name = self._names[module]
+        if name in self.calls:
+            self.calls[name].times += 1
+            return None
+        flops = self._counter.get_total_flops()
+        call = self.calls[name] = _Call(name, module, parameters=self.parameters, flops=flops)
+        for parameter in module._parameters.values():
+            if parameter is not None and id(parameter) not in self._seen:
+                self._seen.add(id(parameter))
+                self.parameters += parameter.numel()
 
         def copy(leaf: Any) -> Any:
-            if not isinstance(leaf, Tensor):
+            """A copy of what can be differenced, so that other readers are told from this call."""
+            if not isinstance(leaf, Tensor) or self.flow.value_of(leaf) is None:
                 return leaf
-            if not leaf.requires_grad:
-                self.indices.read([leaf])
+            if not (leaf.is_floating_point() or leaf.is_complex()):
                 return leaf
             clone = leaf.clone()
-            call.edges.append((clone.grad_fn, clone.output_nr))
             call.shape = call.shape or tuple(clone.shape)
-            sources.append((leaf.grad_fn, leaf.output_nr))
+            value = self.flow.value_of(clone)
+            call.entered += [value] if value is not None else []
             return clone
 
-        separated = pytree.tree_map(copy, (args, kwargs))
-        call.sources = frozenset(sources)
-        return separated
+        return pytree.tree_map(copy, (args, kwargs))
 
     def legal(self, result: Any) -> list[_Call]:
         """Calls without which nothing of the image reaches the output."""
-        ends = [
-            (t.grad_fn, t.output_nr)
-            for t in pytree.tree_leaves(result)
-            if isinstance(t, Tensor) and t.grad_fn is not None
-        ]
+        ends = pytree.tree_leaves(result)
         return [
             call
-            for position, call in enumerate(self.calls.values())
+            for call in self.calls.values()
             if call.name
             and call.times == 1
-            and call.edges
-            and position not in self.indices.crossed
-            and self._reaches([(f, 0) for f, _ in call.edges], frozenset())
-            and not self._reaches(ends, frozenset(call.edges))
+            and call.entered
+            and not self.flow.comes_from_image(ends, without=call.entered)
         ]
-
-    def _reaches(self, starts: Sequence[tuple[Any, int]], block: frozenset[Any]) -> bool:
-        stack, seen = [e for e in starts if e not in block], set()
-        while stack:
-            function, _ = stack.pop()
-            if any(function is m for m in self.marks):
-                return True
-            if function in seen:
-                continue
-            seen.add(function)
-            stack.extend(e for e in function.next_functions if e[0] is not None and e not in block)
-        return False
-
-
-class _Indices(TorchFunctionMode):
-    """Follows what no gradient shows: integers and booleans made from the image.
-
-    They can't be differenced, so none of them may be made before a merge point and read behind it.
-    """
-
-    def __init__(self, recorder: _Recorder) -> None:
-        super().__init__()
-        self._recorder = recorder
-        self._made: dict[int, tuple[Tensor, int]] = {}  # id -> (kept lest the id is reused, when)
-        self.crossed: set[int] = set()
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if reads_shape_only(func):
-            return result
-        made = [t for t in pytree.tree_leaves(result) if isinstance(t, Tensor) and not t.grad_fn]
-        taken = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-        derived = self.read(taken)
-        if made and (derived or any(self._recorder.depends_on_image(t) for t in taken)):
-            for tensor in made:
-                self._made.setdefault(id(tensor), (tensor, len(self._recorder.calls)))
-        return result
-
-    def read(self, values: Sequence[Any]) -> bool:
-        """Note the calls that began between the making of such values and now; are there any?"""
-        made = [self._made[id(v)] for v in values if id(v) in self._made]
-        for tensor, since in made:
-            if not (tensor.is_floating_point() or tensor.is_complex()):
-                self.crossed.update(range(since, len(self._recorder.calls)))
-        return bool(made)
-
-
-@contextmanager
-def _hooks(network: nn.Module, function: Callable[..., Any]) -> Iterator[None]:
-    handles = [
-        module.register_forward_pre_hook(function, with_kwargs=True) for module in network.modules()
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def nearest_points(backbone: nn.Module, name: str, points: Sequence[MergePoint]) -> list[str]:

@@ -1,19 +1,20 @@
 """A network cut in two at a merge point: `post(pre(x)) == network(x)`.
 
-Three mechanisms, tried in this order (figures: `siamcal bench coverage`):
+Mechanisms, tried in this order (figures: `siamcal bench coverage`):
 
-- "shallow fx": torch.fx traces only through the modules that hold the merge point.
+- "hook" (siamcal.graph.hooking): the network runs as it is and a hook replaces the merge module's
+  input. Only where nothing else of the image passes that module by.
+- "shallow fx": torch.fx traces only through the modules that hold the merge point. Everything that
+  crosses is differenced, so places inside residual branches can be cut too.
 - "full fx": torch.fx traces through everything but torch's layers and timm's untraceable modules.
-- "hook": the network runs as it is and a hook replaces the merge module's input. Only where
-  nothing else of the image bypasses that module.
 
 "output" differences what the network returns and needs none of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
@@ -26,13 +27,16 @@ from siamcal.graph.inputs import (
     Inputs,
     InputSignature,
     OutputSelector,
-    as_call,
     place_of,
     run_network,
 )
+from siamcal.graph.state import fingerprint
 from siamcal.graph.tracing import Trace, compile_parts, trace
 
-__all__ = ["FxSplit", "HookSplit", "IllegalPointError", "OutputSplit", "Split"]
+__all__ = ["FxSplit", "IllegalPointError", "OutputSplit", "Split", "called"]
+
+# Cuts that are kept for attributes and modes that come back.
+_KEPT = 16
 
 Merge: TypeAlias = Callable[[tuple[Tensor, ...]], Sequence[Tensor]]
 
@@ -47,23 +51,37 @@ class Split:
     Attributes:
         network: The network, unmodified.
         merge_at: The merge point.
-        mechanism: "shallow fx", "full fx", "hook" or "output".
+        mechanism: "hook", "shallow fx", "full fx" or "output".
+        reason: Why this mechanism, in words.
         differenced: Whether each crossing value is differenced.
         layouts: Where the samples lie in each differenced tensor; None where there is no batch.
         passed: How each other value changes with the batch size.
         pre_modules: Paths of the modules that run only before the merge point.
+        drawing: Paths of the modules that draw random numbers before the merge point in training.
+        loud: Those among them that draw in evaluation mode too.
+        per_sample: For each leaf of the inputs: whether it holds a row for each sample.
     """
 
     mechanism = ""
 
     def __init__(self, network: nn.Module, merge_at: str, selector: OutputSelector) -> None:
         self.network = network
+        self.reason = ""
         self.merge_at = merge_at
         self.selector = selector
         self.differenced: tuple[bool, ...] = ()
         self.layouts: tuple[BatchLayout | None, ...] = ()
         self.passed: tuple[PassedValue, ...] = ()
         self.pre_modules: tuple[str, ...] = ()
+        self.per_sample: tuple[bool, ...] = ()
+        self.drawing: tuple[str, ...] = ()
+        self.loud: tuple[str, ...] = ()
+
+    def on(self, network: nn.Module) -> Split:
+        """The same cut of another network of the same make, such as a replica."""
+        other = copy.copy(self)
+        other.network = network
+        return other
 
     def crossing(self, inputs: Inputs) -> tuple[list[Any], Any]:
         """All crossing values as flat leaves, and what `resume` needs to go on with them."""
@@ -76,10 +94,6 @@ class Split:
     def may_depend(self, leaves: list[Any], state: Any) -> list[bool]:
         """What the graph tells: whether each crossing leaf can depend on the image."""
         return [True] * len(leaves)
-
-    def recording(self) -> AbstractContextManager[None]:
-        """Learn from a call of `crossing` what isn't known yet."""
-        return nullcontext()
 
     def pre(self, inputs: Inputs) -> Features:
         """Input -> features at the merge point."""
@@ -155,6 +169,9 @@ class OutputSplit(Split):
 class FxSplit(Split):
     """Cut by torch.fx; the generated code of both halves runs on the original network.
 
+    The code is that of the network as it is: whenever an attribute, a hook or a part of what was
+    traced through is exchanged, the cut is made anew, and `recheck` has to pass.
+
     Args:
         network: The network.
         merge_at: Path of the merge module.
@@ -162,6 +179,10 @@ class FxSplit(Split):
         selector: Part of the output that is meant.
         shallow: Trace only through the modules that hold the merge module.
         proxy_buffers: Record reads of buffers.
+
+    Attributes:
+        ignored: (path, name) of attributes whose changes don't matter: caches that a forward fills.
+        recheck: Proves a cut that was made anew; None before the first proof.
     """
 
     def __init__(
@@ -177,9 +198,14 @@ class FxSplit(Split):
         super().__init__(network, merge_at, selector)
         self.mechanism = "shallow fx" if shallow else "full fx"
         self.signature = signature
+        self.ignored: frozenset[tuple[str, str]] = frozenset()
+        self.recheck: Callable[[FxSplit], None] | None = None
         self._shallow = shallow
         self._proxy_buffers = proxy_buffers
         self._halves: dict[Any, _Halves] = {}
+        self._proved: set[Any] = set()
+        self._fixed: _Halves | None = None
+        self._proving = False
         # Control flow may depend on the training mode of a module that is traced through, so each
         # combination has its own code. All of them are known after the first trace.
         self._through: tuple[str, ...] = ()
@@ -198,13 +224,20 @@ class FxSplit(Split):
         return self._halves_now().post(self.network, *values)
 
     def may_depend(self, leaves: list[Any], state: Any) -> list[bool]:
-        """Whether the graph leads from an input's value to each leaf."""
+        """Whether the graph leads from an image to each leaf."""
         values = pytree.tree_unflatten(leaves, state)
         return [
             depends
             for value, depends in zip(values, self._halves_now().depends_on_image, strict=True)
             for _ in pytree.tree_leaves(value)
         ]
+
+    def on(self, network: nn.Module) -> Split:
+        """The same cut, and the same code, for a replica."""
+        other = copy.copy(self)
+        other._fixed = self._halves_now()
+        other.network = network
+        return other
 
     def prepare(self) -> None:
         """Trace and compile for the network's present training mode, if that isn't done yet."""
@@ -216,17 +249,49 @@ class FxSplit(Split):
         halves = self._halves_now()
         return halves.pre.source, halves.post.source
 
+    @property
+    def through(self) -> tuple[str, ...]:
+        """Paths of the modules whose forward was traced, "" for the network itself."""
+        return self._through
+
+    def proved(self) -> None:
+        """Take the network as it is for proved."""
+        self._proved.add(self._key()[0])
+
     def _halves_now(self) -> _Halves:
+        if self._fixed is not None:
+            return self._fixed
         key = self._key()
         if key not in self._halves:
             halves = self._cut()
             key = self._key()
             self._halves[key] = halves
+            while len(self._halves) > _KEPT:
+                del self._halves[next(iter(self._halves))]
+            if self.recheck is not None and not self._proving and key[0] not in self._proved:
+                self._prove_again(key)
         return self._halves[key]
 
+    def _prove_again(self, key: Any) -> None:
+        self._proving = True
+        try:
+            self.recheck(self)  # type: ignore[misc]
+            self._proved.add(key[0])
+        except MergePointError as error:
+            self._halves.pop(key, None)
+            raise MergePointError(
+                f"{type(self.network).__name__} was changed after it had been cut at "
+                f"{self.merge_at!r}, and now {error}. Wrap it again, at a point that "
+                "list_merge_points names."
+            ) from error
+        finally:
+            self._proving = False
+
     def _key(self) -> Any:
-        modes = tuple([self.network.get_submodule(p).training for p in self._through])
-        return (modes, *place_of(self.network)) if self._has_constants else modes
+        modules = [(path, self.network.get_submodule(path)) for path in self._through]
+        modes = tuple([module.training for _, module in modules])
+        place = place_of(self.network) if self._has_constants else ()
+        return fingerprint(modules, self.ignored), modes, place
 
     def _cut(self) -> _Halves:
         traced = trace(
@@ -238,24 +303,26 @@ class FxSplit(Split):
         )
         self._through = self._through or tuple(dict.fromkeys(traced.through))
         self._has_constants = self._has_constants or bool(traced.constants)
-        return _Halves(self.network, traced, self.merge_at)
+        return _Halves(self.network, traced, self.merge_at, self.signature.images)
 
     def __getstate__(self) -> dict[str, Any]:
         # Compiled code is neither copied nor pickled; a copy traces its own network again.
-        return {**self.__dict__, "_halves": {}}
+        return {**self.__dict__, "_halves": {}, "_proved": set(), "recheck": None}
 
 
 class _Halves:
     """Both programs of a cut in one training mode."""
 
-    def __init__(self, network: nn.Module, traced: Trace, merge_at: str) -> None:
+    def __init__(
+        self, network: nn.Module, traced: Trace, merge_at: str, images: Sequence[bool]
+    ) -> None:
         calls = traced.calls.get(merge_at, [])
         if not calls:
             # It may lie inside a module that the trace takes as one step; a real forward knows.
             raise MergePointError(f"'{merge_at}' isn't seen by the trace")
         if len(calls) > 1:
-            raise IllegalPointError(f"'{merge_at}' {_called(len(calls))}")
-        flow = Dataflow(traced.graph, network)
+            raise IllegalPointError(f"'{merge_at}' {called(len(calls))}")
+        flow = Dataflow(traced.graph, network, images)
         if not any(n in flow.depends_on_image for n in calls[0].inputs):
             raise IllegalPointError(f"what enters '{merge_at}' doesn't depend on the image")
         cut = flow.cut(calls[0].inputs, calls[0].index)
@@ -268,104 +335,8 @@ class _Halves:
         self.pre_modules = tuple(sorted(p for p, inside in owners.items() if p and all(inside)))
 
 
-def _called(times: int) -> str:
+def called(times: int) -> str:
+    """Why a module that is called so often in one forward is no merge point."""
     if times == 0:
         return "isn't called when the network runs"
     return f"is called {times} times in one forward, so the place is ambiguous"
-
-
-class _Reached(BaseException):
-    """Ends a forward at the merge point; not an Exception, lest the network catches it."""
-
-
-class HookSplit(Split):
-    """The network runs unchanged; a hook replaces the merge module's input.
-
-    Legal only where nothing of the image bypasses the merge module, which `siamcal.graph` tests.
-    """
-
-    mechanism = "hook"
-
-    def __init__(self, network: nn.Module, merge_at: str, selector: OutputSelector) -> None:
-        super().__init__(network, merge_at, selector)
-        self._module = network.get_submodule(merge_at)
-
-    def crossing(self, inputs: Inputs) -> tuple[list[Any], Any]:
-        """Arguments of the merge module's call, at which the forward ends."""
-        caught: list[Any] = []
-
-        def stop(module: nn.Module, args: Any, kwargs: Any) -> None:
-            caught.append((args, kwargs))
-            raise _Reached
-
-        with self._hook(stop):
-            try:
-                args, kwargs = as_call(inputs)
-                self.network(*args, **kwargs)
-            except _Reached:
-                pass
-        if not caught:
-            raise IllegalPointError(f"'{self.merge_at}' {_called(0)}")
-        leaves, spec = pytree.tree_flatten(caught[0])
-        return leaves, (spec, inputs)
-
-    def resume(self, leaves: list[Any], state: Any) -> Any:
-        """Runs the whole network with the merge module's arguments replaced."""
-        spec, inputs = state
-        return self._substitute(inputs, lambda call: pytree.tree_unflatten(leaves, spec))
-
-    def run(self, inputs: Inputs, merge: Merge) -> Any:
-        """One forward, the features replaced on the way."""
-
-        def replace(call: Any) -> Any:
-            leaves, spec = pytree.tree_flatten(call)
-            mask = self._mask(leaves)
-            merged = iter(merge(tuple(v for v, d in zip(leaves, mask, strict=True) if d)))
-            new = [next(merged) if d else v for v, d in zip(leaves, mask, strict=True)]
-            return pytree.tree_unflatten(new, spec)
-
-        return self._substitute(inputs, replace)
-
-    @contextmanager
-    def recording(self) -> Iterator[None]:
-        """Learn from a call of `crossing` which modules run before the merge point."""
-        finished: dict[str, None] = {}
-        handles = [
-            module.register_forward_hook(
-                lambda m, args, output, name=name: finished.setdefault(name)
-            )
-            for name, module in self.network.named_modules()
-            if name
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-            self.pre_modules = tuple(finished)
-
-    def elsewhere(self, state: Any, inputs: Inputs) -> Any:
-        """State of `crossing` for going on within another input's forward."""
-        return state[0], inputs
-
-    def _substitute(self, inputs: Inputs, replace: Callable[[Any], Any]) -> Any:
-        calls = 0
-
-        def hook(module: nn.Module, args: Any, kwargs: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            return replace((args, kwargs))
-
-        with self._hook(hook):
-            output = run_network(self.network, inputs, self.selector)
-        if calls != 1:
-            raise IllegalPointError(f"'{self.merge_at}' {_called(calls)}")
-        return output
-
-    @contextmanager
-    def _hook(self, function: Callable[..., Any]) -> Iterator[None]:
-        handle = self._module.register_forward_pre_hook(function, with_kwargs=True)
-        try:
-            yield
-        finally:
-            handle.remove()

@@ -15,13 +15,19 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from siamcal.errors import MergePointError
 from siamcal.graph.dataflow import Cut
-from siamcal.graph.inputs import InputSignature, OutputSelector, select_output
+from siamcal.graph.inputs import InputSignature, OutputSelector, place_of, select_output
+from siamcal.graph.randomness import RandomState
 from siamcal.graph.state import unchanged
 
-__all__ = ["ModuleCall", "Program", "Trace", "compile_parts", "trace"]
+__all__ = ["ModuleCall", "Program", "Trace", "UntraceableError", "compile_parts", "trace"]
 
 _CONSTANT = "_siamcal_constant_"
+
+
+class UntraceableError(MergePointError):
+    """A trace of the network would do something else than the network."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +179,9 @@ def trace(
             opaque step (a shallow trace); None traces through everything but torch's own layers
             and the modules that timm marks as untraceable.
         proxy_buffers: Record reads of buffers instead of computing with their present values.
+
+    Raises:
+        UntraceableError: The network draws random numbers or writes to buffers by itself.
     """
     modules, functions = _untraceable()
 
@@ -182,8 +191,17 @@ def trace(
         return path == merge_at or not merge_at.startswith(path + ".")
 
     tracer = _Tracer(signature, selector, opaque, functions, proxy_buffers)
-    with unchanged(network):
-        graph = tracer.trace(network)
+    random, buffers = RandomState(place_of(network)[0]), list(network.buffers())
+    versions = [b._version for b in buffers]
+    try:
+        with unchanged(network):
+            graph = tracer.trace(network)
+        if random.moved():
+            raise UntraceableError("it draws random numbers that a trace would draw only once")
+        if versions != [b._version for b in buffers]:
+            raise UntraceableError("it writes to a buffer, which a trace would do only once")
+    finally:
+        random.restore()
     return Trace(graph, tracer.calls, tracer.owner, tuple(tracer.through), tracer.constants)
 
 

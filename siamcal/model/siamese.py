@@ -7,9 +7,9 @@ shared weights, their features are subtracted, and the rest of the network reads
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from siamcal.errors import ConfigError
 from siamcal.graph import split_network
 from siamcal.graph.inputs import (
+    ImageInputs,
     Inputs,
     OutputSelector,
     batch_size_of,
@@ -24,7 +25,7 @@ from siamcal.graph.inputs import (
     place_of,
 )
 from siamcal.graph.randomness import RandomState
-from siamcal.graph.split import Split
+from siamcal.graph.split import FxSplit, Split
 from siamcal.model.pretrained import PretrainedMixin
 from siamcal.model.reference import Reference
 
@@ -71,7 +72,12 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
             or a dict of keyword arguments. None: a random image of the size it was made for.
         output: Part of the backbone's output that is meant, where it returns several: a key, an
             index or a function.
+        image_inputs: Which of several inputs are images: names of keywords or positions; None is
+            the first tensor. Only what depends on them is differenced; all else (masks, adjacency,
+            prompts) is the target's.
         verify: Prove at construction that the cut is exact.
+        mechanism: "auto" lets the network run as it is where that is possible and cuts it by
+            torch.fx elsewhere; "hook" and "fx" insist on one of these ("fx" for torch.compile).
         branches: "separate" runs the branches one after the other (the paper: BatchNorm sees
             targets and references as two batches); "concatenate" runs them as one batch, without
             dropout and stochastic depth before the merge.
@@ -96,7 +102,9 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
         head: nn.Module | None = None,
         example_inputs: Inputs | None = None,
         output: OutputSelector = None,
+        image_inputs: ImageInputs = None,
         verify: bool = True,
+        mechanism: str = "auto",
         branches: str = "separate",
         freeze_pre_batchnorm: bool = False,
     ) -> None:
@@ -111,15 +119,22 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
         self.branches = branches
         self.freeze_pre_batchnorm = freeze_pre_batchnorm
         self.config: Any = None
-        self.split: Split = split_network(
-            backbone, merge_at, example_inputs=example_inputs, output=output, verify=verify
-        )
+        if branches == "concatenate" and mechanism == "auto" and merge_at != "output":
+            mechanism = "fx"
+        self._cutting: dict[str, Any] = {
+            "example_inputs": example_inputs,
+            "output": output,
+            "image_inputs": image_inputs,
+            "verify": verify,
+            "mechanism": mechanism,
+        }
+        self.split: Split = self._cut()
         if branches == "concatenate" and self.split.mechanism == "hook":
             raise ConfigError(
                 f"branches='concatenate' needs a cut by torch.fx, but {merge_at!r} was cut by a "
                 "hook; use branches='separate' or another merge point."
             )
-        self._quiet = _stochastic_modules(self.split)
+        self._warned = False
         self.train(backbone.training)
 
     def forward(
@@ -140,23 +155,23 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
         Raises:
             ConfigError: Batch sizes that don't fit.
         """
+        split = self._split_now()
         if isinstance(reference, Reference):
-            with self._quieted(self.training):
-                return self._calibrate(target, _gathered(reference, index))
-        targets, references = batch_size_of(target), batch_size_of(reference)
+            return self._calibrate(split, target, _gathered(reference, index), quiet=True)
+        images = self._cutting["image_inputs"]
+        targets, references = batch_size_of(target, images), batch_size_of(reference, images)
         if self.branches == "concatenate":
-            with self._quieted(self.training):
-                return self._finish(self._concatenated(target, reference, index))
-        if not (self.training and self._quiet):
-            return self._calibrate(target, _gathered(self._encode(reference), index))
+            return self._concatenated(split, target, reference, index)
         if index is not None or targets != references:
-            with self._quieted(True):
-                return self._calibrate(target, _gathered(self._encode(reference), index))
+            encoded = _gathered(self.encode(reference), index)
+            return self._calibrate(split, target, encoded, quiet=True)
         # Dropout draws the same for both branches: two draws would drown the difference.
-        state = RandomState(place_of(self.backbone)[0])
-        encoded = self._encode(reference)
-        state.restore()
-        return self._calibrate(target, encoded)
+        draws = split.loud or (self.training and self._quiet)
+        state = RandomState(place_of(self.backbone)[0]) if draws else None
+        encoded = self._encode(split, reference)
+        if state is not None:
+            state.restore()
+        return self._calibrate(split, target, encoded, quiet=False)
 
     def encode(self, image: Inputs) -> Reference:
         """Pre-merge features of reference images, to be used any number of times.
@@ -167,8 +182,9 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
         Args:
             image: Reference images (B, C, H, W), or what else the backbone takes.
         """
-        with self._quieted(self.training):
-            return self._encode(image)
+        split = self._split_now()
+        with self._quieted(split):
+            return self._encode(split, image)
 
     def unwrap(self) -> nn.Module:
         """The backbone, the same object that was wrapped."""
@@ -189,13 +205,34 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
             f"branches={self.branches!r}"
         )
 
-    def _encode(self, image: Inputs) -> Reference:
-        features = self.split.pre(image)
-        return Reference(features.tensors, self.split.layouts, self.merge_at)
+    def _split_now(self) -> Split:
+        """The cut of the backbone as it is now; another one is cut, and proved, anew."""
+        if self.backbone is self.split.network:
+            return self.split
+        if getattr(self, "_is_replica", False):  # of nn.DataParallel, for this forward only
+            return self.split.on(self.backbone)
+        self.split = self._cut()
+        return self.split
 
-    def _calibrate(self, target: Inputs, reference: Reference) -> Any:
+    def _cut(self) -> Split:
+        split = split_network(self.backbone, self.merge_at, **self._cutting)
+        self._quiet = tuple(dict.fromkeys((*split.drawing, *_dropouts(split))))
+        return split
+
+    def _encode(self, split: Split, image: Inputs) -> Reference:
+        features = split.pre(image)
+        return Reference(features.tensors, split.layouts, self.merge_at)
+
+    def _calibrate(self, split: Split, target: Inputs, reference: Reference, quiet: bool) -> Any:
         self._check(reference)
-        return self._finish(self.split.run(target, partial(self._merge, reference)))
+        with self._quieted(split, quiet) as end:
+
+            def merge(targets: tuple[Tensor, ...]) -> Sequence[Tensor]:
+                end()
+                return self._merge(reference, targets)
+
+            output = split.run(target, merge)
+        return self._finish(output)
 
     def _merge(self, reference: Reference, targets: tuple[Tensor, ...]) -> Sequence[Tensor]:
         matched = reference.matched(targets)
@@ -212,13 +249,18 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
                 f"({len(self.split.layouts)}); encode it with this model."
             )
 
-    def _concatenated(self, target: Inputs, reference: Inputs, index: Tensor | None) -> Any:
+    def _concatenated(
+        self, split: Split, target: Inputs, reference: Inputs, index: Tensor | None
+    ) -> Any:
         """Both branches as one batch: targets first, then references."""
-        features = self.split.pre(concatenate_inputs(target, reference))
-        ours, theirs = self.split.parts(features, batch_size_of(target), batch_size_of(reference))
-        encoded = Reference(theirs.tensors, self.split.layouts, self.merge_at)
+        images = self._cutting["image_inputs"]
+        sizes = batch_size_of(target, images), batch_size_of(reference, images)
+        with self._quieted(split):
+            features = split.pre(concatenate_inputs(target, reference, split.per_sample))
+        ours, theirs = split.parts(features, *sizes)
+        encoded = Reference(theirs.tensors, split.layouts, self.merge_at)
         merged = self._merge(_gathered(encoded, index), ours.tensors)
-        return self.split.post(ours.with_tensors(merged))
+        return self._finish(split.post(ours.with_tensors(merged)))
 
     def _pre_batchnorms(self) -> Iterator[nn.Module]:
         for name in self.split.pre_modules:
@@ -227,17 +269,41 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
                     yield module
 
     @contextmanager
-    def _quieted(self, active: bool) -> Iterator[None]:
-        """Dropout and stochastic depth before the merge point switched off."""
-        modules = [self.backbone.get_submodule(n) for n in self._quiet] if active else []
+    def _quieted(self, split: Split, wanted: bool = True) -> Iterator[Callable[[], None]]:
+        """What draws random numbers before the merge point doesn't, until the yielded call.
+
+        A module's draws depend on its own training mode, so only that is switched off, and on again
+        at the merge point: behind it the same module may draw as it likes.
+        """
+        paths = self._quiet if wanted and self.training else ()
+        if isinstance(split, FxSplit):
+            # Code traced in one mode can't go on in another.
+            kept = [p for p in paths if p in split.through]
+            paths = tuple(p for p in paths if p not in split.through)
+        else:
+            kept = list(split.loud) if wanted else []
+        if kept and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{', '.join(repr(p or type(self.backbone).__name__) for p in kept[:3])} draws "
+                f"random numbers before {self.merge_at!r} that can't be switched off, so a "
+                "reference encoded apart from its target differs from it by chance. Pass images of "
+                "equal number (both get the same draws), or use nn.Dropout there.",
+                stacklevel=4,
+            )
+        modules = [self.backbone.get_submodule(p) for p in paths]
         modes = [m.training for m in modules]
+
+        def end() -> None:
+            for module, mode in zip(modules, modes, strict=True):
+                module.training = mode
+
         try:
             for module in modules:
                 module.training = False
-            yield
+            yield end
         finally:
-            for module, mode in zip(modules, modes, strict=True):
-                module.training = mode
+            end()
 
 
 def _merge_function(merge: str | MergeFunction, merge_at: str) -> MergeFunction:
@@ -256,21 +322,10 @@ def _gathered(reference: Reference, index: Tensor | None) -> Reference:
     return reference if index is None else reference[index]
 
 
-def _stochastic_modules(split: Split) -> tuple[str, ...]:
-    """Paths of the modules before the merge point that draw random numbers in training."""
-    found: dict[str, None] = {}
+def _dropouts(split: Split) -> Iterator[str]:
+    """Paths of the modules before the merge point that are made for random draws."""
     for path in split.pre_modules:
         for name, module in split.network.get_submodule(path).named_modules(prefix=path):
-            if _is_stochastic(module):
-                found[name] = None
-    return tuple(found)
-
-
-def _is_stochastic(module: nn.Module) -> bool:
-    kind = type(module).__name__.lower()
-    if isinstance(module, nn.RReLU) or "stochastic" in kind:
-        return True
-    if "drop" not in kind:
-        return False
-    rates = [getattr(module, name, None) for name in ("p", "drop_prob", "prob", "drop_p")]
-    return any(r for r in rates if isinstance(r, int | float)) or all(r is None for r in rates)
+            kind = type(module).__name__.lower()
+            if isinstance(module, nn.RReLU) or "drop" in kind or "stochastic" in kind:
+                yield name
