@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from siamcal import create_backbone, load_face_weights
-from siamcal.errors import ConfigError, DataNotFoundError, UnknownNameError
+from siamcal.errors import DataNotFoundError, UnknownNameError, WeightsError
 from siamcal.graph import split_network
 
 torch.set_num_threads(1)
@@ -59,10 +59,10 @@ def test_unusable_weights_are_refused(tmp_path):
     with pytest.raises(DataNotFoundError, match="glint360k"):
         load_face_weights(network, tmp_path / "none.pth")
     torch.save({"other.weight": torch.ones(2)}, tmp_path / "other.pth")
-    with pytest.raises(ConfigError, match=r"Nothing in .* fits"):
+    with pytest.raises(WeightsError, match=r"Nothing in .* fits"):
         load_face_weights(network, tmp_path / "other.pth")
     torch.save(network, tmp_path / "module.pth")
-    with pytest.raises(ConfigError, match="state dict"):
+    with pytest.raises(WeightsError, match="state dict"):
         load_face_weights(network, tmp_path / "module.pth")
 
 

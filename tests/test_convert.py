@@ -8,11 +8,12 @@ import pytest
 import torch
 from calibrators import stirred
 
-from siamcal.calibrators.convert import KNOWN_AUS, convert_checkpoint, read_checkpoint
+from siamcal.calibrators.convert import KNOWN_AUS, convert_checkpoint
 from siamcal.calibrators.saving import load_calibrator
 from siamcal.errors import ConfigError, DataNotFoundError, WeightsError
 from siamcal.model.create import create_backbone
 from siamcal.model.siamese import CalibratingSiamese
+from siamcal.model.weights_file import read_state_dict
 
 torch.set_num_threads(1)
 SHAPES = json.loads((Path(__file__).parent / "data" / "iresnet50_state_dict.json").read_text())
@@ -146,8 +147,8 @@ def test_a_pickle_with_code_is_refused_unexecuted(tmp_path: Path) -> None:
             file = tmp_path / f"{number}{zipped}.pth"
             torch.save(content, file, _use_new_zipfile_serialization=zipped)
             with pytest.raises(WeightsError, match="without running code"):
-                read_checkpoint(file)
+                read_state_dict(file)
     (tmp_path / "text.pth").write_text("not a checkpoint")
     with pytest.raises(WeightsError):
-        read_checkpoint(tmp_path / "text.pth")
+        read_state_dict(tmp_path / "text.pth")
     assert not (tmp_path / "ran").exists()

@@ -14,7 +14,7 @@ import torch
 from calibrators import tiny
 
 from siamcal.calibrators.saving import save_calibrator
-from siamcal.calibrators.weights_file import read_tensors, write_tensors
+from siamcal.model.weights_file import read_tensors, write_tensors
 from siamcal.files import checksum_of_file
 
 torch.set_num_threads(1)
@@ -159,14 +159,14 @@ HARMS: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "terminal codes": (configured(training_data="\x1b]0;evil\x07"), "control characters"),
     "pickle": (pickled(False), "pickle"),
     "zipped pickle": (pickled(True), "pickle"),
-    "empty weights": (weights(lambda data: b""), "isn't a safetensors file"),
+    "empty weights": (weights(lambda data: b""), "can't be read as safetensors"),
     "cut header": (weights(lambda data: data[:500]), "cut short"),
     "cut data": (weights(lambda data: data[:-1000]), "cut short"),
     "header of an exabyte": (
         weights(lambda data: struct.pack("<Q", 1 << 60) + data[8:]),
         "declares a header of",
     ),
-    "huge shape in the header": (header(huge_shape), "needs"),
+    "huge shape in the header": (header(huge_shape), "can't be read as safetensors"),
     "10 GB declared": (header(ten_gigabytes), "cut short"),
     "10 GB on disk": (sparse, "at most 4,294,967,296"),
     "tensor with a path for a name": (header(escaping_name), "start with"),

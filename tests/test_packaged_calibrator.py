@@ -7,7 +7,8 @@ from safetensors import safe_open
 
 from siamcal.calibrators.saving import load_calibrator
 from siamcal.files import asset
-from siamcal.model.create import create_backbone, load_face_weights
+from siamcal.model.create import create_backbone
+from siamcal.model.weights import load_face_weights
 from siamcal.registry import benchmarks
 from siamcal.synth.plan import BENCHMARK_PEOPLE, CHECK_PEOPLE, make_plan
 from siamcal.training.recipe import load_recipe

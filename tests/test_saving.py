@@ -139,7 +139,7 @@ def test_saving_twice_writes_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_strict_names_missing_and_unexpected_tensors(tmp_path: Path) -> None:
-    from siamcal.calibrators.weights_file import read_tensors, write_tensors
+    from siamcal.model.weights_file import read_tensors, write_tensors
 
     save_calibrator(tiny(), None, tmp_path)
     tensors = read_tensors(tmp_path / "model.safetensors")
@@ -223,7 +223,7 @@ def build(num_outputs=5):
 """
 
 
-def test_own_file_restores_here_but_never_for_a_stranger(
+def test_own_file_is_named_but_never_run_by_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, ran = tmp_path / "my_net.py", tmp_path / "my_net.ran"
@@ -231,31 +231,27 @@ def test_own_file_restores_here_but_never_for_a_stranger(
     model = CalibratingSiamese(stirred(create_backbone(f"{file}:build", num_outputs=7)), "1").eval()
     config = save_calibrator(model, None, tmp_path / "c")
     assert config.backbone == "./my_net.py:build"  # no folder of the author's
-
-    assert torch.equal(predictions(load_calibrator(tmp_path / "c")), predictions(model))
-
+    assert not (tmp_path / "cache").exists()  # nothing is remembered
     ran.unlink()
-    with pytest.raises(ConfigError, match="never runs a file"):
-        load_calibrator(tmp_path / "c", own_files=False)
-    monkeypatch.setenv("SIAMCAL_CACHE", str(tmp_path / "another machine"))
     monkeypatch.chdir(tmp_path)  # even where the file lies at the very place
     with pytest.raises(ConfigError, match="never runs a file"):
         load_calibrator(tmp_path / "c")
     assert not ran.exists()
-    loaded = load_calibrator(tmp_path / "c", backbone=f"{file}:build")
+    loaded = load_calibrator(tmp_path / "c", backbone="./my_net.py:build")
     assert torch.equal(predictions(loaded), predictions(model))
 
 
-def test_own_file_that_changed_is_not_run(tmp_path: Path) -> None:
-    file, ran = tmp_path / "my_net.py", tmp_path / "my_net.ran"
+def test_own_file_is_held_to_the_size_of_its_weights(tmp_path: Path) -> None:
+    file = tmp_path / "my_net.py"
     file.write_text(OWN_FILE)
-    model = CalibratingSiamese(create_backbone(f"{file}:build"), "1").eval()
+    model = CalibratingSiamese(create_backbone(f"{file}:build", num_outputs=7), "1").eval()
     save_calibrator(model, None, tmp_path / "c")
-    ran.unlink()
-    file.write_text(OWN_FILE + "\n# changed\n")
-    with pytest.raises(ConfigError, match="never runs a file"):
-        load_calibrator(tmp_path / "c")
-    assert not ran.exists()
+    rewrite(tmp_path / "c", backbone_arguments={"num_outputs": 65_536})
+    with pytest.raises(WeightsError, match="don't fit the network"):
+        load_calibrator(tmp_path / "c", backbone=f"{file}:build")
+    file.write_text(OWN_FILE.replace("):\n", "):\n    torch.zeros(num_outputs, num_outputs)\n"))
+    with pytest.raises(WeightsError, match="a tensor of 4,294,967,296 elements"):
+        load_calibrator(tmp_path / "c", backbone=f"{file}:build")
 
 
 # Name -> merge point and arguments of the backbone.

@@ -17,18 +17,17 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from siamcal.calibrators.config import CalibratorConfig
-from siamcal.calibrators.weights_file import TensorInfo, checksum_of_tensors
 from siamcal.errors import ConfigError, WeightsError
 from siamcal.files import asset
 from siamcal.graph.state import in_mode
-from siamcal.model.create import create_backbone, load_face_weights
+from siamcal.model.create import create_backbone, has_public_weights
+from siamcal.model.weights import load_face_weights
+from siamcal.model.weights_file import TensorInfo, checksum_of_tensors
 
 if TYPE_CHECKING:
     from siamcal.model.siamese import CalibratingSiamese
 
 __all__ = ["base_network", "check_base", "pre_merge_names"]
-
-_HAVE_PUBLIC_WEIGHTS = ("timm:", "torchvision:", "transformers:", "hf-hub:")
 
 
 def pre_merge_names(
@@ -87,7 +86,7 @@ def base_network(
         network = create_backbone(name, **arguments)
         load_face_weights(network, base)
         return network
-    if name.startswith(_HAVE_PUBLIC_WEIGHTS):
+    if has_public_weights(name):
         return create_backbone(name, pretrained=True, **arguments)
     raise ConfigError(
         f"This is an adapter over {name!r} with the weights {config.base_model or 'not named'!r}. "

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from siamcal.calibrators.saving import describe, save_calibrator
-from siamcal.calibrators.weights_file import read_tensors
-from siamcal.errors import ConfigError, DataNotFoundError, WeightsError
+from siamcal.errors import ConfigError, WeightsError
 from siamcal.model.create import create_backbone
 from siamcal.model.heads import make_head
 from siamcal.model.siamese import CalibratingSiamese
+from siamcal.model.weights_file import read_state_dict
 from siamcal.preprocessing import Preprocessing
 
-__all__ = ["ConversionReport", "Entry", "convert_checkpoint", "read_checkpoint"]
+__all__ = ["ConversionReport", "Entry", "convert_checkpoint"]
 
 # protocol: AU lists of the authors' data sets, told apart by their number.
 KNOWN_AUS = {
@@ -46,8 +46,6 @@ DEPTHS = {
     (3, 4, 14, 3): "ir50",
     (3, 13, 30, 3): "ir100",
 }
-PREFIXES = ("module.", "backbone.", "model.", "net.", "encoder.")
-CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
 PAPER_PREPROCESSING = Preprocessing(
     align="ffhq_quad", illumination="csn_released", contrast="none", mask="none"
 )
@@ -142,7 +140,7 @@ def convert_checkpoint(
         WeightsError: It can't be read safely, or it isn't an iResNet's state dict.
         ConfigError: Task or AUs can't be told, or don't fit the outputs.
     """
-    state = read_checkpoint(checkpoint)
+    state = read_state_dict(checkpoint)
     name = backbone or _recognise(state, checkpoint)
     is_face = "features.weight" in state
     task, aus, outputs = _outputs(state, is_face, task, aus)
@@ -168,55 +166,6 @@ def convert_checkpoint(
     save_calibrator(model, describe(model, **facts), folder)
     kind = "face weights" if is_face else "AU weights"
     return ConversionReport(Path(folder), name, kind, entries)
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """A state dict, without running any code that the file may hold; wrappers are taken off.
-
-    Raises:
-        DataNotFoundError: There is no such file.
-        WeightsError: It isn't a plain state dict.
-    """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise DataNotFoundError(
-            f"There is no file {path}. glint360k_cosface_r50_fp16_0.1/backbone.pth is in "
-            "InsightFace's model zoo (arcface_torch)."
-        )
-    if path.suffix == ".safetensors":
-        return _without_prefix(read_tensors(path))
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
-    except Exception as error:
-        raise WeightsError(
-            f"{path} can't be read without running code ({str(error).splitlines()[0][:160]}). Only "
-            "plain state dicts are read; save `model.state_dict()` and give that file."
-        ) from None
-    for key in CONTAINERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not content:
-        raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict.")
-    return _without_prefix(
-        {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    )
-
-
-def _is_zip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2) == b"PK"
-
-
-def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    found = dict(state)
-    changed = True
-    while changed and found:
-        changed = False
-        for prefix in PREFIXES:
-            if all(name.startswith(prefix) for name in found):
-                found = {name.removeprefix(prefix): value for name, value in found.items()}
-                changed = True
-    return found
 
 
 def _recognise(state: Mapping[str, Tensor], path: str | Path) -> str:

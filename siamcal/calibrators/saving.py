@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +17,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from siamcal import registry
 from siamcal.calibrators.adapters import base_network, check_base, pre_merge_names
 from siamcal.calibrators.bounded_build import ADAPTER_BUDGET, Budget, build_within
 from siamcal.calibrators.config import (
@@ -27,24 +25,23 @@ from siamcal.calibrators.config import (
     config_to_dict,
     read_config,
 )
-from siamcal.calibrators.own_backbones import is_file_name, portable_name, recall, remember
-from siamcal.calibrators.weights_file import (
+from siamcal.errors import ConfigError, WeightsError
+from siamcal.files import checksum_of_file, write_atomically
+from siamcal.graph import input_spec
+from siamcal.model.create import create_backbone, is_file_name, may_be_named, source_prefixes
+from siamcal.model.heads import DetectionHead, IntensityHead, make_head
+from siamcal.model.siamese import (
+    CalibratingSiamese,
+    reference_minus_target,
+    target_minus_reference,
+)
+from siamcal.model.weights_file import (
     MAX_WEIGHTS_BYTES,
     TensorInfo,
     checksum_of_tensors,
     read_header,
     read_tensors,
     write_tensors,
-)
-from siamcal.errors import ConfigError, WeightsError
-from siamcal.files import checksum_of_file, write_atomically
-from siamcal.graph import input_spec
-from siamcal.model.create import create_backbone
-from siamcal.model.heads import DetectionHead, IntensityHead, make_head
-from siamcal.model.siamese import (
-    CalibratingSiamese,
-    reference_minus_target,
-    target_minus_reference,
 )
 from siamcal.preprocessing import Preprocessing
 
@@ -67,13 +64,6 @@ CARD_FILE = "README.md"
 
 # The functions themselves: as a name, "reference_minus_target" means the other sign at "output".
 _MERGES = {f.__name__: f for f in (reference_minus_target, target_minus_reference)}
-
-# What a saved config may call a backbone. Whatever else it says is refused before it is looked up.
-_BACKBONE_NAMES = (
-    re.compile(r"[A-Za-z0-9_]+\Z"),
-    re.compile(r"(timm|torchvision):[A-Za-z0-9_][A-Za-z0-9_.\-]*\Z"),
-    re.compile(r"(transformers|hf-hub):[A-Za-z0-9_][\w.\-]*(/[A-Za-z0-9_][\w.\-]*)?(@[\w.\-]+)?\Z"),
-)
 
 
 def describe(model: CalibratingSiamese, **facts: Any) -> CalibratorConfig:
@@ -153,9 +143,6 @@ def save_calibrator(
     text = json.dumps(config_to_dict(config), indent=2, ensure_ascii=False) + "\n"
     write_atomically(folder / CONFIG_FILE, text)
     write_atomically(folder / CARD_FILE, card if card is not None else _short_card(config))
-    spec = getattr(model.unwrap(), "siamcal_spec", None)
-    if spec is not None and is_file_name(spec.name):
-        remember(checksum, spec.name)
     return config
 
 
@@ -170,7 +157,6 @@ def load_calibrator(
     example_inputs: Any = None,
     verify: bool = True,
     max_bytes: int = MAX_WEIGHTS_BYTES,
-    own_files: bool = True,
 ) -> CalibratingSiamese:
     """Load a calibrator from a folder; nothing in the folder is executed.
 
@@ -186,8 +172,6 @@ def load_calibrator(
         example_inputs: A valid input of the backbone, where it isn't one image.
         verify: Prove again that the cut is exact.
         max_bytes: Largest weights file that is accepted.
-        own_files: Run the user's own Python file that made the network, where this machine
-            remembers it and it hasn't changed.
 
     Returns:
         The calibrator in eval mode, with its config as `.config`.
@@ -211,7 +195,7 @@ def load_calibrator(
             f"{folder / WEIGHTS_FILE} isn't the file that its config was written with (the "
             "checksums differ): it was damaged or exchanged. Download or save it again."
         )
-    network = _network(config, header, backbone, base, own_files)
+    network = _network(config, header, backbone, base, strict)
     head = make_head(config.task, len(config.aus)) if config.num_outputs else head
     parts = {"backbone": network, **({"head": head} if head is not None else {})}
     _check_fit(parts, header, strict=strict and not config.is_adapter)
@@ -243,7 +227,7 @@ def _structure(model: CalibratingSiamese) -> dict[str, Any]:
     spec = getattr(model.unwrap(), "siamcal_spec", None)
     name, arguments = "", {}
     if spec is not None and _is_rebuilt(spec, model.unwrap()):
-        name, arguments = portable_name(spec.name), dict(spec.options)
+        name, arguments = _portable(spec.name), dict(spec.options)
         if spec.num_outputs is not None:
             arguments["num_outputs"] = spec.num_outputs
     stated = input_spec(model.unwrap())
@@ -270,7 +254,7 @@ def _structure(model: CalibratingSiamese) -> dict[str, Any]:
 def _is_rebuilt(spec: Any, network: nn.Module) -> bool:
     """Whether the network is what its spec makes; a user may have changed it since."""
     if not is_file_name(spec.name):
-        if not any(pattern.match(spec.name) for pattern in _BACKBONE_NAMES):
+        if not may_be_named(spec.name):
             return False
         try:
             check_backbone_arguments(dict(spec.options))
@@ -282,6 +266,14 @@ def _is_rebuilt(spec: Any, network: nn.Module) -> bool:
             )
             return False
     return True
+
+
+def _portable(name: str) -> str:
+    """The name as it is saved: an own file without its folders, which concern nobody else."""
+    if not is_file_name(name):
+        return name
+    path, _, function = name.rpartition(":")
+    return f"./{Path(path).name}:{function}"
 
 
 def _merge_name(model: CalibratingSiamese) -> str:
@@ -378,27 +370,30 @@ def _network(
     header: Mapping[str, TensorInfo],
     backbone: nn.Module | str | None,
     base: str | Path | None,
-    own_files: bool,
+    strict: bool,
 ) -> nn.Module:
     if isinstance(backbone, nn.Module):
         return backbone
-    name = backbone or _name_to_build(config, own_files)
+    name = backbone or _name_to_build(config)
     arguments = dict(config.backbone_arguments)
-    budget = Budget([i.shape for n, i in header.items() if n.startswith("backbone.")])
-    if config.is_adapter:
-        return build_within(ADAPTER_BUDGET, lambda: base_network(config, name, arguments, base))
-    return build_within(budget, lambda: _made(name, arguments))
+    theirs = {n: info for n, info in header.items() if n.startswith("backbone.")}
+
+    def rehearse() -> None:
+        network = create_backbone(name, **arguments)
+        if strict and not config.is_adapter:
+            _check_fit({"backbone": network}, theirs, strict)
+
+    def build() -> nn.Module:
+        if config.is_adapter:
+            return base_network(config, name, arguments, base)
+        return create_backbone(name, **arguments)
+
+    budget = ADAPTER_BUDGET if config.is_adapter else Budget.of([i.shape for i in theirs.values()])
+    # A file that the user named runs once: what it does beside building is theirs to know.
+    return build_within(budget, build, None if is_file_name(name) else rehearse)
 
 
-def _made(name: str, arguments: dict[str, Any]) -> nn.Module:
-    if name.startswith("hf-hub:"):
-        # By default this source brings its own weights, which would be downloaded in vain.
-        function = registry.backbones.get("hf-hub:")
-        return cast(nn.Module, function(name[7:], pretrained=False, **arguments))
-    return create_backbone(name, **arguments)
-
-
-def _name_to_build(config: CalibratorConfig, own_files: bool) -> str:
+def _name_to_build(config: CalibratorConfig) -> str:
     name = config.backbone
     if not name:
         raise ConfigError(
@@ -406,20 +401,17 @@ def _name_to_build(config: CalibratorConfig, own_files: bool) -> str:
             "yourself and pass it: load with backbone=net."
         )
     if is_file_name(name):
-        found = recall(config.weights_checksum, name) if own_files else None
-        if found is None:
-            raise ConfigError(
-                f"This calibrator's network comes from its author's own file, {name[:100]!r}; "
-                "siamcal never runs a file because a config names it. If you have that file and "
-                "trust it, load with backbone='./FILE.py:FUNCTION' or with the network itself."
-            )
-        return found
-    if not any(pattern.match(name) for pattern in _BACKBONE_NAMES):
+        raise ConfigError(
+            f"This calibrator's network comes from its author's own file, {name[:100]!r}; "
+            "siamcal never runs a file because a config names it. If you have that file and "
+            "trust it, load with backbone='./FILE.py:FUNCTION' or with the network itself."
+        )
+    if not may_be_named(name):
+        sources = [f"'{prefix}NAME'" for prefix in source_prefixes() if prefix.endswith(":")]
         raise ConfigError(
             f"The config names the backbone {name[:100]!r}, which is neither a registered name nor "
-            "of the form 'timm:NAME', 'torchvision:NAME', 'transformers:OWNER/NAME' or "
-            "'hf-hub:OWNER/NAME'. Paths and imports are never followed; pass the network with "
-            "backbone=."
+            f"of the form {', '.join(sources)} (or OWNER/NAME). Paths and imports are never "
+            "followed; import the package that registers it, or pass the network with backbone=."
         )
     return name
 
