@@ -13,11 +13,25 @@ from typing import Any
 
 from siamcal.errors import UnknownNameError
 from siamcal.files import asset
+from siamcal.preprocessing import Preprocessing
 
-__all__ = ["TABLES", "paper_cell", "paper_table", "protocol", "table_plan"]
+__all__ = [
+    "PAPER_PREPROCESSING",
+    "TABLES",
+    "paper_aus",
+    "paper_cell",
+    "paper_table",
+    "protocol",
+    "table_plan",
+]
+
+PAPER_PREPROCESSING = Preprocessing(
+    align="ffhq_quad", illumination="csn_released", contrast="none", mask="none"
+)
 
 TABLES = ("2", "3", "4", "5", "6", "S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9")
 
+# As the paper and its protocol write them -> siamcal's names.
 _DATASETS = {"DISFA": "disfa", "DISFA+": "disfa-plus", "UNBC-McMaster": "unbc"}
 
 _METRICS = {
@@ -104,6 +118,12 @@ def table_plan(table: str) -> list[tuple[str, str, tuple[str, ...]]]:
             if cell["method"] not in methods:
                 methods.append(cell["method"])
     return [(dataset, task, tuple(methods)) for (dataset, task), methods in plan.items()]
+
+
+def paper_aus(dataset: str, task: str) -> tuple[int, ...]:
+    """AU numbers of a data set ("disfa", "disfa-plus", "unbc") in the order of the outputs."""
+    facts = protocol()[next(key for key, name in _DATASETS.items() if name == dataset)]
+    return tuple(facts.get(f"aus_{task}") or facts["aus"])
 
 
 @lru_cache(maxsize=1)

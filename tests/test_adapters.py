@@ -9,10 +9,10 @@ from torch import nn
 
 from siamcal.calibrators.adapters import pre_merge_names
 from siamcal.calibrators.saving import load_calibrator, save_calibrator
-from siamcal.model.weights_file import read_header
 from siamcal.errors import ConfigError, WeightsError
 from siamcal.model.create import create_backbone
 from siamcal.model.siamese import CalibratingSiamese
+from siamcal.model.weights_file import read_header
 
 torch.set_num_threads(1)
 

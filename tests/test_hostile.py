@@ -14,8 +14,8 @@ import torch
 from calibrators import tiny
 
 from siamcal.calibrators.saving import save_calibrator
-from siamcal.model.weights_file import read_tensors, write_tensors
 from siamcal.files import checksum_of_file
+from siamcal.model.weights_file import read_tensors, write_tensors
 
 torch.set_num_threads(1)
 
@@ -71,6 +71,11 @@ def ten_gigabytes(entries: dict[str, Any]) -> None:
     last = max((e for e in entries.values() if "shape" in e), key=lambda e: e["data_offsets"][1])
     last["shape"] = [2_500_000_000]
     last["data_offsets"][1] = last["data_offsets"][0] + 10_000_000_000
+
+
+def eight_bits(entries: dict[str, Any]) -> None:
+    fc = entries["backbone.fc.weight"]
+    fc["dtype"], fc["shape"] = "F8_E4M3", [fc["data_offsets"][1] - fc["data_offsets"][0]]
 
 
 def escaping_name(entries: dict[str, Any]) -> None:
@@ -151,6 +156,12 @@ HARMS: dict[str, tuple[Callable[[Path, Path], None], str]] = {
         configured(backbone="timm:vit_tiny_patch16_224", backbone_arguments={"embed_dim": 49_152}),
         "larger than",
     ),
+    "huge network that reads values": (
+        configured(
+            backbone="torchvision:regnet_y_400mf", backbone_arguments={"stem_width": 60_000}
+        ),
+        "larger than",
+    ),
     "huge torchvision network": (configured(backbone="torchvision:vgg16"), "larger than"),
     "deep config": (config_text("[" * 500_000), "isn't valid JSON"),
     "large config": (config_text(" " * (2 << 20) + "{}"), "at most 1048576"),
@@ -172,6 +183,7 @@ HARMS: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "tensor with a path for a name": (header(escaping_name), "start with"),
     "other weights": (other_weights, "damaged or exchanged"),
     "tensors of another shape": (wrong_shapes, "don't fit"),
+    "types of 8 bits": (header(eight_bits), "has the type"),
 }
 
 # Runs in a fresh process: time and highest memory of each refusal, beyond what the imports took.

@@ -11,6 +11,7 @@ import torch
 from calibrators import AUS, flat, images, predictions, rewrite, stirred, tiny
 from torch import nn
 
+from siamcal import registry
 from siamcal.calibrators.saving import (
     CalibratorConfig,
     Preprocessing,
@@ -315,6 +316,43 @@ def test_public_backbones_restore_in_a_fresh_process(
 ) -> None:
     expected, folder = restored[name]
     assert torch.equal(torch.load(folder / "out.pt", weights_only=True), expected)
+
+
+def test_a_source_registered_later_saves_and_loads(tmp_path: Path) -> None:
+    def create(name: str, num_outputs: int = 5, pretrained: bool = False) -> nn.Module:
+        network = create_backbone(name.rpartition("/")[2], num_outputs)
+        return stirred(network) if pretrained else network
+
+    name = "my-source2:someone/ir_tiny"
+    try:
+        registry.backbones.register("my-source2:")(create)
+        model = CalibratingSiamese(create_backbone(name, pretrained=True), "layer4").eval()
+        config = save_calibrator(model, None, tmp_path / "c")
+        assert config.backbone == name
+        assert torch.equal(predictions(load_calibrator(tmp_path / "c")), predictions(model))
+        with torch.no_grad():
+            model.unwrap().fc.bias += 1
+        save_calibrator(model, None, tmp_path / "a", adapter=True)  # over its public weights
+        assert torch.equal(predictions(load_calibrator(tmp_path / "a")), predictions(model))
+        for path in ("../ir_tiny", "a/../ir_tiny", "/ir_tiny", "a/b/ir_tiny", "a:ir_tiny", ""):
+            rewrite(tmp_path / "c", backbone=f"my-source2:{path}")
+            with pytest.raises(ConfigError, match="never followed"):
+                load_calibrator(tmp_path / "c")
+    finally:
+        registry.backbones._entries.pop("my-source2:")
+    rewrite(tmp_path / "c", backbone=name)
+    with pytest.raises(ConfigError, match="import the package that registers it"):
+        load_calibrator(tmp_path / "c")
+
+
+def test_networks_that_read_values_while_they_are_made_load(tmp_path: Path) -> None:
+    backbone = stirred(create_backbone("torchvision:regnet_y_400mf", num_outputs=5))
+    example = torch.rand(2, 3, 64, 64)
+    model = CalibratingSiamese(backbone, "trunk_output.block4", example_inputs=example).eval()
+    save_calibrator(model, None, tmp_path)
+    loaded = load_calibrator(tmp_path, example_inputs=example)
+    with torch.no_grad():
+        assert torch.equal(loaded(example, example + 1), model(example, example + 1))
 
 
 def test_config_of_another_task_cannot_be_slipped_in(tmp_path: Path) -> None:

@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from siamcal.errors import WeightsError
+from siamcal.files import checksum_of_file, write_atomically
 from siamcal.model.weights_file import (
     checksum_of_tensors,
     read_header,
     read_tensors,
     write_tensors,
 )
-from siamcal.errors import WeightsError
-from siamcal.files import checksum_of_file, write_atomically
-
 
 REFUSED = r"w\.safetensors can't be read as safetensors \(.+\)"
 
@@ -97,10 +96,7 @@ def test_checksum_of_tensors_sees_names_types_shapes_and_values() -> None:
             REFUSED,
         ),
         (
-            {
-                f"t{i}": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}
-                for i in range(30_001)
-            },
+            {f"t{i}": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]} for i in range(30_001)},
             b"",
             "declares 30,001 tensors",
         ),

@@ -22,23 +22,12 @@ from siamcal.model.create import create_backbone
 from siamcal.model.heads import make_head
 from siamcal.model.siamese import CalibratingSiamese
 from siamcal.model.weights_file import read_state_dict
-from siamcal.preprocessing import Preprocessing
+from siamcal.paper import PAPER_PREPROCESSING, paper_aus
 
 __all__ = ["ConversionReport", "Entry", "convert_checkpoint"]
 
-# protocol: AU lists of the authors' data sets, told apart by their number.
-KNOWN_AUS = {
-    12: (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26),  # DISFA, DISFA+
-    9: (4, 6, 7, 9, 10, 12, 20, 25, 26),  # UNBC, intensity
-}
-# fc outputs -> (task, AUs); 12 could be 2 AUs' intensity too, which nobody published.
-KNOWN_OUTPUTS = {
-    72: ("intensity", KNOWN_AUS[12]),
-    54: ("intensity", KNOWN_AUS[9]),
-    12: ("detection", KNOWN_AUS[12]),
-    8: ("detection", (1, 2, 4, 6, 9, 12, 25, 26)),
-    10: ("detection", (4, 6, 7, 9, 10, 12, 20, 25, 26, 43)),
-}
+# Outputs of `fc` for one AU; intensity has 1 value and 5 ordinal logits.
+OUTPUTS_PER_AU = {"intensity": 6, "detection": 1}
 # Blocks of the four stages.
 DEPTHS = {
     (2, 2, 2, 2): "ir18",
@@ -46,9 +35,6 @@ DEPTHS = {
     (3, 4, 14, 3): "ir50",
     (3, 13, 30, 3): "ir100",
 }
-PAPER_PREPROCESSING = Preprocessing(
-    align="ffhq_quad", illumination="csn_released", contrast="none", mask="none"
-)
 GLINT_REASON = (
     "derived from InsightFace's face-recognition weights (glint360k), which are for non-commercial "
     "research only"
@@ -186,17 +172,17 @@ def _outputs(
     state: Mapping[str, Tensor], is_face: bool, task: str | None, aus: Sequence[int] | None
 ) -> tuple[str, tuple[int, ...], int]:
     """(task, AUs, outputs of fc)."""
-    per_au = {"intensity": 6, "detection": 1}
+    per_au = OUTPUTS_PER_AU
     if task is not None and task not in per_au:
         raise ConfigError(f"task is {task!r}; allowed: intensity, detection.")
     if is_face:
         task = task or "intensity"
-        aus = tuple(aus or KNOWN_AUS[12])
+        aus = tuple(aus or paper_aus("disfa", "intensity"))
         return task, aus, per_au[task] * len(aus)
     if "fc.weight" not in state:
         raise WeightsError("The checkpoint holds no 'fc.weight', so its outputs aren't known.")
     outputs = state["fc.weight"].shape[0]
-    known_task, known_aus = KNOWN_OUTPUTS.get(outputs, (None, None))
+    known_task, known_aus = _paper_outputs().get(outputs, (None, None))
     if aus is None and (known_task is None or task not in (None, known_task)):
         raise ConfigError(
             f"fc has {outputs} outputs; whose AUs these are can't be told. Pass the AU numbers in "
@@ -210,6 +196,16 @@ def _outputs(
             f"{len(aus)} for detection. Check --aus and --task."
         )
     return task, aus, outputs
+
+
+def _paper_outputs() -> dict[int, tuple[str, tuple[int, ...]]]:
+    """Outputs of `fc` -> (task, AUs); 12 could be 2 AUs' intensity too, which nobody published."""
+    return {
+        each * len(aus): (task, aus)
+        for dataset in ("disfa", "disfa-plus", "unbc")
+        for task, each in OUTPUTS_PER_AU.items()
+        for aus in [paper_aus(dataset, task)]
+    }
 
 
 def _take_over(

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
-from siamcal.graph.dataflow import reads_shape_only
+from siamcal.graph.dataflow import gradient_functions, reads_shape_only
 from siamcal.graph.inputs import (
     Inputs,
     OutputSelector,
@@ -210,16 +210,7 @@ class _Recorder:
         ]
 
     def _reaches(self, starts: Sequence[tuple[Any, int]], block: frozenset[Any]) -> bool:
-        stack, seen = [e for e in starts if e not in block], set()
-        while stack:
-            function, _ = stack.pop()
-            if any(function is m for m in self.marks):
-                return True
-            if function in seen:
-                continue
-            seen.add(function)
-            stack.extend(e for e in function.next_functions if e[0] is not None and e not in block)
-        return False
+        return any(function in self.marks for function in gradient_functions(starts, block))
 
 
 class _Indices(TorchFunctionMode):

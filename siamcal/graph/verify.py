@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from siamcal.errors import MergePointError
+from siamcal.graph.dataflow import gradient_functions
 from siamcal.graph.features import BatchLayout, PassedValue
 from siamcal.graph.inputs import (
     Inputs,
@@ -118,15 +119,11 @@ def _probe(split: Split, inputs: Inputs) -> Probe:
 
 def _reaches(start: Any, marks: list[Any], without: set[Any]) -> bool:
     """Whether the gradient graph leads to one of the marks; `without` collects dead ends."""
-    stack, seen = [start], set()
-    while stack:
-        function = stack.pop()
-        if function is None or function in seen or function in without:
-            continue
-        if any(function is m for m in marks):
+    seen = set()
+    for function in gradient_functions([(start, 0)], without):
+        if function in marks:
             return True
         seen.add(function)
-        stack.extend(f for f, _ in function.next_functions)
     without |= seen
     return False
 

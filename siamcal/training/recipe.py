@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from siamcal.errors import ConfigError
+from siamcal.paper import PAPER_PREPROCESSING
 from siamcal.preprocessing import Preprocessing
 from siamcal.registry import recipes
 
@@ -33,9 +34,6 @@ __all__ = [
 
 TASKS = ("intensity", "detection")
 PRECISIONS = ("fp32", "bf16", "fp16")
-PAPER_PREPROCESSING = Preprocessing(
-    align="ffhq_quad", illumination="csn_released", contrast="none", mask="none"
-)
 
 
 @dataclass(frozen=True)
