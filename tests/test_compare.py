@@ -20,9 +20,10 @@ from siamcal.evaluation.tables import (
     write_report,
 )
 from siamcal.preprocessing import Preprocessing
+from siamcal.settings import from_dict
 from siamcal.training.loop import fit
 from siamcal.training.prediction import predict
-from siamcal.training.recipe import Recipe, from_dict
+from siamcal.training.recipe import Recipe
 
 RECIPE = dataclasses.replace(facesets.RECIPE, steps=40, batch_size=16)
 

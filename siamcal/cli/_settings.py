@@ -8,7 +8,8 @@ from typing import Any
 
 from siamcal.errors import ConfigError
 from siamcal.registry import recipes
-from siamcal.training.recipe import Recipe, load_recipe, override
+from siamcal.settings import override
+from siamcal.training.recipe import Recipe, load_recipe
 
 __all__ = ["choose_recipe"]
 

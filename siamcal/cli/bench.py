@@ -327,7 +327,7 @@ def _named(benchmark: str, settings: list[str], as_json: bool) -> None:
 
     from siamcal.errors import ConfigError
     from siamcal.registry import benchmarks
-    from siamcal.training.recipe import parse_value
+    from siamcal.settings import parse_value
 
     function = benchmarks.get(benchmark)
     parameters = inspect.signature(function, eval_str=True).parameters
@@ -363,7 +363,7 @@ def _run_name(recipe: Recipe, tasks: tuple[str, ...]) -> str:
     """A name that is the same for the same settings, so that a run is found again."""
     import hashlib
 
-    from siamcal.training.recipe import to_dict
+    from siamcal.settings import to_dict
 
     settings = {k: v for k, v in to_dict(recipe).items() if k != "task"}
     text = json.dumps(settings, sort_keys=True)

@@ -125,7 +125,8 @@ def show(
 ) -> None:
     """Show a recipe or a calibrator."""
     from siamcal.registry import recipes
-    from siamcal.training.recipe import load_recipe, to_dict
+    from siamcal.settings import to_dict
+    from siamcal.training.recipe import load_recipe
 
     if name in recipes or Path(name).suffix in (".json", ".toml"):
         values = to_dict(load_recipe(name))

@@ -33,10 +33,11 @@ from siamcal.files import replacing, write_json
 from siamcal.graph import list_merge_points
 from siamcal.model.create import create_backbone
 from siamcal.paper import paper_cell
+from siamcal.settings import to_dict
 from siamcal.training.batches import task_labels
 from siamcal.training.loop import fit
 from siamcal.training.prediction import predict
-from siamcal.training.recipe import Recipe, to_dict
+from siamcal.training.recipe import Recipe
 
 __all__ = [
     "METHODS",
