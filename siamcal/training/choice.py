@@ -1,4 +1,4 @@
-"""From command-line options to a recipe and a prepared data set; shared by `bench` and `train`."""
+"""A recipe chosen by what a user names of it: data set, task, backbone, merge point, settings."""
 
 from __future__ import annotations
 
