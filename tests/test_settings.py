@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from siamcal.calibrators.config import CalibratorConfig, config_to_dict
 from siamcal.errors import ConfigError
 from siamcal.settings import from_dict, override, parse_value, to_dict
 
@@ -73,3 +74,14 @@ def test_text_becomes_the_narrowest_type_of_a_union() -> None:
     assert parse_value("none", Path | None, "x") is None
     with pytest.raises(ConfigError, match=r"limit takes float \| None, but got 'much'"):
         override(Whole("a"), ["limit=much"])
+
+
+def test_the_config_of_a_saved_calibrator_decodes_by_the_same_rules() -> None:
+    config = CalibratorConfig(
+        "layer4", "intensity", (1, 43), backbone_arguments={"num_outputs": 12}
+    )
+    values = config_to_dict(config)
+    assert from_dict(values, CalibratorConfig) == config
+    for name, value in (("aus", "1"), ("aus", [True, 43]), ("output", 1.5), ("merge_at", 4)):
+        with pytest.raises(ConfigError, match=f"CalibratorConfig.{name} takes"):
+            from_dict(values | {name: value}, CalibratorConfig)
