@@ -6,7 +6,7 @@ import pytest
 import torch
 from siamcal.benchmarks.backbones import LIMITS, NETWORKS, backbones
 
-from siamcal.cli._settings import choose_recipe
+from siamcal.training.choice import choose_recipe
 from siamcal.training.networks import build_network
 
 torch.set_num_threads(1)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from siamcal.cli import PANELS
+
 COMMANDS = ["bench", "train", "predict", "ls", "show", "push", "pull", "convert"]
 
 
@@ -29,6 +31,15 @@ def test_every_help_has_examples(command: str) -> None:
     assert found.returncode == 0
     assert "Examples" in found.stdout
     assert f"siamcal {command}" in found.stdout
+
+
+def test_the_help_lists_every_command_in_a_panel_by_purpose() -> None:
+    text = siamcal("--help").stdout
+    inside = ["bench", "predict", "data", "ls", "push"]  # one of each panel
+    marks = [m for pair in zip(PANELS, inside, strict=True) for m in (f"─ {pair[0]} ─", pair[1])]
+    places = [text.index(mark if "─" in mark else f"│ {mark} ") for mark in marks]
+    assert places == sorted(places)
+    assert "─ Commands ─" not in text
 
 
 def test_disfa_without_the_data_says_how_to_get_it_and_exits_2(tmp_path) -> None:

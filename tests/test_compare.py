@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from facesets import squares
+from torch import nn
 
 from siamcal.errors import ConfigError
 from siamcal.evaluation import metrics
@@ -20,9 +21,11 @@ from siamcal.evaluation.tables import (
     write_report,
 )
 from siamcal.preprocessing import Preprocessing
+from siamcal.registry import backbones
+from siamcal.settings import from_dict
 from siamcal.training.loop import fit
 from siamcal.training.prediction import predict
-from siamcal.training.recipe import Recipe, from_dict
+from siamcal.training.recipe import Recipe
 
 RECIPE = dataclasses.replace(facesets.RECIPE, steps=40, batch_size=16)
 
@@ -190,3 +193,19 @@ def test_the_sweep_has_the_papers_points_and_others_stages() -> None:
             RECIPE, backbone=name, backbone_options={}, preprocessing=Preprocessing(size=64)
         )
         assert sweep_points(other) == points
+
+
+def test_a_name_that_begins_like_the_papers_networks_is_not_one_of_them(monkeypatch) -> None:
+    def irrelevant(num_outputs: int = 4) -> nn.Module:
+        """A network with four stages."""
+        widths = ((3, 4), (4, 4), (4, 4), (4, 4))
+        stages = [nn.Sequential(nn.Conv2d(*w, 3, padding=1), nn.ReLU()) for w in widths]
+        return nn.Sequential(*stages, nn.Flatten(), nn.Linear(4 * 8 * 8, num_outputs))
+
+    backbones.names()  # the registered ones are loaded, so that taking ours away leaves them
+    monkeypatch.setattr(backbones, "_entries", dict(backbones._entries))
+    backbones.register("irrelevant")(irrelevant)
+    recipe = dataclasses.replace(
+        RECIPE, backbone="irrelevant", backbone_options={}, preprocessing=Preprocessing(size=8)
+    )
+    assert sweep_points(recipe) == ["1", "2", "3", "output"]

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from siamcal.cli import app
+from siamcal.cli import DATA, app
+from siamcal.cli._options import AsJson
 
 __all__ = ["data_app"]
 
@@ -18,7 +19,7 @@ data_app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(data_app, name="data")
+app.add_typer(data_app, name="data", rich_help_panel=DATA)
 
 RENDER_EXAMPLES = """
 Render people with known action units; what is rendered already is kept.
@@ -74,7 +75,7 @@ def render(
     occlusion: Annotated[float | None, typer.Option(help="Share of covered recordings.")] = None,
     workers: Workers = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check every picture.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Render a data set."""
     from siamcal.synth import library

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from siamcal.cli import app
+from siamcal.cli import READ, app
 from siamcal.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ success 0. Beside aus.csv lies aus.json: calibrator, reference, settings, flagge
 """
 
 
-@app.command(help=EXAMPLES)
+@app.command(help=EXAMPLES, rich_help_panel=READ)
 def predict(
     inputs: Annotated[
         list[str], typer.Argument(help="A video, images, a folder of images, or camera:0.")

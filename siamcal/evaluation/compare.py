@@ -33,10 +33,11 @@ from siamcal.files import replacing, write_json
 from siamcal.graph import list_merge_points
 from siamcal.model.create import create_backbone
 from siamcal.paper import paper_cell
+from siamcal.settings import to_dict
 from siamcal.training.batches import task_labels
 from siamcal.training.loop import fit
 from siamcal.training.prediction import predict
-from siamcal.training.recipe import Recipe, to_dict
+from siamcal.training.recipe import Recipe
 
 __all__ = [
     "METHODS",
@@ -170,15 +171,17 @@ def compare(
 
 
 def sweep_points(recipe: Recipe) -> list[str]:
-    """The merge points of a sweep: the paper's six for its networks, else the network's stages.
+    """The merge points of a sweep: those the network names itself, else its stages and the output.
 
-    Stages are the parts with parameters and parts of their own at the network's top level, or one
-    level down where the top level holds fewer than three (`stages.0`, `blocks.3`).
+    iResNets name the paper's six in `siamcal_sweep`. Stages are the parts with parameters and parts
+    of their own at the network's top level, or one level down where the top level holds fewer than
+    three (`stages.0`, `blocks.3`).
     """
-    if recipe.backbone.startswith("ir"):
-        return ["layer1", "layer2", "layer3", "layer4", "fc", "output"]
-    size = recipe.preprocessing.size
     backbone = create_backbone(recipe.backbone, **recipe.backbone_options)
+    named = getattr(backbone, "siamcal_sweep", None)
+    if named is not None:
+        return list(named)
+    size = recipe.preprocessing.size
     points = list_merge_points(backbone, torch.zeros(2, 3, size, size))
     stages = []
     for point in points:

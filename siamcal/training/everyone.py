@@ -13,8 +13,9 @@ from siamcal.datasets.crops.prepare import prepare
 from siamcal.errors import ConfigError
 from siamcal.files import write_json
 from siamcal.model.siamese import CalibratingSiamese
+from siamcal.settings import to_dict
 from siamcal.training.loop import fit
-from siamcal.training.recipe import Recipe, to_dict
+from siamcal.training.recipe import Recipe
 
 __all__ = ["config_facts", "train_everyone"]
 

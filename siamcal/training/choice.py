@@ -1,4 +1,4 @@
-"""From command-line options to a recipe and a prepared data set; shared by `bench` and `train`."""
+"""A recipe chosen by what a user names of it: data set, task, backbone, merge point, settings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 from siamcal.errors import ConfigError
 from siamcal.registry import recipes
-from siamcal.training.recipe import Recipe, load_recipe, override
+from siamcal.settings import override
+from siamcal.training.recipe import Recipe, load_recipe
 
 __all__ = ["choose_recipe"]
 
