@@ -56,7 +56,7 @@ class PretrainedMixin:
             strict: Refuse missing and unexpected weights; False keeps start values and logs them.
             example_inputs: A valid input of the backbone, where it isn't one image.
             verify: Prove again that the cut is exact.
-            max_bytes: Largest weights file that is accepted; None is 2 GiB.
+            max_bytes: Largest weights file that is accepted; None is 4 GiB.
 
         Returns:
             The calibrator in eval mode, with its description as `.config`.
