@@ -116,7 +116,7 @@ def config_pipe(folder: Path, mark: Path) -> None:
 
 
 HARMS: dict[str, tuple[Callable[[Path, Path], None], str]] = {
-    "path in a new field": (configured(weights="../../secret.safetensors"), "Unknown field"),
+    "path in a new field": (configured(weights="../../secret.safetensors"), "has no field"),
     "file beside the config": (configured(backbone="./evil.py:build"), "never runs a file"),
     "file outside the folder": (configured(backbone="../evil.py:build"), "never runs a file"),
     "absolute file": (configured(backbone="{folder}/evil.py:build"), "never runs a file"),

@@ -8,7 +8,6 @@ imported.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import re
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from typing import Any
 import siamcal
 from siamcal.errors import ConfigError
 from siamcal.preprocessing import Preprocessing
+from siamcal.settings import from_dict, to_dict
 
 __all__ = [
     "AU_NAMES",
@@ -216,23 +216,15 @@ def config_from_dict(values: Any) -> CalibratorConfig:
     Raises:
         ConfigError: See `read_config`.
     """
-    if not isinstance(values, dict):
-        raise ConfigError(f"Expected a JSON object, but got {type(values).__name__}.")
-    _check_version(values.get("format_version"))
-    _check_names(values, CalibratorConfig)
-    arguments = dict(values)
-    if "preprocessing" in arguments:
-        arguments["preprocessing"] = _preprocessing(arguments["preprocessing"])
-    for name in ("aus", "au_names", "thresholds", "au_status", "input_shape"):
-        if name in arguments:
-            arguments[name] = _tuple(arguments[name], name)
-    return CalibratorConfig(**arguments)
+    if isinstance(values, Mapping):
+        _check_version(values.get("format_version"))
+    return from_dict(values, CalibratorConfig)
 
 
 def config_to_dict(config: CalibratorConfig) -> dict[str, Any]:
     """Plain dict, ready for JSON; `config_from_dict` is its inverse."""
-    values = dataclasses.asdict(config)
-    return json.loads(json.dumps({"format_version": values.pop("format_version"), **values}))
+    values = to_dict(config)
+    return {"format_version": values.pop("format_version"), **values}
 
 
 def check_backbone_arguments(arguments: Mapping[str, Any]) -> None:
@@ -302,6 +294,13 @@ def _check(config: CalibratorConfig) -> None:
         _plain(str(config.output), "output", 100)
     if not isinstance(config.preprocessing, Preprocessing):
         raise ConfigError("CalibratorConfig.preprocessing must be a Preprocessing.")
+    if not 8 <= config.preprocessing.size <= _LARGEST_SIDE:
+        raise ConfigError(
+            f"CalibratorConfig.preprocessing.size is {config.preprocessing.size}; 8 to "
+            f"{_LARGEST_SIDE} pixels are allowed."
+        )
+    if not all(config.preprocessing.std):
+        raise ConfigError("CalibratorConfig.preprocessing.std holds a zero: a divisor.")
     _check_aus(config)
     _check_input_shape(config.input_shape)
     check_backbone_arguments(config.backbone_arguments)
@@ -395,58 +394,6 @@ def _check_version(version: Any) -> None:
             f"This calibrator has format version {version}; siamcal {siamcal.__version__} reads up "
             f"to {FORMAT_VERSION}. Upgrade siamcal: pip install --upgrade siamcal"
         )
-
-
-def _check_names(values: Mapping[str, Any], kind: type) -> None:
-    fields = {entry.name: entry for entry in dataclasses.fields(kind)}
-    for name in values:
-        if name not in fields:
-            near = difflib.get_close_matches(name[:80], fields, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
-            raise ConfigError(f"Unknown field {name[:80]!r} in {kind.__name__}.{hint}")
-    missing = [
-        name
-        for name, entry in fields.items()
-        if name not in values
-        and entry.default is dataclasses.MISSING
-        and entry.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise ConfigError(f"{kind.__name__} lacks the field '{missing[0]}'.")
-
-
-def _preprocessing(values: Any) -> Preprocessing:
-    if not isinstance(values, dict):
-        raise ConfigError("CalibratorConfig.preprocessing must be an object.")
-    _check_names(values, Preprocessing)
-    default = Preprocessing()
-    arguments: dict[str, Any] = {}
-    for name, value in values.items():
-        expected = getattr(default, name)
-        if isinstance(expected, tuple):
-            arguments[name] = _tuple(value, f"preprocessing.{name}")
-            if len(arguments[name]) != len(expected):
-                raise ConfigError(f"preprocessing.{name} needs {len(expected)} numbers.")
-            for item in arguments[name]:
-                _is(item, float, f"preprocessing.{name}")
-        else:
-            _is(value, type(expected), f"preprocessing.{name}")
-            arguments[name] = value
-    if not 8 <= arguments.get("size", default.size) <= _LARGEST_SIDE:
-        raise ConfigError(
-            f"preprocessing.size is {arguments['size']}; 8 to {_LARGEST_SIDE} pixels are allowed."
-        )
-    if any(item == 0 for item in arguments.get("std", (1.0,))):
-        raise ConfigError("preprocessing.std holds a zero, by which would be divided.")
-    return Preprocessing(**arguments)
-
-
-def _tuple(value: Any, name: str) -> tuple[Any, ...]:
-    if not isinstance(value, list | tuple):
-        raise ConfigError(
-            f"CalibratorConfig.{name} must be a list, but got {type(value).__name__}."
-        )
-    return tuple(value)
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
