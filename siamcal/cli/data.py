@@ -103,21 +103,11 @@ def render(
     library.ensure_rendered(plan, out, workers)
     checksum = library.verify(folder) if verify else library.manifest(folder)["sha256"]
     if as_json:
-        typer.echo(
-            json.dumps(
-                {
-                    "folder": str(folder),
-                    "frames": plan.total,
-                    "sha256": checksum,
-                    "verified": verify,
-                }
-            )
-        )
+        facts = {"folder": str(folder), "frames": plan.total, "sha256": checksum}
+        typer.echo(json.dumps({**facts, "verified": verify}))
         return
-    typer.echo(
-        f"{folder}\n{plan.total:,} frames, sha256 {checksum}"
-        + (" (every picture verified)" if verify else "")
-    )
+    checked = " (every picture verified)" * verify
+    typer.echo(f"{folder}\n{plan.total:,} frames, sha256 {checksum}{checked}")
 
 
 @data_app.command("preview", help=PREVIEW_EXAMPLES)

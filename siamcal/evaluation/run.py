@@ -114,13 +114,7 @@ def outlook(
 ) -> str:
     """What a comparison will do and about how long it takes on this machine, in a few lines.
 
-    Args:
-        job: The comparison.
-        participants: Of the data set.
-        frames: Of the data set.
-        num_folds: Of the data set.
-        num_aus: Of the data set.
-        rate: Frames a second that one core prepares.
+    The numbers are the data set's; one core prepares `rate` of its frames in a second.
     """
     kinds = [False] * bool({"ncg", "bs"} & set(job.methods))
     kinds += [True] * sum(m.startswith("csn") for m in job.methods)
