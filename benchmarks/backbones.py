@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from siamcal.environment import describe_environment, machine_line
+from siamcal.evaluation.methods import METHODS
 from siamcal.evaluation.tables import to_markdown
 from siamcal.registry import benchmarks
 
@@ -23,7 +24,6 @@ NETWORKS: dict[str, str] = {
     "timm:edgenext_small": "",
     "timm:vit_small_patch16_224": "backbone_options.img_size={size}",
 }
-METHODS = ("ncg", "bs", "csn")
 LIMITS = (
     "A tiny slice of rendered people, random start weights, a few steps: this shows that training "
     "and comparing work with each network, and says nothing about how well a backbone reads faces."
@@ -87,7 +87,7 @@ def _row(name: str, settings: list[str], options: dict[str, Any], output: Path) 
         output / name.partition(":")[2],
         data_root=None,
         tasks=("intensity",),
-        methods=METHODS,
+        methods=tuple(METHODS),
         folds=[0],
     )
     seconds = time.process_time() - started
