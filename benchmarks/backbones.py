@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from siamcal.environment import describe_environment, machine_line
+from siamcal.evaluation.methods import METHODS
 from siamcal.evaluation.run import Job, run_comparison
 from siamcal.evaluation.tables import to_markdown
 from siamcal.registry import benchmarks
@@ -25,7 +26,6 @@ NETWORKS: dict[str, str] = {
     "timm:edgenext_small": "",
     "timm:vit_small_patch16_224": "backbone_options.img_size={size}",
 }
-METHODS = ("ncg", "bs", "csn")
 LIMITS = (
     "A tiny slice of rendered people, random start weights, a few steps: this shows that training "
     "and comparing work with each network, and says nothing about how well a backbone reads faces."
@@ -82,7 +82,7 @@ def _row(name: str, settings: list[str], options: dict[str, Any], output: Path) 
     recipe = choose_recipe(backbone=name, options=options, settings=settings)
     started = time.process_time()
     folder = output / name.partition(":")[2]
-    results = run_comparison(Job(recipe, folder, ("intensity",), METHODS, folds=[0]))
+    results = run_comparison(Job(recipe, folder, ("intensity",), tuple(METHODS), folds=[0]))
     seconds = time.process_time() - started
     iccs = {m: results["methods"][m]["intensity"]["icc"]["mean"] for m in METHODS}
     row = {"merge at": recipe.merge_at, "steps": str(recipe.steps)}

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from siamcal.errors import UnknownNameError
+from siamcal.evaluation.metrics import METRICS
 from siamcal.files import asset
 from siamcal.preprocessing import Preprocessing
 
@@ -33,16 +34,6 @@ TABLES = ("2", "3", "4", "5", "6", "S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8
 
 # As the paper and its protocol write them -> siamcal's names.
 _DATASETS = {"DISFA": "disfa", "DISFA+": "disfa-plus", "UNBC-McMaster": "unbc"}
-
-_METRICS = {
-    "ICC(3,1)": "icc",
-    "within-participant ICC(3,1)": "icc_within",
-    "MAE": "mae",
-    "F1": "f1",
-    "accuracy": "accuracy",
-    "precision": "precision",
-    "recall": "recall",
-}
 
 # Merge points in the names of the released iResNet-50: "StageK" merges at the entrance of layerK.
 _METHODS = {
@@ -86,7 +77,7 @@ def paper_cell(
     Args:
         dataset: "disfa", "disfa-plus" or "unbc".
         method: "ncg", "bs", "csn", "csn@layer1" .. "csn@output", or a name as printed.
-        metric: A key of `siamcal.evaluation.metrics.TASK_OF_METRIC`.
+        metric: A key of `siamcal.evaluation.metrics.METRICS`.
         table: Look in this table only. Without it, the table that prints most AUs is taken.
     """
     wanted = {method, _SAME_METHOD.get(method, method)}
@@ -160,7 +151,7 @@ def _cell(table: str, entry: dict[str, Any]) -> dict[str, Any]:
         "table": table,
         "dataset": _DATASETS[entry["dataset"]],
         "task": "intensity" if entry["task"] == "AU intensity estimation" else "detection",
-        "metric": _METRICS[entry["metric"]],
+        "metric": next(m.name for m in METRICS.values() if m.title == entry["metric"]),
         "method": _METHODS.get(entry["method"]),
         "name": entry["method"],
         "mean": entry["average"],

@@ -33,6 +33,13 @@ def test_defaults_follow_the_aus() -> None:
     assert config.input_shape == (3, 112, 112)
 
 
+def test_a_config_that_does_not_say_rendered_claims_nothing() -> None:
+    values = config_to_dict(a_config(training_data="rendered people", rendered=True))
+    assert config_from_dict(values).rendered is True
+    values.pop("rendered")
+    assert config_from_dict(values).rendered is False
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     aus=st.lists(st.integers(1, 99), min_size=1, max_size=8, unique=True),
@@ -78,6 +85,7 @@ def changed(**changes: object) -> dict[str, object]:
         (changed(weights="../../secret.safetensors"), "no field 'weights'"),
         (changed(merge_at=""), "merge_at is empty"),
         (changed(merge_at=4), "takes str"),
+        (changed(rendered="yes"), "rendered takes bool"),
         (changed(task="regression"), "allowed: intensity, detection"),
         (changed(aus=[]), "aus is empty"),
         (changed(aus="1"), "takes a list"),

@@ -135,6 +135,7 @@ def test_train_saves_a_calibrator_that_predict_takes(small_run, tmp_path) -> Non
     assert {f.name for f in place.iterdir()} == {"model.safetensors", "config.json", "README.md"}
     shown = json.loads(siamcal("show", str(place), "--json").stdout)
     assert "rendered faces only" in json.dumps(shown)
+    assert '"rendered": true' in json.dumps(shown)
 
 
 def test_a_users_own_network_file_works(tmp_path) -> None:

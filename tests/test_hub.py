@@ -75,6 +75,7 @@ def model() -> CalibratingSiamese:
         model,
         aus=AUS,
         training_data="40 people (rendered faces only)",
+        rendered=True,
         licence="apache-2.0",
         licence_reason="made of rendered people",
     )

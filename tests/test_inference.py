@@ -54,7 +54,8 @@ def make_calibrator(folder, task="intensity", seed=0, **facts):
         merge_at="layer4",
         task=task,
         aus=AUS,
-        training_data="rendered faces",
+        training_data="computer graphics",
+        rendered=True,
         preprocessing=Preprocessing(size=112),
         **facts,
     )

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 # From the bottom up. A room's files lie in its layer, unless the file itself is named in another.
 LAYERS = [
     {"errors", "files", "progress", "registry", "environment", "preprocessing", "settings"},
-    {"graph", "paper", "evaluation.metrics", "evaluation.metric_sums"},
+    {"graph", "paper", "evaluation.methods", "evaluation.metrics", "evaluation.sums"},
     {"model", "faces", "backbones"},
     {"calibrators", "synth"},
     {"datasets", "inference"},

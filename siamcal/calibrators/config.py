@@ -115,6 +115,7 @@ class CalibratorConfig:
         preprocessing: Frame -> network input.
         input_shape: (C, H, W) of one input; () means (3, size, size) of `preprocessing`.
         training_data: Who and what the weights were trained on.
+        rendered: Whether the faces trained on were computer graphics.
         data_licence: Licence of those data.
         licence: Licence of the weights, an SPDX identifier in lower case or "other".
         licence_reason: Why it is that one.
@@ -140,6 +141,7 @@ class CalibratorConfig:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     input_shape: tuple[int, ...] = ()
     training_data: str = "not stated"
+    rendered: bool = False
     data_licence: str = "not stated"
     licence: str = "other"
     licence_reason: str = "not stated"
@@ -289,7 +291,8 @@ def _check(config: CalibratorConfig) -> None:
                 f"CalibratorConfig.{name} is {getattr(config, name)!r}; "
                 f"allowed: {', '.join(allowed)}."
             )
-    _is(config.freeze_pre_batchnorm, bool, "freeze_pre_batchnorm")
+    for name in ("freeze_pre_batchnorm", "rendered"):
+        _is(getattr(config, name), bool, name)
     if config.output is not None:
         _is(config.output, int if isinstance(config.output, int) else str, "output")
         _plain(str(config.output), "output", 100)

@@ -161,10 +161,10 @@ def _reference(
 
 
 def _announce(predictor: Predictor, person: PersonReference) -> None:
-    from siamcal.inference.models import RENDERED_NOTE, trained_on_rendered
+    from siamcal.inference.models import RENDERED_NOTE
 
     config = predictor.config
-    if trained_on_rendered(predictor.model):
+    if config.rendered:
         _say(f"Note: {RENDERED_NOTE}")
     by_status: dict[str, list[str]] = {}
     for au, status in zip(config.aus, config.au_status, strict=True):

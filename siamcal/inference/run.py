@@ -19,7 +19,7 @@ from siamcal.calibrators.saving import CalibratorConfig
 from siamcal.errors import ConfigError
 from siamcal.faces.media import FrameStream
 from siamcal.files import write_json
-from siamcal.inference.models import RENDERED_NOTE, trained_on_rendered
+from siamcal.inference.models import RENDERED_NOTE
 from siamcal.inference.prediction import FrameResult, Predictor
 from siamcal.inference.references import PersonReference
 from siamcal.inference.table import AUTable
@@ -133,7 +133,7 @@ def calibrator_facts(predictor: Predictor) -> dict[str, Any]:
     """The model card's facts, for the sidecar."""
     config = predictor.config
     facts: dict[str, Any] = {
-        "note": RENDERED_NOTE if trained_on_rendered(predictor.model) else "",
+        "note": RENDERED_NOTE if config.rendered else "",
         "task": config.task,
         "aus": [
             {"au": au, "name": name, "threshold": threshold, "status": status}

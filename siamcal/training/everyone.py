@@ -90,6 +90,7 @@ def config_facts(recipe: Recipe, faces: FaceSet) -> dict[str, Any]:
             f"{source.name}: {len(source.participants)} participants, {len(faces)} frames"
             + (" (rendered faces only)" if rendered else "")
         ),
+        "rendered": rendered,
         "data_licence": source.licence or "not stated",
         "licence": "apache-2.0" if own_start and rendered else "other",
         "licence_reason": (
