@@ -11,7 +11,7 @@ import typer
 from siamcal.cli import app
 
 LS_EXAMPLES = """
-List backbones, recipes, datasets, benchmarks, or the merge points of a backbone.
+List backbones, merge forms, recipes, datasets, benchmarks, or the merge points of a backbone.
 
 Examples:
 
@@ -36,7 +36,7 @@ Examples:
 Of a published calibrator only its description is downloaded.
 """
 
-KINDS = ("backbones", "recipes", "datasets", "benchmarks", "merge-points")
+KINDS = ("backbones", "merges", "recipes", "datasets", "benchmarks", "merge-points")
 
 
 @app.command("ls", help=LS_EXAMPLES)
