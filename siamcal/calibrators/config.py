@@ -352,8 +352,7 @@ def _check_aus(config: CalibratorConfig) -> None:
 
 
 def _check_text(config: CalibratorConfig) -> None:
-    lengths = {"siamcal_version": 50, "merge": 100, "licence": 100}
-    lengths |= dict.fromkeys(("backbone", "merge_at"), 300)
+    lengths = {"backbone": 300, "merge_at": 300, "licence": 100, "siamcal_version": 50}
     checksums = ("base_checksum", "weights_checksum")
     for entry in dataclasses.fields(config):
         if entry.type != "str":
