@@ -141,6 +141,14 @@ def test_import_siamcal_is_light() -> None:
     assert loaded_by(code, heavy) == set()
 
 
+def test_a_recipe_is_made_and_checked_without_torch() -> None:
+    code = (
+        "from siamcal.training.recipe import Recipe; Recipe(name='x', merge='paper')\n"
+        "Recipe(name='x', merge='target_minus_reference')"
+    )
+    assert loaded_by(code, {"torch"}) == set()
+
+
 def test_the_command_line_starts_without_torch() -> None:
     code = "import siamcal.cli as cli; cli._load_commands()"
     assert loaded_by(code, {"torch", "pandas", "cv2", "numpy"}) == set()

@@ -73,14 +73,13 @@ def test_form_of_the_merge_is_kept(tmp_path: Path) -> None:
 
 
 def test_every_sign_is_kept_at_the_output(tmp_path: Path) -> None:
-    from siamcal.model.siamese import reference_minus_target
-
-    for number, merge in enumerate((reference_minus_target, "reference_minus_target")):
+    for merge in ("reference_minus_target", "target_minus_reference", "paper"):
         model = tiny(merge_at="output", merge=merge)
-        save_calibrator(model, None, tmp_path / str(number))
-        loaded = load_calibrator(tmp_path / str(number))
+        save_calibrator(model, None, tmp_path / merge)
+        loaded = load_calibrator(tmp_path / merge)
         assert torch.equal(predictions(loaded), predictions(model))
-    assert loaded.config.merge == "target_minus_reference"  # the authors' sign at the output
+        assert loaded.config.merge == loaded.merge == model.merge
+    assert loaded.merge == "target_minus_reference"  # the authors' sign at the output
 
 
 def test_facts_travel_and_the_model_knows_its_structure(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from typing import Any
 
 import siamcal
 from siamcal.errors import ConfigError
+from siamcal.model.merges import CUSTOM, PAPER, paper
 from siamcal.preprocessing import Preprocessing
+from siamcal.registry import merges
 from siamcal.settings import from_dict, to_dict
 
 __all__ = [
@@ -35,7 +37,6 @@ FORMAT_VERSION = 1
 MAX_CONFIG_BYTES = 1 << 20
 AU_STATUSES = ("shown on real faces", "experimental", "not validated")
 TASKS = ("intensity", "detection", "raw", "custom")
-MERGES = ("reference_minus_target", "target_minus_reference", "custom")
 BRANCHES = ("separate", "concatenate")
 
 # FACS (Ekman, Friesen, Hager 2002): the actions that the data sets of the field code.
@@ -104,8 +105,8 @@ class CalibratorConfig:
         aus: AU numbers in the order of the outputs.
         backbone: Name for `create_backbone`; "" for a module that can't be rebuilt by name.
         backbone_arguments: Its arguments, `num_outputs` among them. Never a path, URL or import.
-        merge: What is computed at the merge point, "custom" for a user's own callable; "" is the
-            authors' sign: reference - target, and at "output" target - reference.
+        merge: Name of the form that is computed at the merge point, "custom" for a user's own;
+            "paper" becomes the one that the authors compute there.
         branches: "separate" forwards (the paper) or "concatenate".
         output: Part of the network's output that is meant: a key, an index or None.
         freeze_pre_batchnorm: BatchNorm before the merge point was kept at its running statistics.
@@ -131,7 +132,7 @@ class CalibratorConfig:
     aus: tuple[int, ...]
     backbone: str = ""
     backbone_arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    merge: str = ""
+    merge: str = PAPER
     branches: str = "separate"
     output: str | int | None = None
     freeze_pre_batchnorm: bool = False
@@ -154,9 +155,8 @@ class CalibratorConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.aus, tuple):
             object.__setattr__(self, "aus", tuple(self.aus))
-        if not self.merge:
-            sign = "target_minus_reference" if self.merge_at == "output" else MERGES[0]
-            object.__setattr__(self, "merge", sign)
+        if self.merge == PAPER:
+            object.__setattr__(self, "merge", paper(self.merge_at))
         side = getattr(self.preprocessing, "size", 0)
         defaults = {
             "input_shape": (3, side, side),
@@ -285,7 +285,9 @@ def _check_argument(value: Any, name: str, depth: int) -> None:
 def _check(config: CalibratorConfig) -> None:
     _check_version(config.format_version)
     _check_text(config)
-    for name, allowed in (("task", TASKS), ("merge", MERGES), ("branches", BRANCHES)):
+    if config.merge != CUSTOM:
+        merges.get(config.merge)
+    for name, allowed in (("task", TASKS), ("branches", BRANCHES)):
         if getattr(config, name) not in allowed:
             raise ConfigError(
                 f"CalibratorConfig.{name} is {getattr(config, name)!r}; "

@@ -12,7 +12,7 @@ from siamcal.cli import LOOK_UP, app
 from siamcal.cli._options import AsJson
 
 LS_EXAMPLES = """
-List backbones, recipes, datasets, benchmarks, or the merge points of a backbone.
+List backbones, merge forms, recipes, datasets, benchmarks, or the merge points of a backbone.
 
 Examples:
 
@@ -37,7 +37,7 @@ Examples:
 Of a published calibrator only its description is downloaded.
 """
 
-KINDS = ("backbones", "recipes", "datasets", "benchmarks", "merge-points")
+KINDS = ("backbones", "merges", "recipes", "datasets", "benchmarks", "merge-points")
 
 
 @app.command("ls", help=LS_EXAMPLES, rich_help_panel=LOOK_UP)

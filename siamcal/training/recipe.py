@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from siamcal.errors import ConfigError
+from siamcal.model.merges import PAPER
 from siamcal.paper import PAPER_PREPROCESSING
 from siamcal.preprocessing import Preprocessing
-from siamcal.registry import recipes
+from siamcal.registry import merges, recipes
 from siamcal.settings import from_dict
 
 __all__ = ["Augmentation", "Recipe", "load_recipe"]
@@ -60,7 +61,7 @@ class Recipe:
         weights: Start weights: "" (random), "asset:NAME" (in the package), "pretrained" (timm's,
             torchvision's, transformers' own) or the path of a face-recognition state dict.
         merge_at: Merge point; "layer4" means at the entrance of `layer4`.
-        merge: Form of the merge.
+        merge: Name of the form of the merge (`siamcal ls merges`).
         branches: "separate" forwards of target and reference (the paper) or "concatenate".
         freeze_pre_batchnorm: Keep BatchNorm before the merge point at its running statistics.
         freeze_batchnorm: Keep every BatchNorm at its running statistics.
@@ -99,7 +100,7 @@ class Recipe:
     backbone_options: Mapping[str, Any] = field(default_factory=dict)
     weights: str = ""
     merge_at: str = "layer4"
-    merge: str = "reference_minus_target"
+    merge: str = PAPER
     branches: str = "separate"
     freeze_pre_batchnorm: bool = False
     freeze_batchnorm: bool = False
@@ -140,6 +141,8 @@ class Recipe:
                     f"Recipe.{name} is {getattr(self, name)!r}; "
                     f"allowed: {', '.join(repr(v) for v in values)}."
                 )
+        if self.merge != PAPER:  # a form with parameters loads torch, which the default needn't
+            merges.get(self.merge)
 
 
 def load_recipe(name: str | Path) -> Recipe:
