@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import Any
 
 from siamcal.errors import UnknownNameError
-from siamcal.evaluation.metrics import METRICS
 from siamcal.files import asset
 from siamcal.preprocessing import Preprocessing
 
@@ -140,6 +139,8 @@ def _cells() -> dict[str, list[dict[str, Any]]]:
 
 
 def _cell(table: str, entry: dict[str, Any]) -> dict[str, Any]:
+    from siamcal.evaluation.metrics import METRICS  # numpy, which a recipe does without
+
     printed = entry["per_au"] or {}
     notebook = (entry.get("authors_notebook") or {}).get("per_au") or {}
     names = list(notebook or printed)

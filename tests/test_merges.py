@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from calibrators import predictions, rewrite, stirred, tiny
-from siamcal.calibrators.weights_file import read_header, read_tensors, write_tensors
 from torch import Tensor, nn
 
 from siamcal.calibrators.config import CalibratorConfig
@@ -19,6 +18,7 @@ from siamcal.errors import ConfigError, WeightsError
 from siamcal.model.create import create_backbone
 from siamcal.model.merges.differences import reference_minus_target, target_minus_reference
 from siamcal.model.siamese import CalibratingSiamese
+from siamcal.model.weights_file import read_header, read_tensors, write_tensors
 from siamcal.registry import merges
 from siamcal.training.networks import build_network
 from siamcal.training.objective import make_optimizer
