@@ -51,7 +51,7 @@ class Person:
         neutral: (M, 3) resting mesh.
         triangles: (T, 3) over all V vertices.
         material: (T,) numbers of :mod:`siamcal.synth.shading`.
-        casts: (T,) bool, triangle is left out of the shadow map.
+        shadowless: (T,) bool, triangle is left out of the shadow map.
         shell: (n,) mesh vertex below each hair and cloth vertex.
         shell_move: (n, 3) its offset from that vertex.
         props: (p, 3) vertices of worn props in head space.
@@ -63,7 +63,7 @@ class Person:
         coverage: (h, w) hair and beard.
         strands: Tone of hair.
         wrinkles: The person's wrinkle maps.
-        colours: (8, 5) material constants.
+        paint: Material colours and constants.
         eye_centres: (2, 3).
         blink_gain: Strength of the blink shape at which this person's lids meet, left and right.
         reach: (12,) how far each AU goes on this resting face, as a share of its usual way.
@@ -74,7 +74,7 @@ class Person:
     neutral: np.ndarray
     triangles: np.ndarray
     material: np.ndarray
-    casts: np.ndarray
+    shadowless: np.ndarray
     shell: np.ndarray
     shell_move: np.ndarray
     props: np.ndarray
@@ -86,7 +86,7 @@ class Person:
     coverage: np.ndarray
     strands: np.ndarray
     wrinkles: dict[int, WrinkleMap]
-    colours: np.ndarray
+    paint: shading.Paint
     eye_centres: np.ndarray
     blink_gain: tuple[float, float]
     reach: np.ndarray
@@ -210,25 +210,26 @@ def _cloth(
     return vertices, local.reshape(-1, 3).astype(np.int32), moves, colour
 
 
-def _colours(traits: Traits, rng: np.random.Generator) -> np.ndarray:
-    albedo = skin_albedo(traits.skin_tone, traits.redness)
-    colours = np.zeros((8, 5))
-    lip = albedo * np.array([0.92, 0.52, 0.55]) * rng.uniform(0.8, 1.1)
+def _paint(traits: Traits, rng: np.random.Generator) -> shading.Paint:
+    lip = skin_albedo(traits.skin_tone, traits.redness)
+    lip = lip * np.array([0.92, 0.52, 0.55]) * rng.uniform(0.8, 1.1)
     if traits.sex == "female" and rng.random() < 0.35:  # lipstick
         lip = lip * 0.5 + 0.5 * linear((rng.uniform(130, 190), rng.uniform(20, 70), 60.0))
-    colours[0, :3] = lip
-    colours[1, :3] = linear(np.array(traits.eye_srgb))
-    colours[2, :3] = linear((224, 214, 196)) * rng.uniform(0.75, 1.05)
-    colours[3, :3] = linear(np.array(traits.hair_srgb))
-    colours[6, :2] = (rng.uniform(0.1, 0.4), rng.uniform(15, 60)) if rng.random() < 0.3 else (0, 1)
-    colours[7] = (
-        2.2 * (0.8 + 0.4 * traits.age),
-        rng.uniform(0.02, 0.12),
-        rng.uniform(25.5, 28.5),
-        rng.uniform(9.5, 13.5),
-        rng.uniform(0.05, 0.2),
+    teeth = linear((224, 214, 196)) * rng.uniform(0.75, 1.05)
+    weave = (rng.uniform(0.1, 0.4), rng.uniform(15, 60)) if rng.random() < 0.3 else (0.0, 1.0)
+    return shading.Paint(
+        lip=shading.triple(lip),
+        iris=shading.triple(linear(traits.eye_srgb)),
+        teeth=shading.triple(teeth),
+        hair=shading.triple(linear(traits.hair_srgb)),
+        weave=weave[0],
+        weave_turn=weave[1],
+        bump=2.2 * (0.8 + 0.4 * traits.age),
+        lip_gloss=rng.uniform(0.02, 0.12),
+        iris_angle=rng.uniform(25.5, 28.5),
+        pupil_angle=rng.uniform(9.5, 13.5),
+        hair_gloss=rng.uniform(0.05, 0.2),
     )
-    return colours
 
 
 def _draw_hair(traits: Traits) -> Hair:
@@ -360,7 +361,7 @@ def build_person(traits: Traits, extra: Prop | None = None) -> Person:
         neutral=neutral,
         triangles=all_triangles,
         material=all_material,
-        casts=(all_material == shading.LASH) | (all_material == shading.EYE),
+        shadowless=(all_material == shading.LASH) | (all_material == shading.EYE),
         shell=np.concatenate([hair.vertices, cloth]),
         shell_move=np.concatenate([normals[hair.vertices] * hair.offset[:, None], cloth_moves]),
         props=np.concatenate([falling, *(p.vertices for p in worn)]),
@@ -372,7 +373,7 @@ def build_person(traits: Traits, extra: Prop | None = None) -> Person:
         coverage=hair.coverage,
         strands=hair.strands,
         wrinkles=draw_wrinkles(stream(traits.seed, traits.number, 6)),
-        colours=_colours(traits, stream(traits.seed, traits.number, 7)),
+        paint=_paint(traits, stream(traits.seed, traits.number, 7)),
         eye_centres=eyes,
         blink_gain=_blink_gains(mesh, neutral),
         reach=_reach(mesh, neutral, traits.brows.lift),
