@@ -41,7 +41,7 @@ from siamcal.synth.plan import (
     draw_recording,
     make_plan,
 )
-from siamcal.synth.preview import STUDIO_CAMERA, STUDIO_LIGHT, studio_wall
+from siamcal.synth.preview import studio_picture
 from siamcal.synth.render import Face, Sensor, encode_jpeg, expose, render
 from siamcal.synth.scene import draw_background
 from siamcal.synth.traits import draw_traits, stream
@@ -237,9 +237,7 @@ def _look(detector: FaceDetector, person: Any, face: Face) -> _Reading | None:
     actions, places = [], []
     for yaw in _YAWS:
         turned = dataclasses.replace(face, yaw=yaw)
-        wall = studio_wall(_SIZE)
-        picture = render(person, turned, STUDIO_LIGHT, STUDIO_CAMERA, wall)
-        found = detector.detect(expose(picture, Sensor(), None), max_faces=1)
+        found = detector.detect(studio_picture(person, turned, _SIZE), max_faces=1)
         if found:
             actions.append(_sides_joined(found[0].blendshapes))
             places.append(measures(found[0].landmarks))
@@ -259,18 +257,13 @@ def _sides_joined(blendshapes: dict[str, float]) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in joined.items()}
 
 
-def _alone(au: int, level: float) -> Face:
-    intensity = np.zeros(len(AUS))
-    intensity[AUS.index(au)] = level
-    return Face(intensity)
-
-
 def _check_person(detector: FaceDetector, number: int, bias: float) -> dict[str, Any]:
     """Return what is measured on one person; without "actions" where the face isn't found."""
     person = build_person(draw_traits(0, number, bias))
-    rest = _look(detector, person, _alone(1, 0))
+    rest = _look(detector, person, Face.alone(1, 0))
     biased, without = (
-        _look(detector, build_person(draw_traits(0, number, b)), _alone(1, 0)) for b in (1.0, 0.0)
+        _look(detector, build_person(draw_traits(0, number, b)), Face.alone(1, 0))
+        for b in (1.0, 0.0)
     )
     if rest is None or biased is None or without is None:
         return {"number": number, "actions": None}
@@ -283,7 +276,7 @@ def _check_person(detector: FaceDetector, number: int, bias: float) -> dict[str,
     for au in AUS:
         curve, rises, shift = [_strength(au, rest)], {}, None
         for level in _LEVELS:
-            seen = _look(detector, person, _alone(au, level))
+            seen = _look(detector, person, Face.alone(au, level))
             if seen is None:
                 curve.append(curve[-1])
                 continue

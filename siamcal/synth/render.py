@@ -58,6 +58,11 @@ class Face:
     blink: float = 0.0
     nuisance: dict[str, float] = field(default_factory=dict)
 
+    @classmethod
+    def alone(cls, au: int, level: float) -> Face:
+        """Return a face at rest but for one AU at this intensity."""
+        return cls(np.where(np.array(AUS) == au, level, 0.0))
+
 
 @dataclass(frozen=True)
 class Sensor:

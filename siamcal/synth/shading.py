@@ -32,9 +32,9 @@ __all__ = [
 
 SKIN, EYE, TEETH, MOUTH, LASH, HAIR, PROP, CLOTH = 0, 1, 2, 3, 4, 5, 6, 7
 
-# Columns of the vertex attributes: occlusion, lip (props: gloss), inside of the mouth, and a colour
-# (props, cloth).
-AO, LIP, INSIDE, RED, GREEN, BLUE = 0, 1, 2, 3, 4, 5
+# Columns of the vertex attributes: occlusion, lip (props: gloss), inside of the mouth, and from
+# RED on a colour (props, cloth).
+AO, LIP, INSIDE, RED = 0, 1, 2, 3
 
 # Nothing below makes or keeps an array. Without `_nrt=False` numba counts references to the arrays
 # of the named tuples at each pixel, which makes a picture 40 % slower.
