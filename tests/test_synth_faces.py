@@ -196,7 +196,9 @@ def test_lids_close_and_references_have_open_eyes(person):
 def _eye_samples(person, face):
     from siamcal.synth import render as module
 
-    points, _ = module._place(person, module._mesh(person, face), face, CAMERA)
+    points, _ = module._place(
+        person, module._mesh(person, face), face, rotation(CAMERA.yaw, CAMERA.pitch, 0.0)
+    )
     xy, near = project(points, 2 * 160 * CAMERA.face_share / 1.85, CAMERA.distance, 160, 160)
     hits = np.full((320, 320), -1, np.int32)
     rasterise(
