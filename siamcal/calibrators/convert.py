@@ -26,7 +26,7 @@ from siamcal.preprocessing import Preprocessing
 
 __all__ = ["ConversionReport", "Entry", "convert_checkpoint", "read_checkpoint"]
 
-# protocol: AU lists of the authors' data sets, told apart by their number.
+# AU lists of the paper's data sets (arXiv:2409.00240), told apart by their number.
 KNOWN_AUS = {
     12: (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26),  # DISFA, DISFA+
     9: (4, 6, 7, 9, 10, 12, 20, 25, 26),  # UNBC, intensity

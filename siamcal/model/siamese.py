@@ -248,7 +248,8 @@ def _merge_function(merge: str | MergeFunction, merge_at: str) -> MergeFunction:
             f"merge takes {', '.join(repr(m) for m in _MERGES)} or a function of two tensors, "
             f"but got {merge!r}."
         )
-    # The authors' code subtracts the other way round behind the network (protocol, section 2).
+    # Behind the network the authors' code (github.com/ShuangquanFeng/CSN) subtracts the other way
+    # round.
     return target_minus_reference if merge_at == "output" else _MERGES[merge]
 
 

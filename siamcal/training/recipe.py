@@ -40,7 +40,7 @@ PAPER_PREPROCESSING = Preprocessing(
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of the training crops; the defaults are the paper's (protocol: authors' code).
+    """Random changes of the training crops; the defaults are the paper authors' code's.
 
     Attributes:
         flip: Probability of a horizontal flip.
