@@ -161,7 +161,7 @@ class CalibratorConfig:
         defaults = {
             "input_shape": (3, side, side),
             "au_names": tuple(AU_NAMES.get(au, f"AU{au}") for au in self.aus),
-            # protocol: present from intensity 2 on; AU43 (eyes closed) is scored 0/1.
+            # As in arXiv:2409.00240: present from intensity 2 on; AU43 (eyes closed) is scored 0/1.
             "thresholds": tuple(1.0 if au == 43 else 2.0 for au in self.aus),
             "au_status": ("not validated",) * len(self.aus),
         }

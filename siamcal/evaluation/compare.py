@@ -1,7 +1,7 @@
 """Participant-exclusive cross-validation of NCG, baseline subtraction and CSN, and their results.
 
 All methods share start weights, optimisation steps, batches and augmentation. Predictions of all
-folds are pooled, then one metric an AU is computed over all frames (protocol of arXiv:2409.00240).
+folds are pooled, then one metric an AU is computed over all frames, as in arXiv:2409.00240.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Rendered people in the on-disk layouts of DISFA, DISFA+ and UNBC-McMaster.
 
-Folder names, numbering and label files are those of the licensed sets (protocol: *Data sets as
-distributed*), so the parsers, checks and commands for them run end to end without a licensed file.
-The people are rendered; nobody of the original data is shown.
+Folder names, numbering and label files are those in which the licensed sets are distributed
+(docs/datasets.md), so the parsers, checks and commands for them run end to end without a licensed
+file. The people are rendered; nobody of the original data is shown.
 """
 
 from __future__ import annotations

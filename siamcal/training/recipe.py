@@ -28,7 +28,7 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of the training crops; the defaults are the paper's (protocol: authors' code).
+    """Random changes of the training crops; the defaults are the paper authors' code's.
 
     Attributes:
         flip: Probability of a horizontal flip.
