@@ -9,6 +9,7 @@ renderer complete the table.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -28,11 +29,11 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from siamcal.faces import FaceDetector
+from siamcal.parallel import in_processes
 from siamcal.progress import progress_bar
 from siamcal.registry import benchmarks
 from siamcal.synth.actions import AUS
 from siamcal.synth.frames import face_at
-from siamcal.synth.library import start_worker
 from siamcal.synth.person import build_person
 from siamcal.synth.plan import (
     CHECK_PEOPLE,
@@ -422,7 +423,7 @@ def _machines(people: list[int]) -> dict[str, float]:
         plain = _PLAIN_PROCESSOR | {"NUMBA_CACHE_DIR": cache}
         with mock.patch.dict(os.environ, plain):
             context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(1, context, start_worker) as pool:
+            with ProcessPoolExecutor(1, context) as pool:
                 theirs = pool.submit(_sample_pictures, people).result()
     difference = np.abs(_sample_pictures(people).astype(int) - theirs)
     return {
@@ -464,9 +465,8 @@ def synth(
             done[row["number"]] = row
     people = CHECK_PEOPLE[:limit] if limit else CHECK_PEOPLE
     todo = [number for number in people if number not in done]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max(1, workers), context, start_worker) as pool:
-        rows_done = pool.map(functools.partial(_check_alone, bias=bias), todo)
+    check_one = functools.partial(_check_alone, bias=bias)
+    with contextlib.closing(in_processes(check_one, todo, workers, "checks people")) as rows_done:
         for row in progress_bar(rows_done, total=len(todo), description="people", unit="person"):
             done[row["number"]] = row
             with log.open("a", encoding="utf-8") as file:

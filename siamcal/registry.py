@@ -1,7 +1,7 @@
-"""Plug-ins found by name: backbones, recipes, benchmarks and data sets are decorated functions.
+"""Plug-ins found by name: backbones, recipes, benchmarks, data sets, formats of tables.
 
-A new plug-in is one function in one file of its folder; importing the folder's modules happens at
-the first look-up, so `import siamcal` stays light.
+A new plug-in is one decorated function in one file of its folder; importing the folder's modules
+happens at the first look-up, so `import siamcal` stays light.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ __all__ = [
     "import_all",
     "late_module",
     "recipes",
+    "table_formats",
 ]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -130,3 +131,4 @@ backbones = Registry("backbone", "siamcal.backbones")
 recipes = Registry("recipe", "siamcal.recipes")
 benchmarks = Registry("benchmark", "siamcal.benchmarks")
 datasets = Registry("data set", "siamcal.datasets")
+table_formats = Registry("format of tables", "siamcal.inference.formats")

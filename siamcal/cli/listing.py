@@ -11,7 +11,7 @@ import typer
 from siamcal.cli import app
 
 LS_EXAMPLES = """
-List backbones, recipes, datasets, benchmarks, or the merge points of a backbone.
+List backbones, recipes, datasets, benchmarks, formats of tables, or the merge points of a backbone.
 
 Examples:
 
@@ -36,7 +36,7 @@ Examples:
 Of a published calibrator only its description is downloaded.
 """
 
-KINDS = ("backbones", "recipes", "datasets", "benchmarks", "merge-points")
+KINDS = ("backbones", "recipes", "datasets", "benchmarks", "formats", "merge-points")
 
 
 @app.command("ls", help=LS_EXAMPLES)
@@ -74,7 +74,7 @@ def list_things(
 def _names(what: str) -> list[dict[str, Any]]:
     from siamcal import registry
 
-    found = getattr(registry, what)
+    found = registry.table_formats if what == "formats" else getattr(registry, what)
     rows = [{"name": name, "what": found.summary(name)} for name in found.names()]
     rows = [row for row in rows if not row["name"].endswith(":")]
     if what == "backbones":

@@ -67,7 +67,6 @@ class Person:
         eye_centres: (2, 3).
         blink_gain: Strength of the blink shape at which this person's lids meet, left and right.
         reach: (12,) how far each AU goes on this resting face, as a share of its usual way.
-        inter_ocular: Distance of the eye centres, decimetres.
     """
 
     traits: Traits
@@ -90,7 +89,6 @@ class Person:
     eye_centres: np.ndarray
     blink_gain: tuple[float, float]
     reach: np.ndarray
-    inter_ocular: float
 
 
 @lru_cache(maxsize=1)
@@ -376,5 +374,4 @@ def build_person(traits: Traits, extra: Prop | None = None) -> Person:
         eye_centres=eyes,
         blink_gain=_blink_gains(mesh, neutral),
         reach=_reach(mesh, neutral, traits.brows.lift),
-        inter_ocular=float(np.linalg.norm(eyes[0] - eyes[1])),
     )
