@@ -57,9 +57,7 @@ def predict(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "-o", "--output", help="Table, as its suffix says (.csv); without it: CSV to stdout."
-        ),
+        typer.Option("-o", "--output", help="Table, like aus.csv; without it: CSV to stdout."),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Calibrator: a folder or hf-hub:owner/name.")
