@@ -263,7 +263,7 @@ def test_a_format_registered_at_run_time_writes_the_table(
 
 
 def test_an_unknown_format_is_answered_with_the_known_ones(lines, predictor, reference, tmp_path):
-    with pytest.raises(ConfigError, match=r"\.csv or \.jsonl, but -o names .*aus\.xyz"):
+    with pytest.raises(ConfigError, match=r"\.csv or \.jsonl, but .*aus\.xyz"):
         predict_to_table(
             stream_of([]), tmp_path / "aus.xyz", predictor=predictor, reference=reference
         )

@@ -80,7 +80,7 @@ def table_format(output: Path) -> Callable[[BinaryIO, Mapping[str, type]], RowWr
     suffix = output.suffix.lower().removeprefix(".")
     if suffix not in table_formats:
         known = " or ".join(f".{name}" for name in table_formats.names())
-        raise ConfigError(f"The table is written as {known}, but -o names {output}.")
+        raise ConfigError(f"A table is written as {known}, but {output} was named for it.")
     return table_formats.get(suffix)
 
 
@@ -178,9 +178,8 @@ def _fill(
 ) -> None:
     with progress_bar(total=stream.total, description="predict", unit="frame") as bar:
         for result in predictor.results(stream, reference.features):
-            table.write(
-                rows.row(result.index + 1, result.timestamp, result.confidence, result.values)
-            )
+            told = (result.index + 1, result.timestamp, result.confidence, result.values)
+            table.write(rows.row(*told))
             summary.count(result)
             if summary.frames % predictor.batch_size == 0 or stream.kind == "camera":
                 table.flush()

@@ -265,10 +265,6 @@ _WRITERS: dict[str, Callable[[Export, int], int]] = {
 }
 
 
-def _one(job: Export, index: int) -> int:
-    return _WRITERS[job.layout](job, index)
-
-
 def export(job: Export, workers: int = 1) -> Path:
     """Write rendered people in a licensed data set's layout.
 
@@ -284,7 +280,7 @@ def export(job: Export, workers: int = 1) -> Path:
     """
     total = job.participants * job.frames * (2 if job.layout == "disfa" else job.sequences)
     job.folder.mkdir(parents=True, exist_ok=True)
-    work, people = functools.partial(_one, job), range(job.participants)
+    work, people = functools.partial(_WRITERS[job.layout], job), range(job.participants)
     workers = min(workers, job.participants)
     with (
         progress_bar(total=total, description=f"Writing {job.layout}", unit="frame") as bar,

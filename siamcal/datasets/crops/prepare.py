@@ -147,7 +147,7 @@ class _Store:
         ):
             logger.warning("%s is damaged and made anew", self.folder)
             state = {"units": 0, "status_bytes": 0, "crops": 0}
-            self._write_progress(state)
+            write_json(self._progress, state)
         os.truncate(self.images, state["crops"] * self.crop_bytes)
         os.truncate(self.status, state["status_bytes"])
         return state["units"]
@@ -167,18 +167,16 @@ class _Store:
             status.write("".join(f"{line}\n" for line in lines).encode("utf-8"))
             status.flush()
             os.fsync(status.fileno())
-        self._write_progress(
+        write_json(
+            self._progress,
             {
                 "units": state["units"] + 1,
                 "status_bytes": self.status.stat().st_size,
                 "crops": state["crops"] + lines.count(OK),
-            }
+            },
         )
         crops.unlink()
         (self.units_folder / f"{unit.key}.txt").unlink()
-
-    def _write_progress(self, state: dict[str, int]) -> None:
-        write_json(self._progress, state)
 
 
 def _fill(store: _Store, units: list[Unit], preprocessing: Preprocessing, workers: int) -> None:
