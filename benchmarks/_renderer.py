@@ -15,7 +15,6 @@ import numpy as np
 from siamcal.benchmarks._readings import SIZE
 
 from siamcal.synth.frames import face_at
-from siamcal.synth.library import start_worker
 from siamcal.synth.person import build_person
 from siamcal.synth.plan import CHECK_PEOPLE, Plan, draw_recording, make_plan
 from siamcal.synth.render import Sensor, encode_jpeg, expose, render
@@ -86,7 +85,7 @@ def compare_machines(people: list[int]) -> dict[str, float]:
         plain = _PLAIN_PROCESSOR | {"NUMBA_CACHE_DIR": cache}
         with mock.patch.dict(os.environ, plain):
             context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(1, context, start_worker) as pool:
+            with ProcessPoolExecutor(1, context) as pool:
                 theirs = pool.submit(_sample_pictures, people).result()
     difference = np.abs(_sample_pictures(people).astype(int) - theirs)
     return {

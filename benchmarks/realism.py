@@ -9,12 +9,11 @@ renderer complete the table.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
-import multiprocessing
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,11 @@ from siamcal.benchmarks._readings import BLENDSHAPES, JUDGED, SIZE, check_person
 from siamcal.benchmarks._renderer import compare_machines, measure_speed
 
 from siamcal.faces import FaceDetector
+from siamcal.parallel import in_processes
 from siamcal.progress import progress_bar
 from siamcal.registry import benchmarks
 from siamcal.synth.actions import AUS
 from siamcal.synth.frames import face_at
-from siamcal.synth.library import start_worker
 from siamcal.synth.person import build_person
 from siamcal.synth.plan import (
     CHECK_PEOPLE,
@@ -238,9 +237,8 @@ def synth(
             done[row["number"]] = row
     people = CHECK_PEOPLE[:limit] if limit else CHECK_PEOPLE
     todo = [number for number in people if number not in done]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max(1, workers), context, start_worker) as pool:
-        rows_done = pool.map(functools.partial(_check_alone, bias=bias), todo)
+    check_one = functools.partial(_check_alone, bias=bias)
+    with contextlib.closing(in_processes(check_one, todo, workers, "checks people")) as rows_done:
         for row in progress_bar(rows_done, total=len(todo), description="people", unit="person"):
             done[row["number"]] = row
             with log.open("a", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Plug-ins found by name: backbones, merge forms, recipes, benchmarks, data sets.
+"""Plug-ins found by name: backbones, merge forms, recipes, benchmarks, data sets, formats.
 
 A new plug-in is one decorated function (or class) in one file of its folder; importing the folder's
 modules happens at the first look-up, so `import siamcal` stays light.
@@ -25,6 +25,7 @@ __all__ = [
     "late_module",
     "merges",
     "recipes",
+    "table_formats",
 ]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -132,3 +133,4 @@ recipes = Registry("recipe", "siamcal.recipes")
 benchmarks = Registry("benchmark", "siamcal.benchmarks")
 merges = Registry("merge form", "siamcal.model.merges")
 datasets = Registry("data set", "siamcal.datasets")
+table_formats = Registry("format of tables", "siamcal.inference.formats")

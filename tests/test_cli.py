@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from siamcal.cli import PANELS
+from siamcal.errors import UnknownNameError
+from siamcal.training.choice import choose_recipe
 
 COMMANDS = ["bench", "train", "predict", "ls", "show", "push", "pull", "convert"]
 
@@ -115,6 +117,53 @@ def test_the_default_job_runs_end_to_end(small_run) -> None:
     assert "about" in found.stderr
     assert "minute" in found.stderr
     assert "never say how well real faces are read" in (run / "table.md").read_text()
+
+
+OWN_SET = """
+import dataclasses
+from siamcal.cli import main
+from siamcal.datasets import load_dataset
+from siamcal.registry import datasets
+
+@datasets.register("my-set")
+def my_set(data_root):
+    source = load_dataset("synth", size="tiny")
+    return dataclasses.replace(source, name="my-set", rendered=False)
+
+main()
+"""
+
+
+def test_a_data_set_registered_at_run_time_needs_no_recipe(tmp_path) -> None:
+    (tmp_path / "run.py").write_text(OWN_SET)
+    command = ["bench", "--dataset", "my-set", "--backbone", "ir_tiny", "--methods", "csn"]
+    found = subprocess.run(
+        [sys.executable, "run.py", *command, "--set", "steps=2", "--folds", "0", "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)["dataset"]["name"] == "my-set"
+    (recipe,) = (tmp_path / "runs").rglob("recipe.json")
+    told = json.loads(recipe.read_text())
+    assert (told["name"], told["dataset"], told["backbone"]) == ("my_set", "my-set", "ir_tiny")
+
+
+def test_the_recipe_of_a_data_set_is_its_own_or_that_of_a_table() -> None:
+    names = [
+        choose_recipe(dataset=name, task=task).name
+        for name in ("DISFA+", "unbc", "synth", "manifest")
+        for task in ("intensity", "detection", "both")
+    ]
+    assert names == [
+        *("disfa_plus_intensity", "disfa_plus_detection", "disfa_plus_intensity"),
+        *("unbc_intensity", "unbc_detection", "unbc_intensity"),
+        *["synth"] * 3,
+        *["manifest"] * 3,
+    ]
+    with pytest.raises(UnknownNameError, match=r"'disfo'\. Did you mean 'disfa'"):
+        choose_recipe(dataset="disfo")
 
 
 def test_the_same_command_again_trains_nothing(small_run) -> None:

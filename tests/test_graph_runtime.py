@@ -3,7 +3,6 @@
 import copy
 import gc
 import pickle
-import time
 
 import pytest
 import torch
@@ -358,11 +357,14 @@ def test_wrapping_costs_at_most_five_forwards(place):
     assert max(len(first), len(last)) <= 5
 
 
-def test_ir50_wraps_in_seconds():
+def test_wrapping_ir50_costs_at_most_five_forwards():
     network = create_backbone("ir50", 72)
-    started = time.process_time()
+    calls = []
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda module, *a: calls.append(module))
     CalibratingSiamese(network, "layer4")
-    assert time.process_time() - started < 5
+    assert 0 < max(map(calls.count, set(calls))) <= 5
 
 
 class Two(nn.Module):

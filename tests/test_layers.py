@@ -12,7 +12,16 @@ ROOT = Path(__file__).parent.parent
 
 # From the bottom up. A room's files lie in its layer, unless the file itself is named in another.
 LAYERS = [
-    {"errors", "files", "progress", "registry", "environment", "preprocessing", "settings"},
+    {
+        "errors",
+        "files",
+        "parallel",
+        "progress",
+        "registry",
+        "environment",
+        "preprocessing",
+        "settings",
+    },
     {"graph", "paper", "evaluation.methods", "evaluation.metrics", "evaluation.sums"},
     {"model", "faces", "backbones"},
     {"calibrators", "synth"},

@@ -12,7 +12,8 @@ from siamcal.cli import LOOK_UP, app
 from siamcal.cli._options import AsJson
 
 LS_EXAMPLES = """
-List backbones, merge forms, recipes, datasets, benchmarks, or the merge points of a backbone.
+List backbones, merge forms, recipes, datasets, benchmarks, formats of tables, or the merge
+points of a backbone.
 
 Examples:
 
@@ -37,7 +38,7 @@ Examples:
 Of a published calibrator only its description is downloaded.
 """
 
-KINDS = ("backbones", "merges", "recipes", "datasets", "benchmarks", "merge-points")
+KINDS = ("backbones", "merges", "recipes", "datasets", "benchmarks", "formats", "merge-points")
 
 
 @app.command("ls", help=LS_EXAMPLES, rich_help_panel=LOOK_UP)
@@ -75,7 +76,7 @@ def list_things(
 def _names(what: str) -> list[dict[str, Any]]:
     from siamcal import registry
 
-    found = getattr(registry, what)
+    found = registry.table_formats if what == "formats" else getattr(registry, what)
     rows = [{"name": name, "what": found.summary(name)} for name in found.names()]
     rows = [row for row in rows if not row["name"].endswith(":")]
     if what == "backbones":
