@@ -34,6 +34,7 @@ def test_every_help_has_examples(command: str) -> None:
     assert f"siamcal {command}" in found.stdout
 
 
+@pytest.mark.slow
 def test_disfa_without_the_data_says_how_to_get_it_and_exits_2(tmp_path) -> None:
     found = siamcal("bench", "--backbone", "ir50", "--dataset", "disfa", cwd=tmp_path)
     assert found.returncode == 2
@@ -44,6 +45,7 @@ def test_disfa_without_the_data_says_how_to_get_it_and_exits_2(tmp_path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -70,6 +72,7 @@ def test_a_wrong_word_is_answered_with_what_is_allowed(arguments, words, tmp_pat
     assert "Traceback" not in found.stderr
 
 
+@pytest.mark.slow
 def test_listings_are_tables_for_people_and_json_for_machines() -> None:
     text = siamcal("ls", "recipes").stdout
     assert "disfa_intensity" in text
@@ -91,6 +94,7 @@ def small_run(tmp_path_factory):
     return folder, arguments, found
 
 
+@pytest.mark.slow
 def test_the_default_job_runs_end_to_end(small_run) -> None:
     folder, _, found = small_run
     assert found.returncode == 0, found.stderr
@@ -124,6 +128,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_a_data_set_registered_at_run_time_needs_no_recipe(tmp_path) -> None:
     (tmp_path / "run.py").write_text(OWN_SET)
     command = ["bench", "--dataset", "my-set", "--backbone", "ir_tiny", "--methods", "csn"]
@@ -156,6 +161,7 @@ def test_the_recipe_of_a_data_set_is_its_own_or_that_of_a_table() -> None:
         choose_recipe(dataset="disfo")
 
 
+@pytest.mark.slow
 def test_the_same_command_again_trains_nothing(small_run) -> None:
     folder, arguments, _ = small_run
     checkpoint = next((folder / "runs" / "small").rglob("checkpoint.safetensors"))
@@ -166,6 +172,7 @@ def test_the_same_command_again_trains_nothing(small_run) -> None:
     assert checkpoint.read_bytes() == before[1]
 
 
+@pytest.mark.slow
 def test_train_saves_a_calibrator_that_predict_takes(small_run, tmp_path) -> None:
     folder, _, _ = small_run
     found = siamcal("train", "runs/small", "--set", "steps=2", cwd=folder)
@@ -176,6 +183,7 @@ def test_train_saves_a_calibrator_that_predict_takes(small_run, tmp_path) -> Non
     assert "rendered faces only" in json.dumps(shown)
 
 
+@pytest.mark.slow
 def test_a_users_own_network_file_works(tmp_path) -> None:
     (tmp_path / "net.py").write_text(
         "from torch import nn\n"

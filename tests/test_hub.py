@@ -388,6 +388,7 @@ def commands(hub: HubServer, tmp_path: Path, *lines: list[str], **more: str) -> 
     return done.stdout.split("=========\n")
 
 
+@pytest.mark.slow
 def test_commands_through_a_mirror_and_offline(
     hub: HubServer, run_folder: Path, tmp_path: Path
 ) -> None:
@@ -408,6 +409,7 @@ def test_commands_through_a_mirror_and_offline(
     assert hub.requests == []
 
 
+@pytest.mark.slow
 def test_an_adapter_by_command_over_a_file_of_public_weights(
     hub: HubServer, tmp_path: Path
 ) -> None:
