@@ -35,6 +35,7 @@ def test_every_help_has_examples(command: str) -> None:
     assert f"siamcal {command}" in found.stdout
 
 
+<<<<<<< HEAD
 def test_the_help_lists_every_command_in_a_panel_by_purpose() -> None:
     text = siamcal("--help").stdout
     inside = ["bench", "predict", "data", "ls", "push"]  # one of each panel
@@ -44,6 +45,9 @@ def test_the_help_lists_every_command_in_a_panel_by_purpose() -> None:
     assert "─ Commands ─" not in text
 
 
+=======
+@pytest.mark.slow
+>>>>>>> jd
 def test_disfa_without_the_data_says_how_to_get_it_and_exits_2(tmp_path) -> None:
     found = siamcal("bench", "--backbone", "ir50", "--dataset", "disfa", cwd=tmp_path)
     assert found.returncode == 2
@@ -54,6 +58,7 @@ def test_disfa_without_the_data_says_how_to_get_it_and_exits_2(tmp_path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -80,6 +85,7 @@ def test_a_wrong_word_is_answered_with_what_is_allowed(arguments, words, tmp_pat
     assert "Traceback" not in found.stderr
 
 
+@pytest.mark.slow
 def test_listings_are_tables_for_people_and_json_for_machines() -> None:
     text = siamcal("ls", "recipes").stdout
     assert "disfa_intensity" in text
@@ -101,6 +107,7 @@ def small_run(tmp_path_factory):
     return folder, arguments, found
 
 
+@pytest.mark.slow
 def test_the_default_job_runs_end_to_end(small_run) -> None:
     folder, _, found = small_run
     assert found.returncode == 0, found.stderr
@@ -134,6 +141,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_a_data_set_registered_at_run_time_needs_no_recipe(tmp_path) -> None:
     (tmp_path / "run.py").write_text(OWN_SET)
     command = ["bench", "--dataset", "my-set", "--backbone", "ir_tiny", "--methods", "csn"]
@@ -166,6 +174,7 @@ def test_the_recipe_of_a_data_set_is_its_own_or_that_of_a_table() -> None:
         choose_recipe(dataset="disfo")
 
 
+@pytest.mark.slow
 def test_the_same_command_again_trains_nothing(small_run) -> None:
     folder, arguments, _ = small_run
     checkpoint = next((folder / "runs" / "small").rglob("checkpoint.safetensors"))
@@ -176,6 +185,7 @@ def test_the_same_command_again_trains_nothing(small_run) -> None:
     assert checkpoint.read_bytes() == before[1]
 
 
+@pytest.mark.slow
 def test_train_saves_a_calibrator_that_predict_takes(small_run, tmp_path) -> None:
     folder, _, _ = small_run
     found = siamcal("train", "runs/small", "--set", "steps=2", cwd=folder)
@@ -187,6 +197,7 @@ def test_train_saves_a_calibrator_that_predict_takes(small_run, tmp_path) -> Non
     assert '"rendered": true' in json.dumps(shown)
 
 
+@pytest.mark.slow
 def test_a_users_own_network_file_works(tmp_path) -> None:
     (tmp_path / "net.py").write_text(
         "from torch import nn\n"

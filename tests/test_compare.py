@@ -32,6 +32,8 @@ from siamcal.training.loop import fit
 from siamcal.training.prediction import predict
 from siamcal.training.recipe import Recipe
 
+pytestmark = pytest.mark.slow
+
 RECIPE = dataclasses.replace(facesets.RECIPE, steps=40, batch_size=16)
 
 

@@ -77,6 +77,7 @@ def test_a_run_is_resumed(tmp_path, monkeypatch):
         bench.coverage(tmp_path, models="all")
 
 
+@pytest.mark.slow
 def test_a_model_that_takes_too_long_is_ended():
     worker = bench._Worker()
     try:

@@ -359,6 +359,7 @@ def astronaut_clip(tmp_path_factory):
     return make_source(rows)
 
 
+@pytest.mark.slow
 def test_worker_processes_give_what_one_process_gives(astronaut_clip, tmp_path, monkeypatch):
     from siamcal.datasets import prepare as _  # noqa: F401
 
@@ -379,6 +380,7 @@ def crop_and_count(numbered, folder):
     return units._pipeline.cache_info().misses
 
 
+@pytest.mark.slow
 def test_a_worker_makes_its_pipeline_once(astronaut_clip, tmp_path):
     _, (unit,) = _units(astronaut_clip.table)
     pieces = [Unit(f"{n}", unit.frames[3 * n : 3 * n + 3]) for n in range(4)]
@@ -469,6 +471,7 @@ prepare(pickle.loads(Path(sys.argv[1]).read_bytes()), Preprocessing(size=16),
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_kill_9_and_resume_give_the_same_crops(astronaut_clip, tmp_path, monkeypatch, workers):
     import pickle

@@ -385,6 +385,7 @@ def test_what_was_read_before_a_stop_is_written(predictor, reference, tmp_path, 
     assert told["result"]["frames"] == 7
 
 
+@pytest.mark.slow
 def test_a_killed_run_keeps_its_rows(calibrator, neutral, tmp_path):
     code = f"""
 import os, sys

@@ -22,7 +22,8 @@ from siamcal.model.weights_file import read_header, read_tensors, write_tensors
 from siamcal.registry import merges
 from siamcal.training.networks import build_network
 from siamcal.training.objective import make_optimizer
-from siamcal.training.recipe import Recipe, from_dict, load_recipe, override, to_dict
+from siamcal.settings import from_dict, override, to_dict
+from siamcal.training.recipe import Recipe, load_recipe
 
 torch.set_num_threads(1)
 

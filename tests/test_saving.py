@@ -309,6 +309,7 @@ def restored(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[torch.
     return known
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_backbones_restore_in_a_fresh_process(
     restored: dict[str, tuple[torch.Tensor, Path]], name: str

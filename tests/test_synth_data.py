@@ -126,6 +126,7 @@ def test_interrupted_rendering_goes_on_where_it_stopped(tmp_path, root, source):
     assert manifest(folder)["sha256"] == manifest(rendered_folder(plan, root))["sha256"]
 
 
+@pytest.mark.slow
 def test_processes_render_what_one_renders(tmp_path, root, source):
     plan = make_plan(**{k: v for k, v in SMALL.items() if k != "workers"})
     folder = rendered_folder(plan, tmp_path)
