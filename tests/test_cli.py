@@ -35,7 +35,6 @@ def test_every_help_has_examples(command: str) -> None:
     assert f"siamcal {command}" in found.stdout
 
 
-<<<<<<< HEAD
 def test_the_help_lists_every_command_in_a_panel_by_purpose() -> None:
     text = siamcal("--help").stdout
     inside = ["bench", "predict", "data", "ls", "push"]  # one of each panel
@@ -45,9 +44,7 @@ def test_the_help_lists_every_command_in_a_panel_by_purpose() -> None:
     assert "─ Commands ─" not in text
 
 
-=======
 @pytest.mark.slow
->>>>>>> jd
 def test_disfa_without_the_data_says_how_to_get_it_and_exits_2(tmp_path) -> None:
     found = siamcal("bench", "--backbone", "ir50", "--dataset", "disfa", cwd=tmp_path)
     assert found.returncode == 2

@@ -20,9 +20,9 @@ from siamcal.model.merges.differences import reference_minus_target, target_minu
 from siamcal.model.siamese import CalibratingSiamese
 from siamcal.model.weights_file import read_header, read_tensors, write_tensors
 from siamcal.registry import merges
+from siamcal.settings import from_dict, override, to_dict
 from siamcal.training.networks import build_network
 from siamcal.training.objective import make_optimizer
-from siamcal.settings import from_dict, override, to_dict
 from siamcal.training.recipe import Recipe, load_recipe
 
 torch.set_num_threads(1)
