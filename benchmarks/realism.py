@@ -206,8 +206,8 @@ def _detection(detector: FaceDetector, people: range, frames: int) -> dict[str, 
 
 
 @benchmarks.register("realism")
-def synth(
-    output: Path = Path("runs/synth"),
+def realism(
+    output: Path = Path("runs/realism"),
     bias: float = 1.0,
     limit: int = 0,
     detection_frames: int = 400,

@@ -97,7 +97,7 @@ def bench(
     settings = [*(settings or []), *["compile=true"] * compile_network]
     _show_log()
     if benchmark:
-        _named(benchmark, [*_given(context), *settings], as_json)
+        run_named(benchmark, [*_given(context), *settings], as_json)
         return
     from siamcal.evaluation import run
 
@@ -152,7 +152,7 @@ def _given(context: typer.Context) -> list[str]:
     ]
 
 
-def _named(benchmark: str, settings: list[str], as_json: bool) -> None:
+def run_named(benchmark: str, settings: list[str], as_json: bool) -> None:
     """Run a registered benchmark with `--set key=value`, or `--key value`, as its arguments."""
     import inspect
 
