@@ -1,4 +1,4 @@
-"""Adding a plug-in touches one file: the examples of CONTRIBUTING.md, each run in a folder of its own.
+"""Adding a plug-in touches one file: the examples of CONTRIBUTING.md, each run in its own folder.
 
 Each is imported as it stands and has to be seen in every place that lists or uses its kind.
 """
