@@ -40,7 +40,7 @@ from siamcal.synth.render import Sensor, expose, render
 from siamcal.synth.scene import draw_background
 from siamcal.synth.traits import draw_traits, stream
 
-__all__ = ["SynthCheck", "synth"]
+__all__ = ["SynthCheck", "realism"]
 
 
 # AU -> what is measured, in inter-ocular distances.
