@@ -70,6 +70,9 @@ class IResNet(nn.Module):
         ConfigError: Wrong number of stages, or an input that is smaller than the strides.
     """
 
+    # The paper's merge points, for `siamcal bench --merge-at all`.
+    siamcal_sweep = ("layer1", "layer2", "layer3", "layer4", "fc", "output")
+
     def __init__(
         self,
         layers: Sequence[int],

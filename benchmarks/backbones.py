@@ -10,8 +10,11 @@ import pandas as pd
 import torch
 
 from siamcal.environment import describe_environment, machine_line
+from siamcal.evaluation.methods import METHODS
+from siamcal.evaluation.run import Job, run_comparison
 from siamcal.evaluation.tables import to_markdown
 from siamcal.registry import benchmarks
+from siamcal.training.choice import choose_recipe
 
 __all__ = ["backbones"]
 
@@ -23,7 +26,6 @@ NETWORKS: dict[str, str] = {
     "timm:edgenext_small": "",
     "timm:vit_small_patch16_224": "backbone_options.img_size={size}",
 }
-METHODS = ("ncg", "bs", "csn")
 LIMITS = (
     "A tiny slice of rendered people, random start weights, a few steps: this shows that training "
     "and comparing work with each network, and says nothing about how well a backbone reads faces."
@@ -77,19 +79,10 @@ def backbones(
 
 def _row(name: str, settings: list[str], options: dict[str, Any], output: Path) -> dict[str, str]:
     """Train and compare with one network; its line of the table."""
-    from siamcal.cli._settings import choose_recipe
-    from siamcal.cli.bench import run_comparison
-
     recipe = choose_recipe(backbone=name, options=options, settings=settings)
     started = time.process_time()
-    results = run_comparison(
-        recipe,
-        output / name.partition(":")[2],
-        data_root=None,
-        tasks=("intensity",),
-        methods=METHODS,
-        folds=[0],
-    )
+    folder = output / name.partition(":")[2]
+    results = run_comparison(Job(recipe, folder, ("intensity",), tuple(METHODS), folds=[0]))
     seconds = time.process_time() - started
     iccs = {m: results["methods"][m]["intensity"]["icc"]["mean"] for m in METHODS}
     row = {"merge at": recipe.merge_at, "steps": str(recipe.steps)}

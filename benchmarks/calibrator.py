@@ -22,6 +22,7 @@ from siamcal.environment import describe_environment, machine_line
 from siamcal.errors import ConfigError
 from siamcal.evaluation.compare import describe_dataset
 from siamcal.evaluation.intervals import metric_interval
+from siamcal.evaluation.metrics import metrics_of
 from siamcal.evaluation.tables import HONESTY, to_markdown
 from siamcal.files import asset, write_json
 from siamcal.inference import Predictor
@@ -32,7 +33,6 @@ from siamcal.training.prediction import predict
 
 __all__ = ["calibrator", "false_activations"]
 
-METRICS = ("icc", "icc_within", "mae")
 PHOTOGRAPH = "scikit-image's `astronaut` (NASA, public domain)"
 FACE_CENTRE = (224, 120)  # of the photograph, pixels
 
@@ -59,7 +59,10 @@ def calibrator(
     faces = prepare(load_dataset("synth", size=size, bias=bias), config.preprocessing)
     preds = predict(model, faces, faces.table.index.to_numpy())
     labels, people = task_labels(faces, config.task), faces.participants.astype(str)
-    cells = {m: metric_interval(m, preds, labels, people).to_dict(config.aus) for m in METRICS}
+    cells = {
+        m.name: metric_interval(m.name, preds, labels, people).to_dict(config.aus)
+        for m in metrics_of(config.task)
+    }
     results = {
         "methods": {"csn": {config.task: cells}},
         # The people are other ones than the training's: there are no folds.
@@ -178,7 +181,7 @@ def _markdown(model: CalibratingSiamese, results: dict[str, Any]) -> str:
     cells, shoots = results["methods"]["csn"][config.task], photo["shoots"]
     rows = {
         f"AU{au:02d} ({status})": {
-            **{m: f"{cells[m]['per_au'][f'AU{au:02d}']:.3f}" for m in METRICS},
+            **{m: f"{cell['per_au'][f'AU{au:02d}']:.3f}" for m, cell in cells.items()},
             **{k: f"{shoot['per_au'][f'AU{au:02d}']:.2f}" for k, shoot in shoots.items()},
         }
         for au, status in zip(config.aus, config.au_status, strict=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from siamcal.datasets import DatasetSource, FaceSet, load_dataset, prepare
+from siamcal.environment import usable_cores
 from siamcal.errors import ConfigError
 from siamcal.evaluation.intervals import paired_difference
 from siamcal.preprocessing import Preprocessing
@@ -58,7 +58,7 @@ def data(
         raise ConfigError(f"workers is {workers!r}; allowed: numbers such as 1,2,4.")
     source = load_dataset("synth", size="tiny", frames=frames // 6)
     preprocessing = Preprocessing(size=size)
-    found = Measurements({"processor cores": float(os.cpu_count() or 1), "frames": float(frames)})
+    found = Measurements({"processor cores": float(usable_cores()), "frames": float(frames)})
     with tempfile.TemporaryDirectory() as folder:
         for count in counts:
             faces, seconds = _timed(_crop, source, preprocessing, Path(folder) / str(count), count)

@@ -23,9 +23,10 @@ from siamcal.calibrators.card import model_card
 from siamcal.calibrators.saving import load_calibrator
 from siamcal.datasets import load_dataset
 from siamcal.datasets.crops.prepare import prepare
+from siamcal.settings import to_dict
 from siamcal.training.everyone import train_everyone
 from siamcal.training.loop import fit
-from siamcal.training.recipe import load_recipe, to_dict
+from siamcal.training.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
 ASSETS, RESULTS = ROOT / "siamcal" / "assets", ROOT / "benchmarks" / "results"

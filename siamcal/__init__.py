@@ -19,7 +19,7 @@ _EXPORTS = {
     "Reference": "siamcal.model.reference",
     "create_backbone": "siamcal.model.create",
     "list_merge_points": "siamcal.graph",
-    "load_face_weights": "siamcal.model.create",
+    "load_face_weights": "siamcal.model.weights",
 }
 
 __all__ = ["__version__", *sorted(_EXPORTS)]

@@ -35,7 +35,7 @@ def describe_environment() -> dict[str, Any]:
     return {
         "versions": versions,
         "processor": _processor(),
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": f"{platform.system()} {platform.machine()}",
         "date": time.strftime("%Y-%m-%d"),

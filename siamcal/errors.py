@@ -24,8 +24,12 @@ class MergePointError(SiamcalError, ValueError):
     """A network can't be cut at the place that was named."""
 
 
-class UnknownNameError(SiamcalError, LookupError):
-    """No backbone, recipe, data set or benchmark has that name."""
+class ConfigError(SiamcalError, ValueError):
+    """A setting has a wrong name, type or value."""
+
+
+class UnknownNameError(ConfigError, LookupError):
+    """No backbone, recipe, data set, benchmark or merge form has that name."""
 
     def __str__(self) -> str:
         # LookupError's subclasses print the repr of their argument only for KeyError; be explicit.
@@ -50,10 +54,6 @@ class DataNotFoundError(SiamcalError, FileNotFoundError):
 
 class LabelError(SiamcalError, ValueError):
     """A label file is broken; the message names file and line."""
-
-
-class ConfigError(SiamcalError, ValueError):
-    """A setting has a wrong name, type or value."""
 
 
 class MissingDependencyError(SiamcalError, ImportError):

@@ -13,22 +13,26 @@ from typing import Any
 
 from siamcal.errors import UnknownNameError
 from siamcal.files import asset
+from siamcal.preprocessing import Preprocessing
 
-__all__ = ["TABLES", "paper_cell", "paper_table", "protocol", "table_plan"]
+__all__ = [
+    "PAPER_PREPROCESSING",
+    "TABLES",
+    "paper_aus",
+    "paper_cell",
+    "paper_table",
+    "protocol",
+    "table_plan",
+]
+
+PAPER_PREPROCESSING = Preprocessing(
+    align="ffhq_quad", illumination="csn_released", contrast="none", mask="none"
+)
 
 TABLES = ("2", "3", "4", "5", "6", "S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9")
 
+# As the paper and its protocol write them -> siamcal's names.
 _DATASETS = {"DISFA": "disfa", "DISFA+": "disfa-plus", "UNBC-McMaster": "unbc"}
-
-_METRICS = {
-    "ICC(3,1)": "icc",
-    "within-participant ICC(3,1)": "icc_within",
-    "MAE": "mae",
-    "F1": "f1",
-    "accuracy": "accuracy",
-    "precision": "precision",
-    "recall": "recall",
-}
 
 # Merge points in the names of the released iResNet-50: "StageK" merges at the entrance of layerK.
 _METHODS = {
@@ -72,7 +76,7 @@ def paper_cell(
     Args:
         dataset: "disfa", "disfa-plus" or "unbc".
         method: "ncg", "bs", "csn", "csn@layer1" .. "csn@output", or a name as printed.
-        metric: A key of `siamcal.evaluation.metrics.TASK_OF_METRIC`.
+        metric: A key of `siamcal.evaluation.metrics.METRICS`.
         table: Look in this table only. Without it, the table that prints most AUs is taken.
     """
     wanted = {method, _SAME_METHOD.get(method, method)}
@@ -106,6 +110,12 @@ def table_plan(table: str) -> list[tuple[str, str, tuple[str, ...]]]:
     return [(dataset, task, tuple(methods)) for (dataset, task), methods in plan.items()]
 
 
+def paper_aus(dataset: str, task: str) -> tuple[int, ...]:
+    """AU numbers of a data set ("disfa", "disfa-plus", "unbc") in the order of the outputs."""
+    facts = protocol()[next(key for key, name in _DATASETS.items() if name == dataset)]
+    return tuple(facts.get(f"aus_{task}") or facts["aus"])
+
+
 @lru_cache(maxsize=1)
 def protocol() -> dict[str, Any]:
     """Folds, AUs and hand-picked references of the paper (github.com/ShuangquanFeng/CSN)."""
@@ -129,6 +139,8 @@ def _cells() -> dict[str, list[dict[str, Any]]]:
 
 
 def _cell(table: str, entry: dict[str, Any]) -> dict[str, Any]:
+    from siamcal.evaluation.metrics import METRICS  # numpy, which a recipe does without
+
     printed = entry["per_au"] or {}
     notebook = (entry.get("authors_notebook") or {}).get("per_au") or {}
     names = list(notebook or printed)
@@ -140,7 +152,7 @@ def _cell(table: str, entry: dict[str, Any]) -> dict[str, Any]:
         "table": table,
         "dataset": _DATASETS[entry["dataset"]],
         "task": "intensity" if entry["task"] == "AU intensity estimation" else "detection",
-        "metric": _METRICS[entry["metric"]],
+        "metric": next(m.name for m in METRICS.values() if m.title == entry["metric"]),
         "method": _METHODS.get(entry["method"]),
         "name": entry["method"],
         "mean": entry["average"],

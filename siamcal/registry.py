@@ -1,7 +1,7 @@
-"""Plug-ins found by name: backbones, recipes, benchmarks and data sets are decorated functions.
+"""Plug-ins found by name: backbones, merge forms, recipes, benchmarks, data sets, formats.
 
-A new plug-in is one function in one file of its folder; importing the folder's modules happens at
-the first look-up, so `import siamcal` stays light.
+A new plug-in is one decorated function (or class) in one file of its folder; importing the folder's
+modules happens at the first look-up, so `import siamcal` stays light.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ __all__ = [
     "datasets",
     "import_all",
     "late_module",
+    "merges",
     "recipes",
+    "table_formats",
 ]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -101,7 +103,7 @@ class Registry:
 
     def _unknown(self, name: str) -> str:
         names = self.names()
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
         known = f"Known: {', '.join(names)}."
         return f"No {self.kind} is called {name!r}. {hint} {known}".replace("  ", " ")
@@ -129,4 +131,6 @@ class Registry:
 backbones = Registry("backbone", "siamcal.backbones")
 recipes = Registry("recipe", "siamcal.recipes")
 benchmarks = Registry("benchmark", "siamcal.benchmarks")
+merges = Registry("merge form", "siamcal.model.merges")
 datasets = Registry("data set", "siamcal.datasets")
+table_formats = Registry("format of tables", "siamcal.inference.formats")

@@ -9,10 +9,10 @@ from torch import nn
 
 from siamcal.calibrators.adapters import pre_merge_names
 from siamcal.calibrators.saving import load_calibrator, save_calibrator
-from siamcal.calibrators.weights_file import read_header
 from siamcal.errors import ConfigError, WeightsError
 from siamcal.model.create import create_backbone
 from siamcal.model.siamese import CalibratingSiamese
+from siamcal.model.weights_file import read_header
 
 torch.set_num_threads(1)
 
@@ -108,7 +108,7 @@ def test_adapter_of_a_fully_trained_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_adapter_that_lacks_what_lies_behind_the_merge_is_refused(tmp_path: Path) -> None:
-    from siamcal.calibrators.weights_file import read_tensors, write_tensors
+    from siamcal.model.weights_file import read_tensors, write_tensors
 
     save_calibrator(calibrated(), None, tmp_path, adapter=True)
     tensors = read_tensors(tmp_path / "model.safetensors")

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from siamcal import create_backbone, load_face_weights
-from siamcal.errors import ConfigError, DataNotFoundError, UnknownNameError
+from siamcal.errors import DataNotFoundError, UnknownNameError, WeightsError
 from siamcal.graph import split_network
+from siamcal.model.weights_file import write_tensors
 
 torch.set_num_threads(1)
 DATA = Path(__file__).parent / "data"
@@ -59,11 +60,27 @@ def test_unusable_weights_are_refused(tmp_path):
     with pytest.raises(DataNotFoundError, match="glint360k"):
         load_face_weights(network, tmp_path / "none.pth")
     torch.save({"other.weight": torch.ones(2)}, tmp_path / "other.pth")
-    with pytest.raises(ConfigError, match=r"Nothing in .* fits"):
+    with pytest.raises(WeightsError, match=r"Nothing in .* fits"):
         load_face_weights(network, tmp_path / "other.pth")
     torch.save(network, tmp_path / "module.pth")
-    with pytest.raises(ConfigError, match="state dict"):
+    with pytest.raises(WeightsError, match="state dict"):
         load_face_weights(network, tmp_path / "module.pth")
+
+
+def test_weights_are_read_whatever_wraps_them(tmp_path):
+    """A network whose own names start like a wrapper's keeps them."""
+    network = create_backbone("ir_tiny", 4)
+    state = network.state_dict()
+    torch.save({"model": {f"module.backbone.{k}": v for k, v in state.items()}}, tmp_path / "w.pth")
+    assert len(load_face_weights(network, tmp_path / "w.pth").loaded) == len(state)
+    wrapped = torch.nn.ModuleDict({"backbone": network})
+    torch.save({f"module.{k}": v for k, v in wrapped.state_dict().items()}, tmp_path / "own.pth")
+    assert len(load_face_weights(wrapped, tmp_path / "own.pth").loaded) == len(state)
+    write_tensors(state, tmp_path / "w.safetensors")
+    assert len(load_face_weights(network, tmp_path / "w.safetensors").loaded) == len(state)
+    (tmp_path / "w.safetensors").write_bytes(b"PK\3\4\0\0\0\1 a torch archive")
+    with pytest.raises(WeightsError, match="pickle"):
+        load_face_weights(network, tmp_path / "w.safetensors")
 
 
 def test_names_carry_their_source(tmp_path):

@@ -6,12 +6,13 @@ import pytest
 import torch
 from siamcal.benchmarks.backbones import LIMITS, NETWORKS, backbones
 
-from siamcal.cli._settings import choose_recipe
+from siamcal.training.choice import choose_recipe
 from siamcal.training.networks import build_network
 
 torch.set_num_threads(1)
 
 
+@pytest.mark.slow
 def test_a_run_writes_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIAMCAL_CACHE", str(tmp_path / "cache"))
     name = "timm:mobilenetv3_small_100"

@@ -19,6 +19,7 @@ def config(**changes: object) -> CalibratorConfig:
         "aus": (1, 12, 25),
         "backbone": "ir_tiny",
         "training_data": "40 people (rendered faces only)",
+        "rendered": True,
         "data_licence": "Apache-2.0",
         "licence": "apache-2.0",
         "licence_reason": "made of rendered people",
@@ -59,7 +60,9 @@ def test_text_says_what_it_is_and_is_not() -> None:
 
 def test_non_commercial_weights_say_so_and_why() -> None:
     reason = "derived from glint360k, non-commercial research only"
-    text = model_card(config(licence="other", licence_reason=reason, training_data="DISFA"))
+    text = model_card(
+        config(licence="other", licence_reason=reason, training_data="DISFA", rendered=False)
+    )
     card = ModelCard(text)
     assert card.data.license == "other"
     assert card.data.license_name == "non-commercial-research"
@@ -67,6 +70,16 @@ def test_non_commercial_weights_say_so_and_why() -> None:
     assert "No results came with these weights" in text
     assert "Rendered faces" not in text
     assert card.data.eval_results is None
+
+
+def test_rendered_is_what_the_config_records_not_a_word_in_its_text() -> None:
+    trained = "These weights were trained on rendered faces"
+    assert trained in model_card(config(training_data="40 drawn people", rendered=True))
+    surrendered = config(training_data="DISFA, surrendered by its owners", rendered=False)
+    assert "endered faces" not in model_card(surrendered)
+    measured = model_card(surrendered, RESULTS)  # measured on rendered people, not trained on them
+    assert trained not in measured
+    assert "Numbers measured on rendered people" in measured
 
 
 @pytest.mark.parametrize("name", ['a "quoted": name', "yes", "1.0", "DISFA+", "- x", "#1", "null"])

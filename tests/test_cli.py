@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from siamcal.cli import PANELS
+from siamcal.errors import UnknownNameError
+from siamcal.training.choice import choose_recipe
+
 COMMANDS = ["bench", "train", "predict", "ls", "show", "push", "pull", "convert"]
 
 
@@ -31,6 +35,16 @@ def test_every_help_has_examples(command: str) -> None:
     assert f"siamcal {command}" in found.stdout
 
 
+def test_the_help_lists_every_command_in_a_panel_by_purpose() -> None:
+    text = siamcal("--help").stdout
+    inside = ["bench", "predict", "data", "ls", "push"]  # one of each panel
+    marks = [m for pair in zip(PANELS, inside, strict=True) for m in (f"─ {pair[0]} ─", pair[1])]
+    places = [text.index(mark if "─" in mark else f"│ {mark} ") for mark in marks]
+    assert places == sorted(places)
+    assert "─ Commands ─" not in text
+
+
+@pytest.mark.slow
 def test_disfa_without_the_data_says_how_to_get_it_and_exits_2(tmp_path) -> None:
     found = siamcal("bench", "--backbone", "ir50", "--dataset", "disfa", cwd=tmp_path)
     assert found.returncode == 2
@@ -41,6 +55,7 @@ def test_disfa_without_the_data_says_how_to_get_it_and_exits_2(tmp_path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -67,6 +82,7 @@ def test_a_wrong_word_is_answered_with_what_is_allowed(arguments, words, tmp_pat
     assert "Traceback" not in found.stderr
 
 
+@pytest.mark.slow
 def test_listings_are_tables_for_people_and_json_for_machines() -> None:
     text = siamcal("ls", "recipes").stdout
     assert "disfa_intensity" in text
@@ -88,6 +104,7 @@ def small_run(tmp_path_factory):
     return folder, arguments, found
 
 
+@pytest.mark.slow
 def test_the_default_job_runs_end_to_end(small_run) -> None:
     folder, _, found = small_run
     assert found.returncode == 0, found.stderr
@@ -106,6 +123,55 @@ def test_the_default_job_runs_end_to_end(small_run) -> None:
     assert "never say how well real faces are read" in (run / "table.md").read_text()
 
 
+OWN_SET = """
+import dataclasses
+from siamcal.cli import main
+from siamcal.datasets import load_dataset
+from siamcal.registry import datasets
+
+@datasets.register("my-set")
+def my_set(data_root):
+    source = load_dataset("synth", size="tiny")
+    return dataclasses.replace(source, name="my-set", rendered=False)
+
+main()
+"""
+
+
+@pytest.mark.slow
+def test_a_data_set_registered_at_run_time_needs_no_recipe(tmp_path) -> None:
+    (tmp_path / "run.py").write_text(OWN_SET)
+    command = ["bench", "--dataset", "my-set", "--backbone", "ir_tiny", "--methods", "csn"]
+    found = subprocess.run(
+        [sys.executable, "run.py", *command, "--set", "steps=2", "--folds", "0", "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)["dataset"]["name"] == "my-set"
+    (recipe,) = (tmp_path / "runs").rglob("recipe.json")
+    told = json.loads(recipe.read_text())
+    assert (told["name"], told["dataset"], told["backbone"]) == ("my_set", "my-set", "ir_tiny")
+
+
+def test_the_recipe_of_a_data_set_is_its_own_or_that_of_a_table() -> None:
+    names = [
+        choose_recipe(dataset=name, task=task).name
+        for name in ("DISFA+", "unbc", "synth", "manifest")
+        for task in ("intensity", "detection", "both")
+    ]
+    assert names == [
+        *("disfa_plus_intensity", "disfa_plus_detection", "disfa_plus_intensity"),
+        *("unbc_intensity", "unbc_detection", "unbc_intensity"),
+        *["synth"] * 3,
+        *["manifest"] * 3,
+    ]
+    with pytest.raises(UnknownNameError, match=r"'disfo'\. Did you mean 'disfa'"):
+        choose_recipe(dataset="disfo")
+
+
+@pytest.mark.slow
 def test_the_same_command_again_trains_nothing(small_run) -> None:
     folder, arguments, _ = small_run
     checkpoint = next((folder / "runs" / "small").rglob("checkpoint.safetensors"))
@@ -116,6 +182,7 @@ def test_the_same_command_again_trains_nothing(small_run) -> None:
     assert checkpoint.read_bytes() == before[1]
 
 
+@pytest.mark.slow
 def test_train_saves_a_calibrator_that_predict_takes(small_run, tmp_path) -> None:
     folder, _, _ = small_run
     found = siamcal("train", "runs/small", "--set", "steps=2", cwd=folder)
@@ -124,8 +191,10 @@ def test_train_saves_a_calibrator_that_predict_takes(small_run, tmp_path) -> Non
     assert {f.name for f in place.iterdir()} == {"model.safetensors", "config.json", "README.md"}
     shown = json.loads(siamcal("show", str(place), "--json").stdout)
     assert "rendered faces only" in json.dumps(shown)
+    assert '"rendered": true' in json.dumps(shown)
 
 
+@pytest.mark.slow
 def test_a_users_own_network_file_works(tmp_path) -> None:
     (tmp_path / "net.py").write_text(
         "from torch import nn\n"

@@ -7,12 +7,18 @@ import pandas as pd
 import pytest
 import torch
 from facesets import squares
+from torch import nn
 
 from siamcal.errors import ConfigError
-from siamcal.evaluation import metrics
+from siamcal.evaluation import figures, metrics
+from siamcal.evaluation.agreement import bland_altman
 from siamcal.evaluation.compare import compare, cross_validate, sweep_points
 from siamcal.evaluation.figures import write_figures
+from siamcal.evaluation.predictions import TaskPredictions
+from siamcal.evaluation.review import read_run, review, review_markdown
 from siamcal.evaluation.tables import (
+    blind_table,
+    markdown,
     metric_table,
     paper_comparison,
     summary_table,
@@ -20,9 +26,13 @@ from siamcal.evaluation.tables import (
     write_report,
 )
 from siamcal.preprocessing import Preprocessing
+from siamcal.registry import backbones
+from siamcal.settings import from_dict
 from siamcal.training.loop import fit
 from siamcal.training.prediction import predict
-from siamcal.training.recipe import Recipe, from_dict
+from siamcal.training.recipe import Recipe
+
+pytestmark = pytest.mark.slow
 
 RECIPE = dataclasses.replace(facesets.RECIPE, steps=40, batch_size=16)
 
@@ -51,8 +61,8 @@ def test_results_have_every_cell_and_load_back(run) -> None:
     results = json.loads((folder / "results.json").read_text())
     assert results == json.loads(json.dumps(comparison.results))
     for method in ("ncg", "bs", "csn", "csn@output"):
-        for metric, task in metrics.TASK_OF_METRIC.items():
-            cell = results["methods"][method][task][metric]
+        for metric in metrics.METRICS.values():
+            cell = results["methods"][method][metric.task][metric.name]
             assert set(cell["per_au"]) == {"AU01", "AU12"}
             low, high = cell["interval"]
             assert low <= high
@@ -71,6 +81,54 @@ def test_pooled_cells_are_the_metric_over_all_frames_of_all_folds(run, faces) ->
     assert np.array_equal(labels, faces.labels((1, 12)))
     cell = comparison.results["methods"]["csn"]["intensity"]["icc"]
     assert cell["mean"] == pytest.approx(metrics.icc(preds, labels).mean())
+
+
+def test_predictions_come_back_as_they_were_stored(run) -> None:
+    folder, comparison = run
+    stored = {one.task: one for one in TaskPredictions.load(folder)}
+    assert list(stored) == ["detection", "intensity"]
+    for task, one in comparison.predictions.items():
+        again = stored[task]
+        assert (again.task, again.aus, list(again.preds)) == (task, one.aus, list(one.preds))
+        pd.testing.assert_frame_equal(again.table, one.table.reset_index(drop=True))
+        assert np.array_equal(again.labels, one.labels)
+        assert all(np.array_equal(again.preds[m], one.preds[m]) for m in one.preds)
+
+
+def test_table_and_stats_agree_on_blind_predictors_made_from_other_folds(run, faces) -> None:
+    folder, comparison = run
+    results, stored = read_run(folder)
+    text = markdown(results)
+    for found in stored:
+        cells = review(results, found, resamples=100)["sanity"]
+        assert cells == comparison.results["sanity"][found.task]
+        assert blind_table(cells) in text
+        assert blind_table(cells) in review_markdown(results, [review(results, found)])
+    labels = comparison.predictions["intensity"].labels
+    preds = np.full(labels.shape, np.nan)
+    for fold in range(2):
+        training, validation = faces.fold(fold)
+        preds[validation] = labels[training].mean(0)
+    expected = metrics.mean_over_aus(metrics.mae(preds, labels))
+    assert results["sanity"]["intensity"]["mean"]["mae"] == pytest.approx(expected)
+
+
+def test_the_figure_shows_the_numbers_of_the_agreement(run) -> None:
+    found = run[1].predictions["intensity"]
+    few = np.arange(0, len(found.labels), 40)  # few frames: the divisor shows
+    found = dataclasses.replace(
+        found,
+        table=found.table.iloc[few],
+        labels=found.labels[few],
+        preds={"ncg": found.preds["ncg"][few]},
+    )
+    figure = figures.bland_altman(found)
+    drawn = [line.get_ydata()[0] for line in figure.axes[0].lines]
+    gap = (found.preds["ncg"] - found.labels).ravel()
+    reach = 1.96 * gap.std(ddof=1)
+    np.testing.assert_allclose(drawn, [gap.mean(), gap.mean() - reach, gap.mean() + reach])
+    numbers = bland_altman(found.preds["ncg"], found.labels, found.participants, pooled=True)
+    np.testing.assert_allclose(drawn, np.concatenate([numbers.bias, numbers.lower, numbers.upper]))
 
 
 def test_baseline_subtraction_is_the_plain_network_minus_its_reference(run, faces) -> None:
@@ -144,14 +202,14 @@ def test_tables_and_figures_are_written(run, tmp_path) -> None:
     assert r"\begin{tabular}" in (tmp_path / "table.tex").read_text()
     values = pd.read_csv(tmp_path / "table.csv")
     assert set(values["method"]) == {"ncg", "bs", "csn", "csn@output"}
-    figures = write_figures(comparison.results, comparison.predictions, tmp_path / "figures")
-    assert {f.name for f in figures} >= {
+    made = write_figures(comparison.results, comparison.predictions, tmp_path / "figures")
+    assert {f.name for f in made} >= {
         "per_au_intensity.png",
         "over_time.png",
         "bias_per_participant.png",
         "merge_sweep_intensity.png",
     }
-    assert all(f.stat().st_size > 5000 for f in figures)
+    assert all(f.stat().st_size > 5000 for f in made)
 
 
 def test_the_summary_shows_the_paper_where_it_has_the_cell(run) -> None:
@@ -190,3 +248,19 @@ def test_the_sweep_has_the_papers_points_and_others_stages() -> None:
             RECIPE, backbone=name, backbone_options={}, preprocessing=Preprocessing(size=64)
         )
         assert sweep_points(other) == points
+
+
+def test_a_name_that_begins_like_the_papers_networks_is_not_one_of_them(monkeypatch) -> None:
+    def irrelevant(num_outputs: int = 4) -> nn.Module:
+        """A network with four stages."""
+        widths = ((3, 4), (4, 4), (4, 4), (4, 4))
+        stages = [nn.Sequential(nn.Conv2d(*w, 3, padding=1), nn.ReLU()) for w in widths]
+        return nn.Sequential(*stages, nn.Flatten(), nn.Linear(4 * 8 * 8, num_outputs))
+
+    backbones.names()  # the registered ones are loaded, so that taking ours away leaves them
+    monkeypatch.setattr(backbones, "_entries", dict(backbones._entries))
+    backbones.register("irrelevant")(irrelevant)
+    recipe = dataclasses.replace(
+        RECIPE, backbone="irrelevant", backbone_options={}, preprocessing=Preprocessing(size=8)
+    )
+    assert sweep_points(recipe) == ["1", "2", "3", "output"]

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from siamcal.benchmarks import _cuts as cuts
 from siamcal.benchmarks import coverage as bench
 from torch import nn
 
@@ -14,7 +15,7 @@ torch.set_num_threads(1)
 
 
 def test_a_model_is_exact_at_three_points():
-    result = bench.check_model(bench.Job("resnet", "test_resnet"))
+    result = cuts.check_model(cuts.Job("resnet", "test_resnet"))
     assert result.failure == ""
     assert [p.outcome for p in result.points] == ["exact"] * 3
     assert result.inner.outcome in ("exact", "refused")
@@ -23,7 +24,7 @@ def test_a_model_is_exact_at_three_points():
 
 
 def test_a_model_that_cannot_be_made_is_reported():
-    result = bench.check_model(bench.Job("none", "no_such_model"))
+    result = cuts.check_model(cuts.Job("none", "no_such_model"))
     assert "no_such_model" in result.failure
     assert not result.complete
 
@@ -31,7 +32,7 @@ def test_a_model_that_cannot_be_made_is_reported():
 def test_a_wrong_cut_is_seen(monkeypatch):
     right = Split.post
     monkeypatch.setattr(Split, "post", lambda self, f: right(self, f) * 1.01)
-    result = bench.check_model(bench.Job("resnet", "test_resnet"))
+    result = cuts.check_model(cuts.Job("resnet", "test_resnet"))
     assert {p.outcome for p in result.points} == {"wrong"}
     assert "off by 1.0%" in result.points[0].detail
 
@@ -48,7 +49,7 @@ def test_a_leak_of_the_image_is_seen():
 
     model = Leaking()
     model.split.pre = model.split.post = lambda x: x
-    assert "of the image" in bench._problem(model, torch.rand(3, 3, 8, 8))
+    assert "of the image" in cuts._problem(model, torch.rand(3, 3, 8, 8))
 
 
 def test_a_run_is_resumed(tmp_path, monkeypatch):
@@ -58,8 +59,8 @@ def test_a_run_is_resumed(tmp_path, monkeypatch):
 
     def check(self, job, time_limit):
         asked.append(job.name)
-        point = bench.PointResult("layer4", "exact", "shallow fx")
-        return bench.ModelResult(job.family, job.name, 5, (3, 8, 8), 4, (point,))
+        point = cuts.PointResult("layer4", "exact", "shallow fx")
+        return cuts.ModelResult(job.family, job.name, 5, (3, 8, 8), 4, (point,))
 
     monkeypatch.setattr(bench._Worker, "check", check)
     bench.coverage(tmp_path, limit=1)
@@ -76,10 +77,11 @@ def test_a_run_is_resumed(tmp_path, monkeypatch):
         bench.coverage(tmp_path, models="all")
 
 
+@pytest.mark.slow
 def test_a_model_that_takes_too_long_is_ended():
     worker = bench._Worker()
     try:
-        result = worker.check(bench.Job("resnet", "test_resnet"), 0.0)
+        result = worker.check(cuts.Job("resnet", "test_resnet"), 0.0)
         assert "no result within 0 s of processor time" in result.failure
         assert worker._process.exitcode == bench.OVER_TIME
     finally:

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from siamcal.datasets.crops.fingerprints import fingerprints
 from siamcal.datasets.crops.prepare import _units, drop_report
 from siamcal.datasets.crops.units import Unit, crop_unit
 from siamcal.errors import DataNotFoundError, FaceNotFoundError, SiamcalError
+from siamcal.parallel import in_processes
 from siamcal.preprocessing import Preprocessing
 
 SMALL = Preprocessing(size=16)
@@ -233,7 +235,7 @@ def test_torn_files_of_a_killed_unit_are_cut_to_what_belongs_together(tmp_path):
         (tmp_path / "u.txt.part").write_text(lines)
         good = b"".join(bytes([50 + 10 * n] * crop_bytes) for n in range(6))
         (tmp_path / "u.u8").write_bytes(good[: int(crops * crop_bytes)])
-        list(crop_unit(unit, FakePipeline(SMALL), tmp_path))
+        crop_unit(unit, FakePipeline(SMALL), tmp_path)
         assert (tmp_path / "u.txt").read_text().split() == ["ok"] * 6
         found = np.frombuffer((tmp_path / "u.u8").read_bytes(), np.uint8).reshape(6, -1)
         assert found[:, 0].tolist() == [50, 60, 70, 80, 90, 100]
@@ -357,6 +359,7 @@ def astronaut_clip(tmp_path_factory):
     return make_source(rows)
 
 
+@pytest.mark.slow
 def test_worker_processes_give_what_one_process_gives(astronaut_clip, tmp_path, monkeypatch):
     from siamcal.datasets import prepare as _  # noqa: F401
 
@@ -368,6 +371,47 @@ def test_worker_processes_give_what_one_process_gives(astronaut_clip, tmp_path, 
     assert np.array_equal(alone.images, many.images)
     assert alone.table.equals(many.table)
     assert not list((tmp_path / "two").rglob("units"))
+
+
+def crop_and_count(numbered, folder):
+    from siamcal.datasets.crops import units
+
+    units._crop_in_worker(numbered, SMALL, folder)
+    return units._pipeline.cache_info().misses
+
+
+@pytest.mark.slow
+def test_a_worker_makes_its_pipeline_once(astronaut_clip, tmp_path):
+    _, (unit,) = _units(astronaut_clip.table)
+    pieces = [Unit(f"{n}", unit.frames[3 * n : 3 * n + 3]) for n in range(4)]
+    work = functools.partial(crop_and_count, folder=tmp_path)
+    assert set(in_processes(work, enumerate(pieces), 2, "crops faces")) == {1}
+
+
+def test_the_bar_moves_within_a_video(fake, tmp_path, monkeypatch):
+    from siamcal.datasets.crops import units
+
+    module = sys.modules["siamcal.datasets.crops.prepare"]
+    bars, seen = [], []
+    make_bar = module.progress_bar
+    monkeypatch.setattr(module, "progress_bar", lambda **k: bars.append(make_bar(**k)) or bars[-1])
+    monkeypatch.setattr(module, "_LOOK", 0.001)
+    monkeypatch.setattr(units, "_FLUSH", 1)
+
+    class Waiting(FakePipeline):
+        def crop(self, rgb):
+            while bars[0].n < FakePipeline.calls:  # frames before this one
+                time.sleep(0.001)
+            seen.append(bars[0].n)
+            return super().crop(rgb)
+
+    monkeypatch.setattr(sys.modules["siamcal.faces"], "FacePipeline", Waiting)
+    video = str(tmp_path / "a.avi")
+    save_video(tmp_path / "a.avi", [40, 60, 80, 100])
+    rows = [["A", "left", "s", n, video, n, n == 0, 0, 0] for n in range(4)]
+    prepare(make_source(rows), SMALL, cache=tmp_path / "cache", workers=1)
+    assert seen == [0, 1, 2, 3]
+    assert bars[0].n == 4
 
 
 def test_disfa_videos_from_labels_to_crops(tmp_path):
@@ -427,6 +471,7 @@ prepare(pickle.loads(Path(sys.argv[1]).read_bytes()), Preprocessing(size=16),
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_kill_9_and_resume_give_the_same_crops(astronaut_clip, tmp_path, monkeypatch, workers):
     import pickle

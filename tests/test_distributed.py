@@ -10,6 +10,8 @@ import pytest
 
 from siamcal.evaluation import metrics
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parent / "distributed_training.py"
 
 

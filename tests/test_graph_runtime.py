@@ -3,7 +3,6 @@
 import copy
 import gc
 import pickle
-import time
 
 import pytest
 import torch
@@ -358,11 +357,14 @@ def test_wrapping_costs_at_most_five_forwards(place):
     assert max(len(first), len(last)) <= 5
 
 
-def test_ir50_wraps_in_seconds():
+def test_wrapping_ir50_costs_at_most_five_forwards():
     network = create_backbone("ir50", 72)
-    started = time.process_time()
+    calls = []
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda module, *a: calls.append(module))
     CalibratingSiamese(network, "layer4")
-    assert time.process_time() - started < 5
+    assert 0 < max(map(calls.count, set(calls))) <= 5
 
 
 class Two(nn.Module):
@@ -432,6 +434,6 @@ def test_a_known_form_of_au_network(place):
 
 def test_largest_difference_is_zero_only_for_equal_bits():
     a = torch.tensor([1.0, float("nan")])
-    assert largest_difference(a, a.clone()) == 0
-    assert largest_difference(torch.ones(2), torch.ones(2) + 1e-7) > 0
-    assert largest_difference(torch.ones(2), torch.ones(3)) == float("inf")
+    assert largest_difference([a], [a.clone()]) == 0
+    assert largest_difference([torch.ones(2)], [torch.ones(2) + 1e-7]) > 0
+    assert largest_difference([torch.ones(2)], [torch.ones(3)]) == float("inf")

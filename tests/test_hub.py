@@ -75,6 +75,7 @@ def model() -> CalibratingSiamese:
         model,
         aus=AUS,
         training_data="40 people (rendered faces only)",
+        rendered=True,
         licence="apache-2.0",
         licence_reason="made of rendered people",
     )
@@ -388,6 +389,7 @@ def commands(hub: HubServer, tmp_path: Path, *lines: list[str], **more: str) -> 
     return done.stdout.split("=========\n")
 
 
+@pytest.mark.slow
 def test_commands_through_a_mirror_and_offline(
     hub: HubServer, run_folder: Path, tmp_path: Path
 ) -> None:
@@ -408,6 +410,7 @@ def test_commands_through_a_mirror_and_offline(
     assert hub.requests == []
 
 
+@pytest.mark.slow
 def test_an_adapter_by_command_over_a_file_of_public_weights(
     hub: HubServer, tmp_path: Path
 ) -> None:

@@ -15,24 +15,27 @@ import torch
 from PIL import Image
 from videos import astronaut, head, moved_frames, write_video
 
+import siamcal.cli
 from siamcal import create_backbone
 from siamcal.calibrators.saving import CalibratorConfig, load_calibrator, save_calibrator
 from siamcal.errors import ConfigError, FaceNotFoundError, MediaError
 from siamcal.faces.media import Frame, FrameStream, open_media
 from siamcal.inference import (
-    AUTable,
     Predictor,
     choose_reference,
     load_model,
     load_profile,
-    predict_to_csv,
+    predict_to_table,
     read_reference,
     save_profile,
 )
+from siamcal.inference.formats.csv import CsvWriter
 from siamcal.inference.references import reference_frame
+from siamcal.inference.table import AURows
 from siamcal.model.heads import make_head
 from siamcal.model.siamese import CalibratingSiamese
 from siamcal.preprocessing import Preprocessing
+from siamcal.registry import table_formats
 
 AUS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
 torch.set_num_threads(1)
@@ -54,7 +57,8 @@ def make_calibrator(folder, task="intensity", seed=0, **facts):
         merge_at="layer4",
         task=task,
         aus=AUS,
-        training_data="rendered faces",
+        training_data="computer graphics",
+        rendered=True,
         preprocessing=Preprocessing(size=112),
         **facts,
     )
@@ -94,6 +98,15 @@ def rows_of(text):
     return list(csv.DictReader(io.StringIO(text)))
 
 
+def written(aus, thresholds, task, *rows):
+    """Rows of (frame, timestamp, confidence, values), through CSV and back."""
+    file, table = io.BytesIO(), AURows(aus, thresholds, task)
+    writer = CsvWriter(file, table.columns)
+    for row in rows:
+        writer.write(table.row(*row))
+    return rows_of(file.getvalue().decode())
+
+
 def stream_of(frames, kind="video"):
     return FrameStream(kind, ("memory",), None, 25.0, iter(frames))
 
@@ -106,7 +119,7 @@ def frame(index, rgb, problem=""):
 
 
 def test_columns_are_openfaces(predictor, reference, clip, tmp_path):
-    predict_to_csv(open_media(clip), tmp_path / "a.csv", predictor=predictor, reference=reference)
+    predict_to_table(open_media(clip), tmp_path / "a.csv", predictor=predictor, reference=reference)
     with (tmp_path / "a.csv").open() as file:
         header = file.readline().strip()
     assert header == (
@@ -120,7 +133,7 @@ def test_every_frame_of_a_video_is_a_row(predictor, reference, clip, tmp_path):
     import pandas as pd
 
     output = tmp_path / "aus.csv"
-    summary = predict_to_csv(open_media(clip), output, predictor=predictor, reference=reference)
+    summary = predict_to_table(open_media(clip), output, predictor=predictor, reference=reference)
     assert (summary.status, summary.frames, summary.successes) == ("complete", 10, 10)
     table = pd.read_csv(output)
     assert list(table.frame) == list(range(1, 11))
@@ -141,19 +154,20 @@ def test_every_frame_of_a_video_is_a_row(predictor, reference, clip, tmp_path):
     "value", [1.9994, 1.9995, 1.99951, 1.9996, 2.0, 2.0004, np.nextafter(2, 0)]
 )
 def test_presence_never_contradicts_the_written_intensity(value):
-    text = io.StringIO()
-    AUTable(text, [1, 12], [2.0, 2.0], "intensity").write(1, 0.0, 1.0, np.array([value, -value]))
-    (row,) = rows_of(text.getvalue())
+    row_of_frame = (1, 0.0, 1.0, np.array([value, -value]))
+    (row,) = written([1, 12], [2.0, 2.0], "intensity", row_of_frame)
     assert row["AU01_c"] == str(int(float(row["AU01_r"]) >= 2))
     assert (row["AU12_r"], row["AU12_c"]) == ("0.000", "0")
 
 
 def test_the_table_clips_to_the_scale_and_knows_thresholds():
-    text = io.StringIO()
-    table = AUTable(text, [1, 12, 43], [2.0, 2.0, 1.0], "intensity")
-    table.write(1, 0.0, 1.0, np.array([7.3, -0.0, 1.2]))
-    table.write(2, 0.04, 0.0, None)
-    first, second = rows_of(text.getvalue())
+    first, second = written(
+        [1, 12, 43],
+        [2.0, 2.0, 1.0],
+        "intensity",
+        (1, 0.0, 1.0, np.array([7.3, -0.0, 1.2])),
+        (2, 0.04, 0.0, None),
+    )
     assert [first[k] for k in ("AU01_r", "AU12_r", "AU43_r")] == ["5.000", "0.000", "1.200"]
     assert [first[k] for k in ("AU01_c", "AU12_c", "AU43_c")] == ["1", "0", "1"]
     assert second["success"] == "0"
@@ -164,14 +178,97 @@ def test_a_detection_calibrator_gives_presence_alone(tmp_path, neutral, clip):
     folder = make_calibrator(tmp_path / "detection", "detection")
     with Predictor(load_model(folder)) as predictor:
         person = read_reference(neutral, predictor)
-        text = io.StringIO()
-        predict_to_csv(open_media(clip), text, predictor=predictor, reference=person)
+        file = io.BytesIO()
+        predict_to_table(open_media(clip), file, predictor=predictor, reference=person)
         logits = [r.values for r in predictor.results(open_media(clip), person.features)]
-    rows = rows_of(text.getvalue())
+    rows = rows_of(file.getvalue().decode())
     assert not any(name.endswith("_r") for name in rows[0])
-    written = [[int(row[f"AU{au:02d}_c"]) for au in AUS] for row in rows]
-    assert np.array_equal(np.array(written), np.stack(logits) >= 0)
-    assert 0 < np.mean(written) < 1
+    present = [[int(row[f"AU{au:02d}_c"]) for au in AUS] for row in rows]
+    assert np.array_equal(np.array(present), np.stack(logits) >= 0)
+    assert 0 < np.mean(present) < 1
+
+
+# Made by the writer of CSV before it was one format of several.
+CSV = """\
+frame,face_id,timestamp,confidence,success,AU01_r,AU12_r,AU01_c,AU12_c
+1,0,0.000,0.988,1,2.000,0.000,1,0
+2,0,0.040,0.000,0,0,0,0,0
+3,0,12.346,1.000,1,5.000,1.999,1,0
+"""
+
+
+def test_csv_is_written_to_the_byte():
+    file, table = io.BytesIO(), AURows([1, 12], [2.0, 2.0], "intensity")
+    writer = CsvWriter(file, table.columns)
+    writer.write(table.row(1, 0.0, 0.98765, np.array([1.9996, -3.0], np.float32)))
+    writer.write(table.row(2, 0.04, 0.0, None))
+    writer.write(table.row(3, 12.3456, 1.0, np.array([5.7, 1.9994], np.float32)))
+    writer.close()
+    assert file.getvalue().decode() == CSV
+
+
+class LinesWriter:
+    """Lines of JSON."""
+
+    def __init__(self, file, columns):
+        self.file, self.columns, self.flushed, self.closed = file, columns, 0, False
+        LinesWriter.last = self
+
+    def write(self, row):
+        typed = zip(self.columns.items(), row, strict=True)
+        told = {name: kind(value) for (name, kind), value in typed}
+        self.file.write(json.dumps(told).encode() + b"\n")
+
+    def flush(self):
+        self.flushed += 1
+        self.file.flush()
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def lines(monkeypatch):
+    known = {**table_formats._entries, "csv": CsvWriter}
+    monkeypatch.setattr(table_formats, "_entries", known)
+    table_formats.register("jsonl")(LinesWriter)
+    return LinesWriter
+
+
+def test_a_format_registered_at_run_time_writes_the_table(
+    lines, predictor, reference, tmp_path, capsys, monkeypatch
+):
+    frames = [frame(index, head()) for index in range(8)] + [frame(8, np.zeros_like(head()))]
+    output = tmp_path / "aus.JSONL"
+    predict_to_table(stream_of(frames), output, predictor=predictor, reference=reference)
+    csv_output = tmp_path / "aus.csv"
+    predict_to_table(stream_of(frames), csv_output, predictor=predictor, reference=reference)
+    told = [json.loads(line) for line in output.read_text().splitlines()]
+    expected = rows_of(csv_output.read_text())
+    assert [list(row) for row in told] == [list(row) for row in expected]
+    assert [list(row.values()) for row in told] == [
+        [float(v) for v in row.values()] for row in expected
+    ]
+    assert lines.last.closed
+    assert lines.last.flushed >= 2  # batch by batch, not at the end alone
+    assert json.loads((tmp_path / "aus.json").read_text())["status"] == "complete"
+
+    monkeypatch.setattr(sys, "argv", ["siamcal", "ls", "formats"])
+    with pytest.raises(SystemExit) as stop:
+        siamcal.cli.main()
+    assert not stop.value.code
+    listed = capsys.readouterr().out
+    assert "jsonl" in listed
+    assert "Lines of JSON." in listed
+    assert "Comma-separated" in listed
+
+
+def test_an_unknown_format_is_answered_with_the_known_ones(lines, predictor, reference, tmp_path):
+    with pytest.raises(ConfigError, match=r"\.csv or \.jsonl, but .*aus\.xyz"):
+        predict_to_table(
+            stream_of([]), tmp_path / "aus.xyz", predictor=predictor, reference=reference
+        )
+    assert not list(tmp_path.iterdir())
 
 
 # --- values --------------------------------------------------------------------------------------
@@ -225,7 +322,7 @@ def test_frames_without_face_broken_ones_and_crowds_are_flagged(predictor, refer
         frame(5, head()),
     ]
     output = tmp_path / "aus.csv"
-    summary = predict_to_csv(stream_of(frames), output, predictor=predictor, reference=reference)
+    summary = predict_to_table(stream_of(frames), output, predictor=predictor, reference=reference)
     rows = rows_of(output.read_text())
     assert [row["success"] for row in rows] == ["1", "0", "0", "0", "1", "1"]
     assert [row["confidence"] == "0.000" for row in rows] == [False, True, True, True, False, False]
@@ -241,7 +338,7 @@ def test_a_stream_without_any_face_is_a_table_of_failures_with_a_warning(
     predictor, reference, tmp_path
 ):
     blank = np.zeros((64, 64, 3), np.uint8)
-    summary = predict_to_csv(
+    summary = predict_to_table(
         stream_of(frame(i, blank) for i in range(70)),
         tmp_path / "none.csv",
         predictor=predictor,
@@ -274,7 +371,7 @@ def test_what_was_read_before_a_stop_is_written(predictor, reference, tmp_path, 
         raise error
 
     output = tmp_path / "aus.csv"
-    run = lambda: predict_to_csv(  # noqa: E731
+    run = lambda: predict_to_table(  # noqa: E731
         stream_of(frames()), output, predictor=predictor, reference=reference
     )
     if status == "failed":
@@ -288,6 +385,7 @@ def test_what_was_read_before_a_stop_is_written(predictor, reference, tmp_path, 
     assert told["result"]["frames"] == 7
 
 
+@pytest.mark.slow
 def test_a_killed_run_keeps_its_rows(calibrator, neutral, tmp_path):
     code = f"""
 import os, sys
@@ -304,7 +402,7 @@ with Predictor(load_model({str(calibrator)!r}), batch_size=4) as predictor:
     reference = read_reference({str(neutral)!r}, predictor)
     stream = FrameStream("video", ("memory",), None, 25.0, frames())
     import pathlib
-    predict_to_csv(stream, pathlib.Path({str(tmp_path / "aus.csv")!r}), predictor=predictor,
+    predict_to_table(stream, pathlib.Path({str(tmp_path / "aus.csv")!r}), predictor=predictor,
                    reference=reference)
 """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -320,14 +418,14 @@ with Predictor(load_model({str(calibrator)!r}), batch_size=4) as predictor:
 
 def test_a_video_shorter_than_it_says_is_reported(predictor, reference):
     stream = FrameStream("video", ("x",), 100, 25.0, iter([frame(0, head())]))
-    summary = predict_to_csv(stream, io.StringIO(), predictor=predictor, reference=reference)
+    summary = predict_to_table(stream, io.BytesIO(), predictor=predictor, reference=reference)
     assert any("announces 100 frames, but 1" in w for w in summary.warnings)
 
 
 def test_an_output_that_cannot_be_written_is_an_error_in_words(predictor, reference, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="can't be written"):
-        predict_to_csv(
+        predict_to_table(
             stream_of([]), tmp_path / "file" / "a.csv", predictor=predictor, reference=reference
         )
 
@@ -340,7 +438,7 @@ def test_the_sidecar_says_what_made_the_table(tmp_path, neutral, clip):
     folder = make_calibrator(tmp_path / "model", au_status=statuses)
     with Predictor(load_model(folder)) as predictor:
         person = read_reference(neutral, predictor)
-        predict_to_csv(
+        predict_to_table(
             open_media(clip), tmp_path / "aus.csv", predictor=predictor, reference=person
         )
     told = json.loads((tmp_path / "aus.json").read_text())

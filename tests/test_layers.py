@@ -12,8 +12,17 @@ ROOT = Path(__file__).parent.parent
 
 # From the bottom up. A room's files lie in its layer, unless the file itself is named in another.
 LAYERS = [
-    {"errors", "files", "progress", "registry", "environment", "preprocessing", "settings"},
-    {"graph", "paper", "evaluation.metrics", "evaluation.metric_sums"},
+    {
+        "errors",
+        "files",
+        "parallel",
+        "progress",
+        "registry",
+        "environment",
+        "preprocessing",
+        "settings",
+    },
+    {"graph", "paper", "evaluation.methods", "evaluation.metrics", "evaluation.sums"},
     {"model", "faces", "backbones"},
     {"calibrators", "synth"},
     {"datasets", "inference"},
@@ -139,6 +148,14 @@ def test_import_siamcal_is_light() -> None:
     code = "import siamcal, siamcal.errors, siamcal.registry, siamcal.model.siamese"
     heavy = {"cv2", "mediapipe", "timm", "pandas", "matplotlib", "huggingface_hub"}
     assert loaded_by(code, heavy) == set()
+
+
+def test_a_recipe_is_made_and_checked_without_torch() -> None:
+    code = (
+        "from siamcal.training.recipe import Recipe; Recipe(name='x', merge='paper')\n"
+        "Recipe(name='x', merge='target_minus_reference')"
+    )
+    assert loaded_by(code, {"torch"}) == set()
 
 
 def test_the_command_line_starts_without_torch() -> None:

@@ -111,6 +111,16 @@ def test_invalid_labels_are_masked_for_their_au_only():
         assert result[1] == pytest.approx(metric(preds[:, 1:], labels[:, 1:])[0], abs=1e-13)
 
 
+def test_invalid_labels_are_masked_inside_participants_too():
+    generator = np.random.default_rng(0)
+    preds, labels = generator.normal(size=(20, 1)), generator.integers(1, 6, (20, 1)).astype(float)
+    participants = np.repeat(["a", "b"], 10)
+    labels[3], labels[14] = -1, np.nan
+    keep = np.delete(np.arange(20), [3, 14])
+    expected = icc_within(preds[keep], labels[keep], participants[keep])
+    np.testing.assert_allclose(icc_within(preds, labels, participants), expected, rtol=1e-12)
+
+
 def test_an_au_without_valid_labels_is_nan_and_left_out_of_the_mean():
     preds, labels = np.zeros((4, 2)), np.array([[0.0, -1]] * 4)
     for name in ("mae", "f1", "accuracy", "precision", "recall"):
@@ -164,7 +174,7 @@ def test_detection_metrics_agree_with_scikit_learn(seed):
 
 def test_a_logit_of_zero_is_positive():
     counts = metrics.confusion(np.array([[0.0]]), np.array([[1.0]]))
-    assert counts.tp[0] == 1
+    assert counts["tp"][0] == 1
 
 
 def test_intensities_given_to_a_detection_metric_are_refused():

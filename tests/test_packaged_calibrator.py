@@ -7,7 +7,8 @@ from safetensors import safe_open
 
 from siamcal.calibrators.saving import load_calibrator
 from siamcal.files import asset
-from siamcal.model.create import create_backbone, load_face_weights
+from siamcal.model.create import create_backbone
+from siamcal.model.weights import load_face_weights
 from siamcal.registry import benchmarks
 from siamcal.synth.plan import BENCHMARK_PEOPLE, CHECK_PEOPLE, make_plan
 from siamcal.training.recipe import load_recipe
@@ -42,6 +43,7 @@ def test_its_card_says_how_it_was_measured_and_what_is_known_of_each_au() -> Non
 def test_it_says_what_it_was_trained_on_and_claims_nothing_for_real_faces() -> None:
     config = load_calibrator(asset("calibrator")).config
     assert "rendered faces only" in config.training_data
+    assert config.rendered is True
     assert "shown on real faces" not in config.au_status
     assert sum(f.stat().st_size for f in asset("calibrator").iterdir()) < 8e6
 

@@ -5,7 +5,7 @@ import pytest
 from siamcal.errors import UnknownNameError
 from siamcal.paper import TABLES, paper_cell, paper_table, table_plan
 
-# The averages of the paper that the protocol repeats (DISFA: ICC, MAE, F1, accuracy).
+# Averages that the paper prints for DISFA: ICC, MAE, F1, accuracy (Tables 2, 3 and 6).
 DISFA = {
     "ncg": (0.59, 0.31, 57.5, 90.5),
     "bs": (0.59, 0.31, 28.7, 52.5),

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # The commands as a data holder runs them, in small: fewer people, one step, a small network.
 SMALL = ["--set", "backbone=ir_tiny", "--set", "steps=1", "--set", "batch_size=8"]
 EXPORTS = {

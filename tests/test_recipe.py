@@ -5,7 +5,8 @@ import pytest
 
 from siamcal.errors import ConfigError, UnknownNameError
 from siamcal.registry import recipes
-from siamcal.training.recipe import Recipe, from_dict, load_recipe, override, parse_value, to_dict
+from siamcal.settings import from_dict, override, parse_value, to_dict
+from siamcal.training.recipe import Recipe, load_recipe
 
 BASE = Recipe(name="example", dataset_options={"bias": 1.0})
 

@@ -6,8 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 from siamcal.errors import ConfigError, DataNotFoundError
-from siamcal.evaluation.compare import TaskPredictions
 from siamcal.evaluation.metrics import f1, icc
+from siamcal.evaluation.predictions import TaskPredictions
 from siamcal.evaluation.review import read_groups, read_run, review
 
 PEOPLE = [f"P{i}" for i in range(8)]
@@ -26,11 +26,11 @@ def run(tmp_path):
     )
     preds = {"ncg": clean + person, "bs": clean + 0.4 * person, "csn": clean, "csn@layer2": clean}
     intensity = TaskPredictions("intensity", (1, 12), table, labels.astype(float), preds)
-    intensity.save(tmp_path / "predictions_intensity.parquet")
+    intensity.save(tmp_path)
     occurrence = (labels >= 2).astype(float)
     logits = {"ncg": preds["ncg"] - 1.5, "csn": preds["csn"] - 1.5}
     detection = TaskPredictions("detection", (1, 12), table, occurrence, logits)
-    detection.save(tmp_path / "predictions_detection.parquet")
+    detection.save(tmp_path)
     results = {
         "name": "test",
         "dataset": {"rendered": True, "folds": [PEOPLE[0::2], PEOPLE[1::2]]},

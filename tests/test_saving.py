@@ -11,6 +11,7 @@ import torch
 from calibrators import AUS, flat, images, predictions, rewrite, stirred, tiny
 from torch import nn
 
+from siamcal import registry
 from siamcal.calibrators.saving import (
     CalibratorConfig,
     Preprocessing,
@@ -72,14 +73,13 @@ def test_form_of_the_merge_is_kept(tmp_path: Path) -> None:
 
 
 def test_every_sign_is_kept_at_the_output(tmp_path: Path) -> None:
-    from siamcal.model.siamese import reference_minus_target
-
-    for number, merge in enumerate((reference_minus_target, "reference_minus_target")):
+    for merge in ("reference_minus_target", "target_minus_reference", "paper"):
         model = tiny(merge_at="output", merge=merge)
-        save_calibrator(model, None, tmp_path / str(number))
-        loaded = load_calibrator(tmp_path / str(number))
+        save_calibrator(model, None, tmp_path / merge)
+        loaded = load_calibrator(tmp_path / merge)
         assert torch.equal(predictions(loaded), predictions(model))
-    assert loaded.config.merge == "target_minus_reference"  # the authors' sign at the output
+        assert loaded.config.merge == loaded.merge == model.merge
+    assert loaded.merge == "target_minus_reference"  # the authors' sign at the output
 
 
 def test_facts_travel_and_the_model_knows_its_structure(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_saving_twice_writes_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_strict_names_missing_and_unexpected_tensors(tmp_path: Path) -> None:
-    from siamcal.calibrators.weights_file import read_tensors, write_tensors
+    from siamcal.model.weights_file import read_tensors, write_tensors
 
     save_calibrator(tiny(), None, tmp_path)
     tensors = read_tensors(tmp_path / "model.safetensors")
@@ -223,7 +223,7 @@ def build(num_outputs=5):
 """
 
 
-def test_own_file_restores_here_but_never_for_a_stranger(
+def test_own_file_is_named_but_never_run_by_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, ran = tmp_path / "my_net.py", tmp_path / "my_net.ran"
@@ -231,31 +231,27 @@ def test_own_file_restores_here_but_never_for_a_stranger(
     model = CalibratingSiamese(stirred(create_backbone(f"{file}:build", num_outputs=7)), "1").eval()
     config = save_calibrator(model, None, tmp_path / "c")
     assert config.backbone == "./my_net.py:build"  # no folder of the author's
-
-    assert torch.equal(predictions(load_calibrator(tmp_path / "c")), predictions(model))
-
+    assert not (tmp_path / "cache").exists()  # nothing is remembered
     ran.unlink()
-    with pytest.raises(ConfigError, match="never runs a file"):
-        load_calibrator(tmp_path / "c", own_files=False)
-    monkeypatch.setenv("SIAMCAL_CACHE", str(tmp_path / "another machine"))
     monkeypatch.chdir(tmp_path)  # even where the file lies at the very place
     with pytest.raises(ConfigError, match="never runs a file"):
         load_calibrator(tmp_path / "c")
     assert not ran.exists()
-    loaded = load_calibrator(tmp_path / "c", backbone=f"{file}:build")
+    loaded = load_calibrator(tmp_path / "c", backbone="./my_net.py:build")
     assert torch.equal(predictions(loaded), predictions(model))
 
 
-def test_own_file_that_changed_is_not_run(tmp_path: Path) -> None:
-    file, ran = tmp_path / "my_net.py", tmp_path / "my_net.ran"
+def test_own_file_is_held_to_the_size_of_its_weights(tmp_path: Path) -> None:
+    file = tmp_path / "my_net.py"
     file.write_text(OWN_FILE)
-    model = CalibratingSiamese(create_backbone(f"{file}:build"), "1").eval()
+    model = CalibratingSiamese(create_backbone(f"{file}:build", num_outputs=7), "1").eval()
     save_calibrator(model, None, tmp_path / "c")
-    ran.unlink()
-    file.write_text(OWN_FILE + "\n# changed\n")
-    with pytest.raises(ConfigError, match="never runs a file"):
-        load_calibrator(tmp_path / "c")
-    assert not ran.exists()
+    rewrite(tmp_path / "c", backbone_arguments={"num_outputs": 65_536})
+    with pytest.raises(WeightsError, match="don't fit the network"):
+        load_calibrator(tmp_path / "c", backbone=f"{file}:build")
+    file.write_text(OWN_FILE.replace("):\n", "):\n    torch.zeros(num_outputs, num_outputs)\n"))
+    with pytest.raises(WeightsError, match="a tensor of 4,294,967,296 elements"):
+        load_calibrator(tmp_path / "c", backbone=f"{file}:build")
 
 
 # Name -> merge point and arguments of the backbone.
@@ -313,12 +309,50 @@ def restored(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[torch.
     return known
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_backbones_restore_in_a_fresh_process(
     restored: dict[str, tuple[torch.Tensor, Path]], name: str
 ) -> None:
     expected, folder = restored[name]
     assert torch.equal(torch.load(folder / "out.pt", weights_only=True), expected)
+
+
+def test_a_source_registered_later_saves_and_loads(tmp_path: Path) -> None:
+    def create(name: str, num_outputs: int = 5, pretrained: bool = False) -> nn.Module:
+        network = create_backbone(name.rpartition("/")[2], num_outputs)
+        return stirred(network) if pretrained else network
+
+    name = "my-source2:someone/ir_tiny"
+    try:
+        registry.backbones.register("my-source2:")(create)
+        model = CalibratingSiamese(create_backbone(name, pretrained=True), "layer4").eval()
+        config = save_calibrator(model, None, tmp_path / "c")
+        assert config.backbone == name
+        assert torch.equal(predictions(load_calibrator(tmp_path / "c")), predictions(model))
+        with torch.no_grad():
+            model.unwrap().fc.bias += 1
+        save_calibrator(model, None, tmp_path / "a", adapter=True)  # over its public weights
+        assert torch.equal(predictions(load_calibrator(tmp_path / "a")), predictions(model))
+        for path in ("../ir_tiny", "a/../ir_tiny", "/ir_tiny", "a/b/ir_tiny", "a:ir_tiny", ""):
+            rewrite(tmp_path / "c", backbone=f"my-source2:{path}")
+            with pytest.raises(ConfigError, match="never followed"):
+                load_calibrator(tmp_path / "c")
+    finally:
+        registry.backbones._entries.pop("my-source2:")
+    rewrite(tmp_path / "c", backbone=name)
+    with pytest.raises(ConfigError, match="import the package that registers it"):
+        load_calibrator(tmp_path / "c")
+
+
+def test_networks_that_read_values_while_they_are_made_load(tmp_path: Path) -> None:
+    backbone = stirred(create_backbone("torchvision:regnet_y_400mf", num_outputs=5))
+    example = torch.rand(2, 3, 64, 64)
+    model = CalibratingSiamese(backbone, "trunk_output.block4", example_inputs=example).eval()
+    save_calibrator(model, None, tmp_path)
+    loaded = load_calibrator(tmp_path, example_inputs=example)
+    with torch.no_grad():
+        assert torch.equal(loaded(example, example + 1), model(example, example + 1))
 
 
 def test_config_of_another_task_cannot_be_slipped_in(tmp_path: Path) -> None:

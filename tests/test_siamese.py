@@ -27,7 +27,7 @@ def images(batch, seed=1):
 
 
 class TestEqualInputs:
-    """Protocol: equal inputs leave nothing of the image."""
+    """Equal inputs leave nothing of the image."""
 
     def test_inside_the_network_one_constant_vector(self):
         model = CalibratingSiamese(backbone(), "layer4")

@@ -1,7 +1,7 @@
 """The speed benchmark: it measures what it says, and prints ratios; no time is judged here."""
 
 import json
-import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,20 +9,21 @@ from siamcal.errors import ConfigError
 from siamcal.registry import benchmarks
 
 
-def test_take_turns_measures_ratios():
-    from siamcal.benchmarks.speed import _take_turns
+def test_take_turns_measures_ratios(monkeypatch):
+    import siamcal.benchmarks.speed as module
 
-    def busy(seconds):
-        end = time.process_time() + seconds
-        while time.process_time() < end:
-            pass
+    spent = [0.0]  # seconds of processor time; the second round is disturbed
+    taken = iter([9, 9, 0.01, 0.03, 0.04, 0.20, 0.02, 0.06])
 
-    fast, slow = _take_turns(
-        {"fast": lambda: busy(0.01), "slow": lambda: busy(0.03)}, rounds=3, count=10, unit="x"
-    )
+    def work():
+        spent[0] += next(taken)
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(process_time=lambda: spent[0]))
+    fast, slow = module._take_turns({"fast": work, "slow": work}, rounds=3, count=10, unit="x")
     assert fast.ratio is None
-    assert 0.9 < fast.milliseconds < 3
-    assert 2 < slow.ratio < 4
+    assert fast.milliseconds == pytest.approx(1)
+    assert slow.milliseconds == pytest.approx(3)
+    assert slow.ratio == pytest.approx(3)
 
 
 def test_training_steps_take_turns_with_gradients(tmp_path, monkeypatch):

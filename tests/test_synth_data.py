@@ -15,7 +15,7 @@ from siamcal.registry import recipes
 from siamcal.synth.actions import AUS
 from siamcal.synth.dynamics import draw_track
 from siamcal.synth.frames import face_at, picture, run_task
-from siamcal.synth.library import ensure_rendered, manifest, rendered_folder, verify
+from siamcal.synth.library import _render_all, ensure_rendered, manifest, rendered_folder, verify
 from siamcal.synth.plan import (
     BENCHMARK_PEOPLE,
     CHECK_PEOPLE,
@@ -123,6 +123,16 @@ def test_interrupted_rendering_goes_on_where_it_stopped(tmp_path, root, source):
     # A task whose pictures are there, but not its table, was cut off and is rendered again.
     ensure_rendered(plan, tmp_path, workers=1)
     assert {p: p.stat().st_mtime_ns for p in half.rglob("*.jpg")} == stamps
+    assert manifest(folder)["sha256"] == manifest(rendered_folder(plan, root))["sha256"]
+
+
+@pytest.mark.slow
+def test_processes_render_what_one_renders(tmp_path, root, source):
+    plan = make_plan(**{k: v for k, v in SMALL.items() if k != "workers"})
+    folder = rendered_folder(plan, tmp_path)
+    folder.mkdir(parents=True)
+    _render_all(plan, tasks(plan), folder, workers=2)
+    ensure_rendered(plan, tmp_path, workers=1)
     assert manifest(folder)["sha256"] == manifest(rendered_folder(plan, root))["sha256"]
 
 

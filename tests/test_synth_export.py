@@ -226,6 +226,7 @@ def script(name):
     return module
 
 
+@pytest.mark.slow
 def test_people_are_the_same_on_the_machine_that_drew_the_documentation():
     sheets = script("draw_sheets")
     kept = cv2.imread(str(sheets.IMAGES / "synth_people.jpg"))

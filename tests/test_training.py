@@ -183,6 +183,7 @@ def test_shared_augmentation_draws_the_same_for_both(faces) -> None:
     assert not torch.equal(batch.targets, batch.references)
 
 
+@pytest.mark.slow
 def test_calibration_removes_offsets_between_people(faces) -> None:
     recipe = dataclasses.replace(RECIPE, steps=90, batch_size=16)
     training, validation = faces.fold(0)
@@ -194,6 +195,7 @@ def test_calibration_removes_offsets_between_people(faces) -> None:
     assert errors[True] < 0.8 * errors[False]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calibrated", [False, True])
 @pytest.mark.parametrize("task", ["intensity", "detection"])
 def test_a_resumed_run_ends_bit_identical(faces, tmp_path, calibrated: bool, task: str) -> None:
@@ -238,6 +240,7 @@ def _train_in_child(folder: Path, data: Path) -> None:
     fit(recipe, faces, faces.fold(0)[0], calibrated=True, folder=folder)
 
 
+@pytest.mark.slow
 def test_kill_9_at_random_moments_then_resume_is_bit_identical(faces, tmp_path) -> None:
     recipe = dataclasses.replace(RECIPE, steps=KILLED_STEPS)
     whole = fit(recipe, faces, faces.fold(0)[0], calibrated=True).state_dict()
@@ -309,6 +312,7 @@ def test_accumulated_parts_equal_the_whole_batch_with_frozen_batchnorm(faces) ->
         torch.testing.assert_close(value, parts[key], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calibrated", [False, True])
 @pytest.mark.parametrize("change", [{"precision": "bf16"}, {"compile": True}], ids=str)
 def test_other_arithmetic_trains_the_same_network(
@@ -352,6 +356,7 @@ print("the same")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_by_inductor_an_iresnets_block_has_its_gradients(tmp_path) -> None:
     # In a process of its own: what went wrong here, with torch's defaults, corrupted memory.

@@ -17,18 +17,18 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from siamcal.calibrators.config import CalibratorConfig
-from siamcal.calibrators.weights_file import TensorInfo, checksum_of_tensors
 from siamcal.errors import ConfigError, WeightsError
 from siamcal.files import asset
+from siamcal.graph.dataflow import gradient_functions
 from siamcal.graph.state import in_mode
-from siamcal.model.create import create_backbone, load_face_weights
+from siamcal.model.create import create_backbone, has_public_weights
+from siamcal.model.weights import load_face_weights
+from siamcal.model.weights_file import TensorInfo, checksum_of_tensors
 
 if TYPE_CHECKING:
     from siamcal.model.siamese import CalibratingSiamese
 
 __all__ = ["base_network", "check_base", "pre_merge_names"]
-
-_HAVE_PUBLIC_WEIGHTS = ("timm:", "torchvision:", "transformers:", "hf-hub:")
 
 
 def pre_merge_names(
@@ -87,7 +87,7 @@ def base_network(
         network = create_backbone(name, **arguments)
         load_face_weights(network, base)
         return network
-    if name.startswith(_HAVE_PUBLIC_WEIGHTS):
+    if has_public_weights(name):
         return create_backbone(name, pretrained=True, **arguments)
     raise ConfigError(
         f"This is an adapter over {name!r} with the weights {config.base_model or 'not named'!r}. "
@@ -126,19 +126,8 @@ def check_base(
 
 def _leaves_behind(values: Sequence[Any]) -> set[int]:
     """Ids of the parameters that the values depend on."""
-    found: set[int] = set()
-    seen: set[Any] = set()
-    waiting = [v.grad_fn for v in values if isinstance(v, Tensor) and v.grad_fn is not None]
-    while waiting:
-        node = waiting.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        variable = getattr(node, "variable", None)
-        if variable is not None:
-            found.add(id(variable))
-        waiting += [n for n, _ in node.next_functions if n is not None]
-    return found
+    edges = [(v.grad_fn, v.output_nr) for v in values if isinstance(v, Tensor)]
+    return {id(f.variable) for f in gradient_functions(edges) if hasattr(f, "variable")}
 
 
 @contextmanager

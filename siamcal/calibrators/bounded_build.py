@@ -1,8 +1,8 @@
 """Build a network from a stranger's description without letting it outgrow its own weights file.
 
-A config can ask for a network of any width and depth. While it is built, the number and size of
-its parameters and of every tensor made on the way are held against the weights file that came
-along, and the building ends at the first step beyond.
+A config can ask for a network of any width and depth. It is built on torch's meta device first,
+where tensors have shapes but no memory, while its parts are counted and held against the weights
+file that came along; only what fits is built for real.
 """
 
 from __future__ import annotations
@@ -10,72 +10,92 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from math import prod
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import (
     register_module_buffer_registration_hook,
     register_module_module_registration_hook,
     register_module_parameter_registration_hook,
 )
+from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from siamcal.errors import WeightsError
+from siamcal.errors import SiamcalError, WeightsError
 
 __all__ = ["ADAPTER_BUDGET", "Budget", "build_within"]
 
-Built = TypeVar("Built")
 
-# Builders make a few tensors that they throw away again: a classifier that is replaced (VGG's has
-# 4 million weights), tables of positions.
-_SPARE_ELEMENTS = 1 << 23
-_SPARE_PARTS = 300
-
-
+@dataclass(frozen=True)
 class Budget:
-    """What a network may take while it is built.
+    """What a network may take while it is built: values, tensors and modules."""
 
-    Args:
-        shapes: Shapes of the tensors in its weights file.
-    """
+    elements: int
+    parts: int
+    modules: int
 
-    def __init__(self, shapes: Sequence[Sequence[int]]) -> None:
+    @classmethod
+    def of(cls, shapes: Sequence[Sequence[int]]) -> Budget:
+        """What a network with such tensors in its weights file may take.
+
+        Builders make a few tensors that they throw away again: a classifier that is replaced
+        (VGG's has 4 million weights), tables of positions.
+        """
         elements = sum(prod(shape) for shape in shapes)
-        self.elements = elements + elements // 2 + _SPARE_ELEMENTS
-        self.parts = 2 * len(shapes) + _SPARE_PARTS
-        self.modules = 40 * len(shapes) + 10_000
+        parts = len(shapes)
+        return cls(elements + elements // 2 + (1 << 23), 2 * parts + 300, 40 * parts + 10_000)
 
 
-def _adapter_budget() -> Budget:
-    # An adapter's file doesn't tell the size of the public backbone: at most 400 million weights,
-    # more than every backbone in use for faces (ViT-L has 304 million).
-    budget = Budget([])
-    budget.elements, budget.parts, budget.modules = 400_000_000, 10_000, 100_000
-    return budget
+# An adapter's file doesn't tell the size of the public backbone: at most 400 million weights, more
+# than every backbone in use for faces (ViT-L has 304 million).
+ADAPTER_BUDGET = Budget(400_000_000, 10_000, 100_000)
 
 
-ADAPTER_BUDGET = _adapter_budget()
-
-
-def build_within(budget: Budget, build: Callable[[], Built]) -> Built:
-    """Call `build`, ending it where the network outgrows the budget.
+def build_within(
+    budget: Budget,
+    build: Callable[[], nn.Module],
+    rehearse: Callable[[], object] | None,
+) -> nn.Module:
+    """Call `build` once it is known that the network stays within the budget.
 
     The global random state is left as it was.
+
+    Args:
+        budget: What the network may take.
+        build: Makes the network.
+        rehearse: Makes a network of the same shapes; called on the meta device. Where that can't
+            be (it reads values, as torchvision's RegNets do) or this is None, `build` itself is
+            watched, and ends at the first step beyond the budget.
 
     Raises:
         WeightsError: The network is larger than its weights file.
     """
-    with torch.random.fork_rng(devices=[]), _counted(budget), _SizeGuard(budget.elements):
-        try:
-            return build()
-        except RuntimeError as error:
-            if "allocate" in str(error) or "negative dimension" in str(error):
-                raise _too_large(str(error)[:120]) from None
-            raise
-        except (MemoryError, OverflowError) as error:
+    try:
+        with torch.random.fork_rng(devices=[]):
+            if rehearse is not None and _goes_on_meta(budget, rehearse):
+                return build()
+            with _counted(budget), _SizeGuard(budget.elements):
+                return build()
+    except (MemoryError, OverflowError) as error:
+        raise _too_large(str(error)[:120]) from None
+    except RuntimeError as error:
+        if any(sign in str(error) for sign in ("allocate", "negative dimension", "overflow")):
             raise _too_large(str(error)[:120]) from None
+        raise
+
+
+def _goes_on_meta(budget: Budget, rehearse: Callable[[], object]) -> bool:
+    try:
+        with _counted(budget), _SizeGuard(budget.elements), torch.device("meta"):
+            rehearse()
+    except SiamcalError:
+        raise
+    except Exception:  # what is wrong with the network itself shows again in the watched build
+        return False
+    return True
 
 
 @contextmanager
@@ -113,7 +133,7 @@ def _counted(budget: Budget) -> Iterator[None]:
 
 
 class _SizeGuard(TorchDispatchMode):
-    """Refuses to make a tensor that is larger than the whole network may be."""
+    """Asks the meta device how large a tensor will be before it is made; refuses too large ones."""
 
     def __init__(self, elements: int) -> None:
         super().__init__()
@@ -126,31 +146,25 @@ class _SizeGuard(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        wanted = _wanted(func, args)
-        if wanted > self.elements:
-            raise _too_large(f"a tensor of {wanted:,} elements was asked for")
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        try:
+            shadows, named = pytree.tree_map(_on_meta, (args, dict(kwargs)))
+            made = pytree.tree_leaves(func(*shadows, **named))
+        except RuntimeError:
+            made = []  # reads a value, or fails for real too
+        for tensor in made:
+            if isinstance(tensor, Tensor):
+                # Of the memory, not of the shape: an expanded tensor takes none of its own.
+                elements = tensor.untyped_storage().nbytes() // tensor.element_size()
+                if elements > self.elements:
+                    raise _too_large(f"a tensor of {elements:,} elements was asked for")
+        return func(*args, **kwargs)
 
 
-# Operators that make a tensor from numbers: where their size stands in the arguments.
-_COUNTS = {"aten::linspace": 2, "aten::logspace": 2, "aten::eye": 0, "aten::randperm": 0}
-
-
-def _wanted(func: Any, args: tuple[Any, ...]) -> int:
-    """Elements of the tensor that a call is about to make; 0 where it depends on other tensors."""
-    name = func._schema.name
-    if name in _COUNTS:
-        return int(args[_COUNTS[name]])
-    if name == "aten::arange":
-        numbers = [a for a in args if isinstance(a, int | float)] or [0]
-        start, end = (0, numbers[0]) if len(numbers) == 1 else (numbers[0], numbers[1])
-        return int(abs(end - start) / abs(numbers[2] if len(numbers) > 2 else 1))
-    for argument in args[:2]:
-        if isinstance(argument, list | tuple) and all(isinstance(n, int) for n in argument):
-            if name in {"aten::expand", "aten::view", "aten::permute"}:
-                return 0  # makes no new memory
-            return prod(n for n in argument if n > 0)
-    return 0
+def _on_meta(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+    return torch.device("meta") if isinstance(value, torch.device) else value
 
 
 def _too_large(where: str) -> WeightsError:

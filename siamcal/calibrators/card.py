@@ -11,28 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from siamcal.calibrators.config import CalibratorConfig
+from siamcal.evaluation.methods import METHODS
+from siamcal.evaluation.metrics import METRICS, Metric
 
 __all__ = ["model_card"]
 
 PAPER = "https://arxiv.org/abs/2409.00240"
-METRICS = {
-    "icc": "ICC(3,1)",
-    "mae": "MAE",
-    "f1": "F1",
-    "icc_within": "within-participant ICC(3,1)",
-    "accuracy": "accuracy",
-    "precision": "precision",
-    "recall": "recall",
-}
-METHODS = {
-    "ncg": "the same network without calibration (NCG)",
-    "bs": "baseline subtraction (BS)",
-    "csn": "this calibrator (CSN)",
-}
+TRAINED_ON_RENDERED = "These weights were trained on rendered faces. "
 RENDERED = (
-    "**Rendered faces.** These weights were trained on rendered faces. Numbers measured on "
-    "rendered people show that the machinery works and how much calibration can help; they never "
-    "say how well real faces are read, and no 0-5 intensity on a real face is claimed."
+    "Numbers measured on rendered people show that the machinery works and how much calibration "
+    "can help; they never say how well real faces are read, and no 0-5 intensity on a real face is "
+    "claimed."
 )
 
 
@@ -57,7 +46,7 @@ def model_card(
         _metadata(config, results, title),
         f"# {title}",
         _summary(config),
-        RENDERED if _is_rendered(config, results) else "",
+        _rendered(config, results),
         "## Use\n\n" + _use(config, repo_id),
         "## Action units\n\n" + _aus(config),
         "## Results\n\n" + _results(config, results),
@@ -108,15 +97,16 @@ def _index_entries(
 ) -> Iterator[tuple[str, str, float]]:
     """(metric, its name, its value) of the calibrated network, for the model-index."""
     cells = _cells(results, "csn", config.task)
-    for metric, text in METRICS.items():
-        mean = _number(cells.get(metric, {}).get("mean"))
+    for metric in _by_importance():
+        cell = cells.get(metric.name, {})
+        mean = _number(cell.get("mean"))
         if mean is None:
             continue
-        yield metric, f"{text}, mean over AUs", mean
-        if metric in ("icc", "mae", "f1"):
-            for au, value in cells[metric].get("per_au", {}).items():
+        yield metric.name, f"{metric.title}, mean over AUs", mean
+        if metric.headline:
+            for au, value in cell.get("per_au", {}).items():
                 if _number(value) is not None:
-                    yield metric, f"{text}, {_au(au)}", float(value)
+                    yield metric.name, f"{metric.title}, {_au(au)}", float(value)
 
 
 def _summary(config: CalibratorConfig) -> str:
@@ -169,23 +159,23 @@ def _results(config: CalibratorConfig, results: Mapping[str, Any]) -> str:
     found = {method: cells for method, cells in found.items() if cells}
     if not found:
         return "No results came with these weights."
-    metrics = [m for m in METRICS if any(m in cells for cells in found.values())]
+    metrics = [m for m in _by_importance() if any(m.name in cells for cells in found.values())]
     lines = [
         f"Measured on {_dataset(results)}, {_unseen(results)}; means over AUs with 95 % intervals "
         "from resampling participants.\n",
-        "| method | " + " | ".join(METRICS[m] for m in metrics) + " |",
+        "| method | " + " | ".join(m.title for m in metrics) + " |",
         "| --- " * (len(metrics) + 1) + "|",
     ]
     for method, cells in found.items():
-        row = [_with_interval(cells.get(metric, {}), metric) for metric in metrics]
-        lines.append(f"| {METHODS[method]} | " + " | ".join(row) + " |")
+        row = [_with_interval(cells.get(metric.name, {}), metric) for metric in metrics]
+        lines.append(f"| {METHODS[method].description} | " + " | ".join(row) + " |")
     own = found.get("csn", {})
-    per_au = [m for m in ("icc", "mae", "f1") if own.get(m, {}).get("per_au")]
+    per_au = [m for m in metrics if m.headline and own.get(m.name, {}).get("per_au")]
     if per_au:
-        lines += ["", "| this calibrator | " + " | ".join(METRICS[m] for m in per_au) + " |"]
+        lines += ["", "| this calibrator | " + " | ".join(m.title for m in per_au) + " |"]
         lines.append("| --- " * (len(per_au) + 1) + "|")
-        for au in own[per_au[0]]["per_au"]:
-            row = [_text(own[m]["per_au"].get(au), m) for m in per_au]
+        for au in own[per_au[0].name]["per_au"]:
+            row = [m.text(_number(own[m.name]["per_au"].get(au))) for m in per_au]
             lines.append(f"| {_au(au)} | " + " | ".join(row) + " |")
     if _in_folds(results):
         lines.append(
@@ -269,25 +259,22 @@ def _dataset(results: Mapping[str, Any]) -> str:
     return str(name) or "an unnamed data set"
 
 
-def _is_rendered(config: CalibratorConfig, results: Mapping[str, Any]) -> bool:
+def _rendered(config: CalibratorConfig, results: Mapping[str, Any]) -> str:
     data = results.get("dataset")
     measured = isinstance(data, Mapping) and bool(data.get("rendered"))
-    return measured or "render" in config.training_data.lower()
+    if not (config.rendered or measured):
+        return ""
+    return "**Rendered faces.** " + TRAINED_ON_RENDERED * config.rendered + RENDERED
 
 
-def _with_interval(cell: Mapping[str, Any], metric: str) -> str:
-    text = _text(cell.get("mean"), metric)
-    interval: Any = cell.get("interval") or ()
-    if len(interval) == 2 and all(_number(v) is not None for v in interval):
-        text += f" [{_text(interval[0], metric)}, {_text(interval[1], metric)}]"
-    return text
+def _by_importance() -> list[Metric]:
+    return sorted(METRICS.values(), key=lambda metric: not metric.headline)
 
 
-def _text(value: Any, metric: str) -> str:
-    number = _number(value)
-    if number is None:
-        return "–"
-    return f"{number:.3f}" if metric in ("icc", "icc_within", "mae") else f"{number:.1f}"
+def _with_interval(cell: Mapping[str, Any], metric: Metric) -> str:
+    text = metric.text(_number(cell.get("mean")))
+    ends = [_number(value) for value in cell.get("interval") or ()]
+    return f"{text} {metric.range_text(ends)}" if len(ends) == 2 and None not in ends else text
 
 
 def _number(value: Any) -> float | None:

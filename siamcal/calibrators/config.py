@@ -8,7 +8,6 @@ imported.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import re
 from collections.abc import Mapping
@@ -18,7 +17,10 @@ from typing import Any
 
 import siamcal
 from siamcal.errors import ConfigError
+from siamcal.model.merges import CUSTOM, PAPER, paper
 from siamcal.preprocessing import Preprocessing
+from siamcal.registry import merges
+from siamcal.settings import from_dict, to_dict
 
 __all__ = [
     "AU_NAMES",
@@ -35,7 +37,6 @@ FORMAT_VERSION = 1
 MAX_CONFIG_BYTES = 1 << 20
 AU_STATUSES = ("shown on real faces", "experimental", "not validated")
 TASKS = ("intensity", "detection", "raw", "custom")
-MERGES = ("reference_minus_target", "target_minus_reference", "custom")
 BRANCHES = ("separate", "concatenate")
 
 # FACS (Ekman, Friesen, Hager 2002): the actions that the data sets of the field code.
@@ -104,8 +105,8 @@ class CalibratorConfig:
         aus: AU numbers in the order of the outputs.
         backbone: Name for `create_backbone`; "" for a module that can't be rebuilt by name.
         backbone_arguments: Its arguments, `num_outputs` among them. Never a path, URL or import.
-        merge: What is computed at the merge point, "custom" for a user's own callable; "" is the
-            authors' sign: reference - target, and at "output" target - reference.
+        merge: Name of the form that is computed at the merge point, "custom" for a user's own;
+            "paper" becomes the one that the authors compute there.
         branches: "separate" forwards (the paper) or "concatenate".
         output: Part of the network's output that is meant: a key, an index or None.
         freeze_pre_batchnorm: BatchNorm before the merge point was kept at its running statistics.
@@ -115,6 +116,7 @@ class CalibratorConfig:
         preprocessing: Frame -> network input.
         input_shape: (C, H, W) of one input; () means (3, size, size) of `preprocessing`.
         training_data: Who and what the weights were trained on.
+        rendered: Whether the faces trained on were computer graphics.
         data_licence: Licence of those data.
         licence: Licence of the weights, an SPDX identifier in lower case or "other".
         licence_reason: Why it is that one.
@@ -130,7 +132,7 @@ class CalibratorConfig:
     aus: tuple[int, ...]
     backbone: str = ""
     backbone_arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    merge: str = ""
+    merge: str = PAPER
     branches: str = "separate"
     output: str | int | None = None
     freeze_pre_batchnorm: bool = False
@@ -140,6 +142,7 @@ class CalibratorConfig:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     input_shape: tuple[int, ...] = ()
     training_data: str = "not stated"
+    rendered: bool = False
     data_licence: str = "not stated"
     licence: str = "other"
     licence_reason: str = "not stated"
@@ -152,14 +155,13 @@ class CalibratorConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.aus, tuple):
             object.__setattr__(self, "aus", tuple(self.aus))
-        if not self.merge:
-            sign = "target_minus_reference" if self.merge_at == "output" else MERGES[0]
-            object.__setattr__(self, "merge", sign)
+        if self.merge == PAPER:
+            object.__setattr__(self, "merge", paper(self.merge_at))
         side = getattr(self.preprocessing, "size", 0)
         defaults = {
             "input_shape": (3, side, side),
             "au_names": tuple(AU_NAMES.get(au, f"AU{au}") for au in self.aus),
-            # protocol: present from intensity 2 on; AU43 (eyes closed) is scored 0/1.
+            # As in arXiv:2409.00240: present from intensity 2 on; AU43 (eyes closed) is scored 0/1.
             "thresholds": tuple(1.0 if au == 43 else 2.0 for au in self.aus),
             "au_status": ("not validated",) * len(self.aus),
         }
@@ -219,20 +221,13 @@ def config_from_dict(values: Any) -> CalibratorConfig:
     if not isinstance(values, dict):
         raise ConfigError(f"Expected a JSON object, but got {type(values).__name__}.")
     _check_version(values.get("format_version"))
-    _check_names(values, CalibratorConfig)
-    arguments = dict(values)
-    if "preprocessing" in arguments:
-        arguments["preprocessing"] = _preprocessing(arguments["preprocessing"])
-    for name in ("aus", "au_names", "thresholds", "au_status", "input_shape"):
-        if name in arguments:
-            arguments[name] = _tuple(arguments[name], name)
-    return CalibratorConfig(**arguments)
+    return from_dict(values, CalibratorConfig)
 
 
 def config_to_dict(config: CalibratorConfig) -> dict[str, Any]:
     """Plain dict, ready for JSON; `config_from_dict` is its inverse."""
-    values = dataclasses.asdict(config)
-    return json.loads(json.dumps({"format_version": values.pop("format_version"), **values}))
+    values = to_dict(config)
+    return {"format_version": values.pop("format_version"), **values}
 
 
 def check_backbone_arguments(arguments: Mapping[str, Any]) -> None:
@@ -290,18 +285,22 @@ def _check_argument(value: Any, name: str, depth: int) -> None:
 def _check(config: CalibratorConfig) -> None:
     _check_version(config.format_version)
     _check_text(config)
-    for name, allowed in (("task", TASKS), ("merge", MERGES), ("branches", BRANCHES)):
+    if config.merge != CUSTOM:
+        merges.get(config.merge)
+    for name, allowed in (("task", TASKS), ("branches", BRANCHES)):
         if getattr(config, name) not in allowed:
             raise ConfigError(
                 f"CalibratorConfig.{name} is {getattr(config, name)!r}; "
                 f"allowed: {', '.join(allowed)}."
             )
-    _is(config.freeze_pre_batchnorm, bool, "freeze_pre_batchnorm")
+    for name in ("freeze_pre_batchnorm", "rendered"):
+        _is(getattr(config, name), bool, name)
     if config.output is not None:
         _is(config.output, int if isinstance(config.output, int) else str, "output")
         _plain(str(config.output), "output", 100)
     if not isinstance(config.preprocessing, Preprocessing):
         raise ConfigError("CalibratorConfig.preprocessing must be a Preprocessing.")
+    _check_preprocessing(config.preprocessing)
     _check_aus(config)
     _check_input_shape(config.input_shape)
     check_backbone_arguments(config.backbone_arguments)
@@ -320,6 +319,18 @@ def _check_input_shape(shape: tuple[int, ...]) -> None:
             f"CalibratorConfig.input_shape is {str(shape)[:80]}; (C, H, W) with at most 16 "
             f"channels and {_LARGEST_SIDE} pixels a side is allowed."
         )
+
+
+def _check_preprocessing(preprocessing: Preprocessing) -> None:
+    if not 8 <= preprocessing.size <= _LARGEST_SIDE:
+        raise ConfigError(
+            f"preprocessing.size is {preprocessing.size}; 8 to {_LARGEST_SIDE} pixels are allowed."
+        )
+    for name in ("mean", "std"):
+        for value in getattr(preprocessing, name):
+            _is(value, float, f"preprocessing.{name}")
+    if 0 in preprocessing.std:
+        raise ConfigError("preprocessing.std holds a zero, by which would be divided.")
 
 
 def _check_aus(config: CalibratorConfig) -> None:
@@ -395,58 +406,6 @@ def _check_version(version: Any) -> None:
             f"This calibrator has format version {version}; siamcal {siamcal.__version__} reads up "
             f"to {FORMAT_VERSION}. Upgrade siamcal: pip install --upgrade siamcal"
         )
-
-
-def _check_names(values: Mapping[str, Any], kind: type) -> None:
-    fields = {entry.name: entry for entry in dataclasses.fields(kind)}
-    for name in values:
-        if name not in fields:
-            near = difflib.get_close_matches(name[:80], fields, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
-            raise ConfigError(f"Unknown field {name[:80]!r} in {kind.__name__}.{hint}")
-    missing = [
-        name
-        for name, entry in fields.items()
-        if name not in values
-        and entry.default is dataclasses.MISSING
-        and entry.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise ConfigError(f"{kind.__name__} lacks the field '{missing[0]}'.")
-
-
-def _preprocessing(values: Any) -> Preprocessing:
-    if not isinstance(values, dict):
-        raise ConfigError("CalibratorConfig.preprocessing must be an object.")
-    _check_names(values, Preprocessing)
-    default = Preprocessing()
-    arguments: dict[str, Any] = {}
-    for name, value in values.items():
-        expected = getattr(default, name)
-        if isinstance(expected, tuple):
-            arguments[name] = _tuple(value, f"preprocessing.{name}")
-            if len(arguments[name]) != len(expected):
-                raise ConfigError(f"preprocessing.{name} needs {len(expected)} numbers.")
-            for item in arguments[name]:
-                _is(item, float, f"preprocessing.{name}")
-        else:
-            _is(value, type(expected), f"preprocessing.{name}")
-            arguments[name] = value
-    if not 8 <= arguments.get("size", default.size) <= _LARGEST_SIDE:
-        raise ConfigError(
-            f"preprocessing.size is {arguments['size']}; 8 to {_LARGEST_SIDE} pixels are allowed."
-        )
-    if any(item == 0 for item in arguments.get("std", (1.0,))):
-        raise ConfigError("preprocessing.std holds a zero, by which would be divided.")
-    return Preprocessing(**arguments)
-
-
-def _tuple(value: Any, name: str) -> tuple[Any, ...]:
-    if not isinstance(value, list | tuple):
-        raise ConfigError(
-            f"CalibratorConfig.{name} must be a list, but got {type(value).__name__}."
-        )
-    return tuple(value)
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -17,28 +17,17 @@ import torch
 from torch import Tensor
 
 from siamcal.calibrators.saving import describe, save_calibrator
-from siamcal.calibrators.weights_file import read_tensors
-from siamcal.errors import ConfigError, DataNotFoundError, WeightsError
+from siamcal.errors import ConfigError, WeightsError
 from siamcal.model.create import create_backbone
 from siamcal.model.heads import make_head
 from siamcal.model.siamese import CalibratingSiamese
-from siamcal.preprocessing import Preprocessing
+from siamcal.model.weights_file import read_state_dict
+from siamcal.paper import PAPER_PREPROCESSING, paper_aus
 
-__all__ = ["ConversionReport", "Entry", "convert_checkpoint", "read_checkpoint"]
+__all__ = ["ConversionReport", "Entry", "convert_checkpoint"]
 
-# protocol: AU lists of the authors' data sets, told apart by their number.
-KNOWN_AUS = {
-    12: (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26),  # DISFA, DISFA+
-    9: (4, 6, 7, 9, 10, 12, 20, 25, 26),  # UNBC, intensity
-}
-# fc outputs -> (task, AUs); 12 could be 2 AUs' intensity too, which nobody published.
-KNOWN_OUTPUTS = {
-    72: ("intensity", KNOWN_AUS[12]),
-    54: ("intensity", KNOWN_AUS[9]),
-    12: ("detection", KNOWN_AUS[12]),
-    8: ("detection", (1, 2, 4, 6, 9, 12, 25, 26)),
-    10: ("detection", (4, 6, 7, 9, 10, 12, 20, 25, 26, 43)),
-}
+# Outputs of `fc` for one AU; intensity has 1 value and 5 ordinal logits.
+OUTPUTS_PER_AU = {"intensity": 6, "detection": 1}
 # Blocks of the four stages.
 DEPTHS = {
     (2, 2, 2, 2): "ir18",
@@ -46,11 +35,6 @@ DEPTHS = {
     (3, 4, 14, 3): "ir50",
     (3, 13, 30, 3): "ir100",
 }
-PREFIXES = ("module.", "backbone.", "model.", "net.", "encoder.")
-CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
-PAPER_PREPROCESSING = Preprocessing(
-    align="ffhq_quad", illumination="csn_released", contrast="none", mask="none"
-)
 GLINT_REASON = (
     "derived from InsightFace's face-recognition weights (glint360k), which are for non-commercial "
     "research only"
@@ -142,7 +126,7 @@ def convert_checkpoint(
         WeightsError: It can't be read safely, or it isn't an iResNet's state dict.
         ConfigError: Task or AUs can't be told, or don't fit the outputs.
     """
-    state = read_checkpoint(checkpoint)
+    state = read_state_dict(checkpoint)
     name = backbone or _recognise(state, checkpoint)
     is_face = "features.weight" in state
     task, aus, outputs = _outputs(state, is_face, task, aus)
@@ -170,55 +154,6 @@ def convert_checkpoint(
     return ConversionReport(Path(folder), name, kind, entries)
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """A state dict, without running any code that the file may hold; wrappers are taken off.
-
-    Raises:
-        DataNotFoundError: There is no such file.
-        WeightsError: It isn't a plain state dict.
-    """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise DataNotFoundError(
-            f"There is no file {path}. glint360k_cosface_r50_fp16_0.1/backbone.pth is in "
-            "InsightFace's model zoo (arcface_torch)."
-        )
-    if path.suffix == ".safetensors":
-        return _without_prefix(read_tensors(path))
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
-    except Exception as error:
-        raise WeightsError(
-            f"{path} can't be read without running code ({str(error).splitlines()[0][:160]}). Only "
-            "plain state dicts are read; save `model.state_dict()` and give that file."
-        ) from None
-    for key in CONTAINERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not content:
-        raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict.")
-    return _without_prefix(
-        {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    )
-
-
-def _is_zip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2) == b"PK"
-
-
-def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    found = dict(state)
-    changed = True
-    while changed and found:
-        changed = False
-        for prefix in PREFIXES:
-            if all(name.startswith(prefix) for name in found):
-                found = {name.removeprefix(prefix): value for name, value in found.items()}
-                changed = True
-    return found
-
-
 def _recognise(state: Mapping[str, Tensor], path: str | Path) -> str:
     depths = tuple(
         len({m[1] for name in state if (m := re.match(rf"layer{stage}\.(\d+)\.", name))})
@@ -237,17 +172,17 @@ def _outputs(
     state: Mapping[str, Tensor], is_face: bool, task: str | None, aus: Sequence[int] | None
 ) -> tuple[str, tuple[int, ...], int]:
     """(task, AUs, outputs of fc)."""
-    per_au = {"intensity": 6, "detection": 1}
+    per_au = OUTPUTS_PER_AU
     if task is not None and task not in per_au:
         raise ConfigError(f"task is {task!r}; allowed: intensity, detection.")
     if is_face:
         task = task or "intensity"
-        aus = tuple(aus or KNOWN_AUS[12])
+        aus = tuple(aus or paper_aus("disfa", "intensity"))
         return task, aus, per_au[task] * len(aus)
     if "fc.weight" not in state:
         raise WeightsError("The checkpoint holds no 'fc.weight', so its outputs aren't known.")
     outputs = state["fc.weight"].shape[0]
-    known_task, known_aus = KNOWN_OUTPUTS.get(outputs, (None, None))
+    known_task, known_aus = _paper_outputs().get(outputs, (None, None))
     if aus is None and (known_task is None or task not in (None, known_task)):
         raise ConfigError(
             f"fc has {outputs} outputs; whose AUs these are can't be told. Pass the AU numbers in "
@@ -261,6 +196,16 @@ def _outputs(
             f"{len(aus)} for detection. Check --aus and --task."
         )
     return task, aus, outputs
+
+
+def _paper_outputs() -> dict[int, tuple[str, tuple[int, ...]]]:
+    """Outputs of `fc` -> (task, AUs); 12 could be 2 AUs' intensity too, which nobody published."""
+    return {
+        each * len(aus): (task, aus)
+        for dataset in ("disfa", "disfa-plus", "unbc")
+        for task, each in OUTPUTS_PER_AU.items()
+        for aus in [paper_aus(dataset, task)]
+    }
 
 
 def _take_over(

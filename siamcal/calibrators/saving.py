@@ -10,15 +10,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from siamcal import registry
 from siamcal.calibrators.adapters import base_network, check_base, pre_merge_names
 from siamcal.calibrators.bounded_build import ADAPTER_BUDGET, Budget, build_within
 from siamcal.calibrators.config import (
@@ -27,24 +25,20 @@ from siamcal.calibrators.config import (
     config_to_dict,
     read_config,
 )
-from siamcal.calibrators.own_backbones import is_file_name, portable_name, recall, remember
-from siamcal.calibrators.weights_file import (
+from siamcal.errors import ConfigError, WeightsError
+from siamcal.files import checksum_of_file, write_atomically
+from siamcal.graph import input_spec
+from siamcal.model.create import create_backbone, is_file_name, may_be_named, source_prefixes
+from siamcal.model.heads import DetectionHead, IntensityHead, make_head
+from siamcal.model.merges import CUSTOM, MergeForm
+from siamcal.model.siamese import CalibratingSiamese
+from siamcal.model.weights_file import (
     MAX_WEIGHTS_BYTES,
     TensorInfo,
     checksum_of_tensors,
     read_header,
     read_tensors,
     write_tensors,
-)
-from siamcal.errors import ConfigError, WeightsError
-from siamcal.files import checksum_of_file, write_atomically
-from siamcal.graph import input_spec
-from siamcal.model.create import create_backbone
-from siamcal.model.heads import DetectionHead, IntensityHead, make_head
-from siamcal.model.siamese import (
-    CalibratingSiamese,
-    reference_minus_target,
-    target_minus_reference,
 )
 from siamcal.preprocessing import Preprocessing
 
@@ -64,16 +58,6 @@ logger = logging.getLogger(__name__)
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
-
-# The functions themselves: as a name, "reference_minus_target" means the other sign at "output".
-_MERGES = {f.__name__: f for f in (reference_minus_target, target_minus_reference)}
-
-# What a saved config may call a backbone. Whatever else it says is refused before it is looked up.
-_BACKBONE_NAMES = (
-    re.compile(r"[A-Za-z0-9_]+\Z"),
-    re.compile(r"(timm|torchvision):[A-Za-z0-9_][A-Za-z0-9_.\-]*\Z"),
-    re.compile(r"(transformers|hf-hub):[A-Za-z0-9_][\w.\-]*(/[A-Za-z0-9_][\w.\-]*)?(@[\w.\-]+)?\Z"),
-)
 
 
 def describe(model: CalibratingSiamese, **facts: Any) -> CalibratorConfig:
@@ -125,7 +109,7 @@ def save_calibrator(
             None takes `model.config`.
         folder: Where to; made if needed.
         card: Text of README.md; None writes a short one.
-        adapter: Write the post-merge part and the head only.
+        adapter: Write the merge, the post-merge part and the head only.
         base: For adapters: the public backbone, to prove that its pre-merge weights are unchanged.
 
     Returns:
@@ -153,9 +137,6 @@ def save_calibrator(
     text = json.dumps(config_to_dict(config), indent=2, ensure_ascii=False) + "\n"
     write_atomically(folder / CONFIG_FILE, text)
     write_atomically(folder / CARD_FILE, card if card is not None else _short_card(config))
-    spec = getattr(model.unwrap(), "siamcal_spec", None)
-    if spec is not None and is_file_name(spec.name):
-        remember(checksum, spec.name)
     return config
 
 
@@ -164,13 +145,12 @@ def load_calibrator(
     *,
     backbone: nn.Module | str | None = None,
     head: nn.Module | None = None,
-    merge: Callable[[Tensor, Tensor], Tensor] | None = None,
+    merge: MergeForm | None = None,
     base: str | Path | None = None,
     strict: bool = True,
     example_inputs: Any = None,
     verify: bool = True,
     max_bytes: int = MAX_WEIGHTS_BYTES,
-    own_files: bool = True,
 ) -> CalibratingSiamese:
     """Load a calibrator from a folder; nothing in the folder is executed.
 
@@ -179,15 +159,13 @@ def load_calibrator(
         backbone: The network to load into (changed in place), for one that can't be made by name;
             or a name to make it by, such as "./my_net.py:build".
         head: The head, where the author used one of their own.
-        merge: The merge function, where the author used one of their own.
+        merge: The form of the merge, where the author used one of their own.
         base: For adapters over a network without public weights of its own: the file of the
             public weights, such as glint360k's backbone.pth.
         strict: Refuse missing and unexpected weights; False keeps start values and logs them.
         example_inputs: A valid input of the backbone, where it isn't one image.
         verify: Prove again that the cut is exact.
         max_bytes: Largest weights file that is accepted.
-        own_files: Run the user's own Python file that made the network, where this machine
-            remembers it and it hasn't changed.
 
     Returns:
         The calibrator in eval mode, with its config as `.config`.
@@ -211,10 +189,11 @@ def load_calibrator(
             f"{folder / WEIGHTS_FILE} isn't the file that its config was written with (the "
             "checksums differ): it was damaged or exchanged. Download or save it again."
         )
-    network = _network(config, header, backbone, base, own_files)
+    network = _network(config, header, backbone, base, strict)
     head = make_head(config.task, len(config.aus)) if config.num_outputs else head
-    parts = {"backbone": network, **({"head": head} if head is not None else {})}
-    _check_fit(parts, header, strict=strict and not config.is_adapter)
+    parts = {"backbone": network, "head": head}
+    _check_fit({"backbone": network}, header, strict=strict and not config.is_adapter)
+    _check_fit({"head": head}, header, strict)
     if not config.is_adapter:
         _load(parts, folder, max_bytes)
     if example_inputs is None:
@@ -224,7 +203,7 @@ def load_calibrator(
     model = CalibratingSiamese(
         network.eval(),
         config.merge_at,
-        merge=_MERGES.get(config.merge) or cast(Callable[[Tensor, Tensor], Tensor], merge),
+        merge=cast(MergeForm, merge) if config.merge == CUSTOM else config.merge,
         head=head,
         example_inputs=example_inputs,
         output=config.output,
@@ -232,9 +211,11 @@ def load_calibrator(
         branches=config.branches,
         freeze_pre_batchnorm=config.freeze_pre_batchnorm,
     )
+    late = {"merge": model.merge_form}  # made for the features, so known only now
+    _check_fit(late, header, strict)
     if config.is_adapter:
         check_base(model, config, header, example_inputs)
-        _load(parts, folder, max_bytes)
+    _load(parts | late if config.is_adapter else late, folder, max_bytes)
     model.config = config
     return model.eval()
 
@@ -243,7 +224,7 @@ def _structure(model: CalibratingSiamese) -> dict[str, Any]:
     spec = getattr(model.unwrap(), "siamcal_spec", None)
     name, arguments = "", {}
     if spec is not None and _is_rebuilt(spec, model.unwrap()):
-        name, arguments = portable_name(spec.name), dict(spec.options)
+        name, arguments = _portable(spec.name), dict(spec.options)
         if spec.num_outputs is not None:
             arguments["num_outputs"] = spec.num_outputs
     stated = input_spec(model.unwrap())
@@ -258,7 +239,7 @@ def _structure(model: CalibratingSiamese) -> dict[str, Any]:
         "backbone": name,
         "backbone_arguments": arguments,
         "merge_at": model.merge_at,
-        "merge": _merge_name(model),
+        "merge": model.merge,
         "branches": model.branches,
         "output": selector,
         "freeze_pre_batchnorm": model.freeze_pre_batchnorm,
@@ -270,7 +251,7 @@ def _structure(model: CalibratingSiamese) -> dict[str, Any]:
 def _is_rebuilt(spec: Any, network: nn.Module) -> bool:
     """Whether the network is what its spec makes; a user may have changed it since."""
     if not is_file_name(spec.name):
-        if not any(pattern.match(spec.name) for pattern in _BACKBONE_NAMES):
+        if not may_be_named(spec.name):
             return False
         try:
             check_backbone_arguments(dict(spec.options))
@@ -284,8 +265,12 @@ def _is_rebuilt(spec: Any, network: nn.Module) -> bool:
     return True
 
 
-def _merge_name(model: CalibratingSiamese) -> str:
-    return next((n for n, f in _MERGES.items() if f is model.merge_function), "custom")
+def _portable(name: str) -> str:
+    """The name as it is saved: an own file without its folders, which concern nobody else."""
+    if not is_file_name(name):
+        return name
+    path, _, function = name.rpartition(":")
+    return f"./{Path(path).name}:{function}"
 
 
 def _task(model: CalibratingSiamese) -> str:
@@ -313,18 +298,14 @@ def _check_head(model: CalibratingSiamese, aus: tuple[int, ...], task: str | Non
 def _tensors_to_save(
     model: CalibratingSiamese, config: CalibratorConfig, adapter: bool, base: nn.Module | None
 ) -> tuple[dict[str, Tensor], str]:
-    backbone = _state(model.unwrap())
-    head = _state(model.head) if model.head is not None else {}
-    checksum = ""
-    if adapter:
-        pre = pre_merge_names(model, config.input_shape)
-        below = {name: backbone[name] for name in pre}
-        checksum = checksum_of_tensors(below)
-        if base is not None:
-            _check_unchanged(below, _state(base))
-        backbone = {name: t for name, t in backbone.items() if name not in pre}
-    tensors = {f"backbone.{name}": t for name, t in backbone.items()}
-    return tensors | {f"head.{name}": t for name, t in head.items()}, checksum
+    tensors = _state({"backbone": model.unwrap(), "head": model.head, "merge": model.merge_form})
+    if not adapter:
+        return tensors, ""
+    pre = pre_merge_names(model, config.input_shape)
+    below = {name: tensors.pop(f"backbone.{name}") for name in pre}
+    if base is not None:
+        _check_unchanged(below, base.state_dict())
+    return tensors, checksum_of_tensors(below)
 
 
 def _check_unchanged(ours: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> None:
@@ -344,8 +325,13 @@ def _check_unchanged(ours: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> 
         )
 
 
-def _state(module: nn.Module) -> dict[str, Tensor]:
-    state = module.state_dict()
+def _modules(parts: Mapping[str, Any]) -> nn.ModuleDict:
+    """Those of a calibrator's parts that hold tensors: neither no head nor a merge function."""
+    return nn.ModuleDict({name: p for name, p in parts.items() if isinstance(p, nn.Module)})
+
+
+def _state(parts: Mapping[str, Any]) -> dict[str, Tensor]:
+    state = _modules(parts).state_dict()
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise ConfigError(
@@ -359,18 +345,19 @@ def _check_header(
     config: CalibratorConfig,
     header: Mapping[str, TensorInfo],
     head: nn.Module | None,
-    merge: Callable[[Tensor, Tensor], Tensor] | None,
+    merge: MergeForm | None,
 ) -> None:
     for name in header:
-        if not name.startswith(("backbone.", "head.")):
+        if not name.startswith(("backbone.", "head.", "merge.")):
             raise WeightsError(
                 f"{WEIGHTS_FILE} holds {name[:80]!r}; a calibrator's tensors start with "
-                "'backbone.' or 'head.'. `siamcal convert` turns other checkpoints into one."
+                "'backbone.', 'head.' or 'merge.'. `siamcal convert` turns other checkpoints into "
+                "one."
             )
     if config.task == "custom" and head is None:
         raise ConfigError("This calibrator has a head of its author's own: pass it with head=.")
-    if config.merge == "custom" and merge is None:
-        raise ConfigError("This calibrator merges by its author's own function: pass merge=.")
+    if config.merge == CUSTOM and merge is None:
+        raise ConfigError("This calibrator merges in its author's own way: pass it with merge=.")
 
 
 def _network(
@@ -378,27 +365,30 @@ def _network(
     header: Mapping[str, TensorInfo],
     backbone: nn.Module | str | None,
     base: str | Path | None,
-    own_files: bool,
+    strict: bool,
 ) -> nn.Module:
     if isinstance(backbone, nn.Module):
         return backbone
-    name = backbone or _name_to_build(config, own_files)
+    name = backbone or _name_to_build(config)
     arguments = dict(config.backbone_arguments)
-    budget = Budget([i.shape for n, i in header.items() if n.startswith("backbone.")])
-    if config.is_adapter:
-        return build_within(ADAPTER_BUDGET, lambda: base_network(config, name, arguments, base))
-    return build_within(budget, lambda: _made(name, arguments))
+    theirs = {n: info for n, info in header.items() if n.startswith("backbone.")}
+
+    def rehearse() -> None:
+        network = create_backbone(name, **arguments)
+        if strict and not config.is_adapter:
+            _check_fit({"backbone": network}, theirs, strict)
+
+    def build() -> nn.Module:
+        if config.is_adapter:
+            return base_network(config, name, arguments, base)
+        return create_backbone(name, **arguments)
+
+    budget = ADAPTER_BUDGET if config.is_adapter else Budget.of([i.shape for i in theirs.values()])
+    # A file that the user named runs once: what it does beside building is theirs to know.
+    return build_within(budget, build, None if is_file_name(name) else rehearse)
 
 
-def _made(name: str, arguments: dict[str, Any]) -> nn.Module:
-    if name.startswith("hf-hub:"):
-        # By default this source brings its own weights, which would be downloaded in vain.
-        function = registry.backbones.get("hf-hub:")
-        return cast(nn.Module, function(name[7:], pretrained=False, **arguments))
-    return create_backbone(name, **arguments)
-
-
-def _name_to_build(config: CalibratorConfig, own_files: bool) -> str:
+def _name_to_build(config: CalibratorConfig) -> str:
     name = config.backbone
     if not name:
         raise ConfigError(
@@ -406,28 +396,25 @@ def _name_to_build(config: CalibratorConfig, own_files: bool) -> str:
             "yourself and pass it: load with backbone=net."
         )
     if is_file_name(name):
-        found = recall(config.weights_checksum, name) if own_files else None
-        if found is None:
-            raise ConfigError(
-                f"This calibrator's network comes from its author's own file, {name[:100]!r}; "
-                "siamcal never runs a file because a config names it. If you have that file and "
-                "trust it, load with backbone='./FILE.py:FUNCTION' or with the network itself."
-            )
-        return found
-    if not any(pattern.match(name) for pattern in _BACKBONE_NAMES):
+        raise ConfigError(
+            f"This calibrator's network comes from its author's own file, {name[:100]!r}; "
+            "siamcal never runs a file because a config names it. If you have that file and "
+            "trust it, load with backbone='./FILE.py:FUNCTION' or with the network itself."
+        )
+    if not may_be_named(name):
+        sources = [f"'{prefix}NAME'" for prefix in source_prefixes() if prefix.endswith(":")]
         raise ConfigError(
             f"The config names the backbone {name[:100]!r}, which is neither a registered name nor "
-            "of the form 'timm:NAME', 'torchvision:NAME', 'transformers:OWNER/NAME' or "
-            "'hf-hub:OWNER/NAME'. Paths and imports are never followed; pass the network with "
-            "backbone=."
+            f"of the form {', '.join(sources)} (or OWNER/NAME). Paths and imports are never "
+            "followed; import the package that registers it, or pass the network with backbone=."
         )
     return name
 
 
-def _check_fit(
-    parts: Mapping[str, nn.Module], header: Mapping[str, TensorInfo], strict: bool
-) -> None:
-    own = {f"{part}.{n}": t for part, module in parts.items() for n, t in _state(module).items()}
+def _check_fit(parts: Mapping[str, Any], header: Mapping[str, TensorInfo], strict: bool) -> None:
+    """Hold the file's tensors of these parts against the parts' own."""
+    own = _state(parts)
+    header = {n: info for n, info in header.items() if n.partition(".")[0] in parts}
     wrong = [n for n, info in header.items() if n in own and tuple(own[n].shape) != info.shape]
     if wrong:
         name = wrong[0]
@@ -441,28 +428,26 @@ def _check_fit(
         if names and strict:
             raise WeightsError(
                 f"{WEIGHTS_FILE} {what} {len(names)} tensors, {names[0][:80]} first. Load with the "
-                "backbone it was saved with, or with strict=False to keep start values there."
+                "backbone, head and merge it was saved with, or with strict=False to keep start "
+                "values there."
             )
         if names:
             logger.info("%s %s %d tensors, %s first", WEIGHTS_FILE, what, len(names), names[0])
 
 
-def _load(parts: Mapping[str, nn.Module], folder: Path, max_bytes: int) -> None:
+def _load(parts: Mapping[str, Any], folder: Path, max_bytes: int) -> None:
+    modules = _modules(parts)
+    if not modules:
+        return
     tensors = read_tensors(folder / WEIGHTS_FILE, max_bytes)
-    for part, module in parts.items():
-        state = {
-            name.removeprefix(f"{part}."): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(f"{part}.")
-        }
-        # The file's precision is the model's: bfloat16 weights in a float32 network would compute
-        # something else than what was saved.
-        places = dict(module.named_parameters()) | dict(module.named_buffers())
-        for name, tensor in state.items():
-            place = places.get(name)
-            if place is not None and place.dtype != tensor.dtype:
-                place.data = place.data.to(tensor.dtype)
-        module.load_state_dict(state, strict=False)
+    # The file's precision is the model's: bfloat16 weights in a float32 network would compute
+    # something else than what was saved.
+    places = dict(modules.named_parameters()) | dict(modules.named_buffers())
+    for name, tensor in tensors.items():
+        place = places.get(name)
+        if place is not None and place.dtype != tensor.dtype:
+            place.data = place.data.to(tensor.dtype)
+    modules.load_state_dict(tensors, strict=False)
 
 
 def _short_card(config: CalibratorConfig) -> str:

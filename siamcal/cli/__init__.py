@@ -1,22 +1,48 @@
 """The command line: the only place that prints or exits.
 
-One file a command; each registers its functions on `app`.
+One file a command, or a few of one purpose; each registers its functions on `app`.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 import typer
+import typer.core
 
 from siamcal.errors import SiamcalError
 from siamcal.registry import import_all
 
-__all__ = ["app", "main"]
+__all__ = ["COMPARE", "DATA", "LOOK_UP", "PANELS", "READ", "SHARE", "app", "main"]
+
+# Panels of the help, in its order; a command names its own.
+PANELS = COMPARE, READ, DATA, LOOK_UP, SHARE = (
+    "Train and compare",
+    "Read faces",
+    "Data sets",
+    "Look up",
+    "Share calibrators",
+)
+
+
+class _Panels(typer.core.TyperGroup):
+    """Lists commands by their panel, in the order of PANELS."""
+
+    def list_commands(self, context: Any) -> list[str]:
+        """Names of the commands."""
+        return sorted(self.commands, key=lambda name: self._place(self.commands[name]))
+
+    @staticmethod
+    def _place(command: Any) -> int:
+        panel = command.rich_help_panel
+        return PANELS.index(panel) if panel in PANELS else len(PANELS)
+
 
 app = typer.Typer(
     name="siamcal",
+    cls=_Panels,
     help="One-frame calibration for facial action unit networks.",
     no_args_is_help=True,
     rich_markup_mode="markdown",

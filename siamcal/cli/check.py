@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from siamcal.cli._options import AsJson
 from siamcal.cli.data import data_app
 
 CHECK_EXAMPLES = """
@@ -34,7 +35,7 @@ def check(
     ] = "protocol",
     quick: Annotated[bool, typer.Option("--quick", help="Don't open the pictures.")] = False,
     limit: Annotated[int, typer.Option(help="Findings to print; 0: all.")] = 40,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check a data set."""
     import pandas as pd

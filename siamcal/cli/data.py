@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from siamcal.cli import app
+from siamcal.cli import DATA, app
+from siamcal.cli._options import AsJson
 
 __all__ = ["data_app"]
 
@@ -18,7 +19,7 @@ data_app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(data_app, name="data")
+app.add_typer(data_app, name="data", rich_help_panel=DATA)
 
 RENDER_EXAMPLES = """
 Render people with known action units; what is rendered already is kept.
@@ -74,7 +75,7 @@ def render(
     occlusion: Annotated[float | None, typer.Option(help="Share of covered recordings.")] = None,
     workers: Workers = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check every picture.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Render a data set."""
     from siamcal.synth import library
@@ -102,21 +103,11 @@ def render(
     library.ensure_rendered(plan, out, workers)
     checksum = library.verify(folder) if verify else library.manifest(folder)["sha256"]
     if as_json:
-        typer.echo(
-            json.dumps(
-                {
-                    "folder": str(folder),
-                    "frames": plan.total,
-                    "sha256": checksum,
-                    "verified": verify,
-                }
-            )
-        )
+        facts = {"folder": str(folder), "frames": plan.total, "sha256": checksum}
+        typer.echo(json.dumps({**facts, "verified": verify}))
         return
-    typer.echo(
-        f"{folder}\n{plan.total:,} frames, sha256 {checksum}"
-        + (" (every picture verified)" if verify else "")
-    )
+    checked = " (every picture verified)" * verify
+    typer.echo(f"{folder}\n{plan.total:,} frames, sha256 {checksum}{checked}")
 
 
 @data_app.command("preview", help=PREVIEW_EXAMPLES)

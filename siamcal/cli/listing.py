@@ -8,10 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from siamcal.cli import app
+from siamcal.cli import LOOK_UP, app
+from siamcal.cli._options import AsJson
 
 LS_EXAMPLES = """
-List backbones, recipes, datasets, benchmarks, or the merge points of a backbone.
+List backbones, merge forms, recipes, datasets, benchmarks, formats of tables, or the merge
+points of a backbone.
 
 Examples:
 
@@ -36,10 +38,10 @@ Examples:
 Of a published calibrator only its description is downloaded.
 """
 
-KINDS = ("backbones", "recipes", "datasets", "benchmarks", "merge-points")
+KINDS = ("backbones", "merges", "recipes", "datasets", "benchmarks", "formats", "merge-points")
 
 
-@app.command("ls", help=LS_EXAMPLES)
+@app.command("ls", help=LS_EXAMPLES, rich_help_panel=LOOK_UP)
 def list_things(
     what: Annotated[str | None, typer.Argument(help=", ".join(KINDS))] = None,
     name: Annotated[str | None, typer.Argument(help="The backbone, for merge-points.")] = None,
@@ -48,7 +50,7 @@ def list_things(
     ] = None,
     size: Annotated[int | None, typer.Option(help="Input size for merge-points.")] = None,
     hub: Annotated[bool, typer.Option(help="Calibrators published on the Hub.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List things by kind."""
     from siamcal.errors import ConfigError
@@ -74,7 +76,7 @@ def list_things(
 def _names(what: str) -> list[dict[str, Any]]:
     from siamcal import registry
 
-    found = getattr(registry, what)
+    found = registry.table_formats if what == "formats" else getattr(registry, what)
     rows = [{"name": name, "what": found.summary(name)} for name in found.names()]
     rows = [row for row in rows if not row["name"].endswith(":")]
     if what == "backbones":
@@ -118,14 +120,15 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
     Console().print(table)
 
 
-@app.command(help=SHOW_EXAMPLES)
+@app.command(help=SHOW_EXAMPLES, rich_help_panel=LOOK_UP)
 def show(
     name: Annotated[str, typer.Argument(help="A recipe, a calibrator's folder or a Hub name.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show a recipe or a calibrator."""
     from siamcal.registry import recipes
-    from siamcal.training.recipe import load_recipe, to_dict
+    from siamcal.settings import to_dict
+    from siamcal.training.recipe import load_recipe
 
     if name in recipes or Path(name).suffix in (".json", ".toml"):
         values = to_dict(load_recipe(name))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from siamcal.cli import app
+from siamcal.cli import READ, app
 from siamcal.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ success 0. Beside aus.csv lies aus.json: calibrator, reference, settings, flagge
 """
 
 
-@app.command(help=EXAMPLES)
+@app.command(help=EXAMPLES, rich_help_panel=READ)
 def predict(
     inputs: Annotated[
         list[str], typer.Argument(help="A video, images, a folder of images, or camera:0.")
@@ -56,7 +56,8 @@ def predict(
         Path | None, typer.Option(help="Write the encoded reference, to use it again.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Table (.csv); without it: stdout.")
+        Path | None,
+        typer.Option("-o", "--output", help="Table, like aus.csv; without it: CSV to stdout."),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Calibrator: a folder or hf-hub:owner/name.")
@@ -85,8 +86,8 @@ def predict(
             inference.save_profile(person, save_profile, predictor)
         _announce(predictor, person)
         try:
-            summary = inference.predict_to_csv(
-                stream, output or sys.stdout, predictor=predictor, reference=person
+            summary = inference.predict_to_table(
+                stream, output or sys.stdout.buffer, predictor=predictor, reference=person
             )
         except BrokenPipeError:  # `siamcal predict ... | head` has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -117,8 +118,9 @@ def _check_options(
     if output is None and as_json:
         raise ConfigError("--json and the table would share stdout; write the table with -o FILE.")
     if output is not None:
-        if output.suffix.lower() != ".csv":
-            raise ConfigError(f"The table is written as .csv, but -o names {output}.")
+        from siamcal.inference.run import table_format
+
+        table_format(output)
         if output.is_dir():
             raise ConfigError(f"{output} is a folder; name a file in it with -o.")
         if any(Path(path).exists() and Path(path).resolve() == output.resolve() for path in inputs):
@@ -161,10 +163,10 @@ def _reference(
 
 
 def _announce(predictor: Predictor, person: PersonReference) -> None:
-    from siamcal.inference.models import RENDERED_NOTE, trained_on_rendered
+    from siamcal.inference.models import RENDERED_NOTE
 
     config = predictor.config
-    if trained_on_rendered(predictor.model):
+    if config.rendered:
         _say(f"Note: {RENDERED_NOTE}")
     by_status: dict[str, list[str]] = {}
     for au, status in zip(config.aus, config.au_status, strict=True):

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from siamcal.cli import app
+from siamcal.cli import COMPARE, app
+from siamcal.cli._options import AsJson
 
 STATS_EXAMPLES = """
 Statistics of a finished run: paired tests, results by group, Bland-Altman, blind predictors.
@@ -23,7 +24,7 @@ Examples:
 """
 
 
-@app.command("stats", help=STATS_EXAMPLES)
+@app.command("stats", help=STATS_EXAMPLES, rich_help_panel=COMPARE)
 def stats(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     by: Annotated[
@@ -38,7 +39,7 @@ def stats(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write here instead of to stdout.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Statistics of a run."""
     from siamcal.errors import ConfigError

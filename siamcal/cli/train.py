@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from siamcal.cli import app
-from siamcal.cli._settings import choose_recipe
+from siamcal.cli import COMPARE, app
+from siamcal.cli._options import Compile, Settings, Tensorboard, Workers
+from siamcal.training.choice import choose_recipe
 
 EXAMPLES = """
 Train a recipe on all participants of its data set and save the calibrator. Given the folder of a
@@ -26,7 +27,7 @@ The folder printed at the end is what `siamcal predict --model` and `siamcal pus
 """
 
 
-@app.command(help=EXAMPLES)
+@app.command(help=EXAMPLES, rich_help_panel=COMPARE)
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe, its file, or a run's folder.")],
     dataset: Annotated[str | None, typer.Option(help="Another data set than the recipe's.")] = None,
@@ -34,17 +35,13 @@ def train(
     task: Annotated[str | None, typer.Option(help="intensity or detection.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Another backbone.")] = None,
     merge_at: Annotated[str | None, typer.Option(help="Another merge point.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a recipe's field: --set epochs=1.")
-    ] = None,
+    settings: Settings = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder of the run.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that prepare the data.")] = None,
-    compile_network: Annotated[
-        bool, typer.Option("--compile", help="Use torch.compile in training.")
-    ] = False,
-    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard logs.")] = False,
+    workers: Workers = None,
+    compile_network: Compile = False,
+    tensorboard: Tensorboard = False,
 ) -> None:
     """Train on everyone and save the calibrator."""
     settings = [*(settings or []), *["compile=true"] * compile_network]

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from siamcal.cli import app
+from siamcal.cli import SHARE, app
+from siamcal.cli._options import AsJson
 
 PUSH_EXAMPLES = """
 Publish a run's calibrator, with a model card written from its results.
@@ -54,7 +55,7 @@ it was taken, and what was missing.
 """
 
 
-@app.command(help=PUSH_EXAMPLES)
+@app.command(help=PUSH_EXAMPLES, rich_help_panel=SHARE)
 def push(
     run: Annotated[Path, typer.Argument(help="A run's folder, or a calibrator's.")],
     repository: Annotated[str, typer.Argument(help="owner/name on the Hub.")],
@@ -70,7 +71,7 @@ def push(
     message: Annotated[
         str, typer.Option(help="Commit message.")
     ] = "Upload calibrator with siamcal",
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Publish a run's calibrator."""
     from siamcal.calibrators.hub import parse_source, upload
@@ -103,7 +104,7 @@ def _print_plan(card: str, sizes: dict[str, int], repository: str, as_json: bool
     print(f"  {sum(sizes.values()):>12,}  bytes in {len(sizes)} files")
 
 
-@app.command(help=PULL_EXAMPLES)
+@app.command(help=PULL_EXAMPLES, rich_help_panel=SHARE)
 def pull(
     source: Annotated[str, typer.Argument(help="owner/name, or hf-hub:owner/name@revision.")],
     output: Annotated[
@@ -120,7 +121,7 @@ def pull(
     print(folder)
 
 
-@app.command(help=CONVERT_EXAMPLES)
+@app.command(help=CONVERT_EXAMPLES, rich_help_panel=SHARE)
 def convert(
     checkpoint: Annotated[Path, typer.Argument(help="A .pth or .safetensors state dict.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the calibrator.")],

@@ -18,6 +18,7 @@ from siamcal.datasets.disfa_plus import read_disfa_plus
 from siamcal.datasets.manifest import read_manifest
 from siamcal.datasets.reading import Problem, Problems, examples
 from siamcal.datasets.unbc import read_unbc
+from siamcal.environment import usable_cores
 from siamcal.errors import DataNotFoundError, MediaError
 from siamcal.paper import protocol
 from siamcal.progress import progress_bar
@@ -128,7 +129,7 @@ def _picture_faults(table: pd.DataFrame, quick: bool) -> dict[tuple[str, int], s
 
     faults: dict[tuple[str, int], str] = {}
     readable: dict[str, tuple[int, str]] = {}
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         found = pool.map(look, names)
         bar = progress_bar(found, total=len(names), description="open pictures", unit="file")
         readable.update(zip(names, bar, strict=True))

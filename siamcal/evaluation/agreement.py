@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from siamcal.evaluation import metrics
+from siamcal.evaluation.metrics import moment_sums, moments
 from siamcal.evaluation.sums import (
-    SUMS,
     bootstrap_weights,
     mix,
-    moments,
     participant_sums,
     percentiles,
     ratio,
@@ -51,10 +50,10 @@ class Agreement:
 
     Attributes:
         bias: Mean difference.
-        sd: Standard deviation of the differences over frames.
+        sd: Standard deviation of the differences over frames, with the divisor n - 1.
         lower: Lower limit of agreement, bias - 1.96 sd.
         upper: Upper limit of agreement.
-        between_sd: Standard deviation of the participants' mean differences.
+        between_sd: Standard deviation of the participants' mean differences (divisor P - 1).
         slope: Change of the difference with the mean of both (proportional bias).
         bias_interval: (A, 2) interval of the bias from resampling participants.
         lower_interval: (A, 2), of the lower limit.
@@ -80,9 +79,8 @@ def participant_bias(
     Returns:
         The P participants, sorted, and (P, A); NaN where a participant has no valid label.
     """
-    sums = participant_sums("mae", preds, labels, participants)
-    n, p, y = (sums.values[..., SUMS.index(key)] for key in ("n", "p", "y"))
-    return sums.participants, np.divide(p - y, n, out=np.full_like(n, np.nan), where=n > 0)
+    people, sums = participant_sums(moment_sums, preds, labels, participants)
+    return people, _bias(sums)
 
 
 def across_and_within(
@@ -104,33 +102,46 @@ def bland_altman(
     labels: np.ndarray,
     participants: np.ndarray,
     *,
+    pooled: bool = False,
     resamples: int = 2000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> Agreement:
-    """Bland-Altman agreement of predictions with labels, intervals by resampling participants."""
-    sums = participant_sums("mae", preds, labels, participants)
-    whole = _limits(sums.values.sum(0))
-    draws = _limits(mix(bootstrap_weights(len(sums.values), resamples, seed), sums.values))
-    _, bias = participant_bias(preds, labels, participants)
+    """Bland-Altman agreement of predictions with labels, intervals by resampling participants.
+
+    Args:
+        preds: (N, A) intensities.
+        labels: (N, A) intensities; negative or NaN is invalid.
+        participants: (N,) participant of each frame.
+        pooled: Take the frames of all AUs together, as if there were one AU.
+        resamples: Number of resamples.
+        seed: Of the resampling.
+    """
+    people, sums = participant_sums(moment_sums, preds, labels, participants)
+    if pooled:
+        sums = {name: each.sum(1, keepdims=True) for name, each in sums.items()}
+    whole = _limits({name: each.sum(0) for name, each in sums.items()})
+    draws = _limits(mix(bootstrap_weights(len(people), resamples, seed), sums))
     return Agreement(
         bias=whole[0],
         sd=whole[1],
         lower=whole[2],
         upper=whole[3],
-        between_sd=spread(bias),
+        between_sd=spread(_bias(sums)),
         slope=whole[4],
-        bias_interval=percentiles(draws[0], level),
-        lower_interval=percentiles(draws[2], level),
-        upper_interval=percentiles(draws[3], level),
+        bias_interval=percentiles(draws[0]),
+        lower_interval=percentiles(draws[2]),
+        upper_interval=percentiles(draws[3]),
     )
 
 
-def _limits(sums: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Bias, SD, lower and upper limit, and slope from sums (..., A, K)."""
-    s = dict(zip(SUMS, np.moveaxis(sums, -1, 0), strict=True))
+def _bias(s: dict[str, np.ndarray]) -> np.ndarray:
+    return ratio(s["p"] - s["y"], s["n"])
+
+
+def _limits(s: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+    """Bias, SD, lower and upper limit, and slope, each (..., A), from moments."""
     var_p, var_y, cov = moments(s)
-    bias = ratio(s["p"] - s["y"], s["n"])
+    bias = _bias(s)
     sd = np.sqrt(np.maximum(ratio(var_p + var_y - 2 * cov, s["n"] - 1), 0))
     # Regression of p - y on (p + y)/2: cov = (var p - var y)/2, var = (var p + var y + 2 cov)/4.
     slope = ratio((var_p - var_y) / 2, (var_p + var_y + 2 * cov) / 4)

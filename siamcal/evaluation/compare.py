@@ -1,7 +1,7 @@
 """Participant-exclusive cross-validation of NCG, baseline subtraction and CSN, and their results.
 
 All methods share start weights, optimisation steps, batches and augmentation. Predictions of all
-folds are pooled, then one metric an AU is computed over all frames (protocol of arXiv:2409.00240).
+folds are pooled, then one metric an AU is computed over all frames, as in arXiv:2409.00240.
 """
 
 from __future__ import annotations
@@ -16,85 +16,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from siamcal.datasets.base import FaceSet
 from siamcal.environment import describe_environment
 from siamcal.errors import ConfigError
-from siamcal.evaluation.intervals import (
-    metric_interval,
-    paired_difference,
-    participant_bias,
-    sanity_predictors,
-)
-from siamcal.evaluation.metrics import TASK_OF_METRIC, compute, mean_over_aus
-from siamcal.files import replacing, write_json
+from siamcal.evaluation.agreement import participant_bias
+from siamcal.evaluation.blind import blind_results
+from siamcal.evaluation.intervals import metric_interval, paired_difference
+from siamcal.evaluation.methods import METHODS
+from siamcal.evaluation.metrics import mean_over_aus, metrics_of
+from siamcal.evaluation.predictions import TaskPredictions
+from siamcal.files import write_json
 from siamcal.graph import list_merge_points
 from siamcal.model.create import create_backbone
 from siamcal.paper import paper_cell
+from siamcal.settings import to_dict
 from siamcal.training.batches import task_labels
 from siamcal.training.loop import fit
 from siamcal.training.prediction import predict
-from siamcal.training.recipe import Recipe, to_dict
+from siamcal.training.recipe import Recipe
 
-__all__ = [
-    "METHODS",
-    "METHOD_NAMES",
-    "Comparison",
-    "TaskPredictions",
-    "compare",
-    "csn_method",
-    "sweep_points",
-]
+__all__ = ["Comparison", "compare", "cross_validate", "describe_dataset", "sweep_points"]
 
 logger = logging.getLogger(__name__)
 
-METHODS = ("ncg", "bs", "csn")
-METHOD_NAMES = {
-    "ncg": "NCG (no calibration)",
-    "bs": "BS (baseline subtraction)",
-    "csn": "CSN (calibrated network)",
-}
 RESULTS_FORMAT = 1
-
-
-def csn_method(merge_at: str) -> str:
-    """Name of CSN at another merge point than the recipe's: `csn@layer3`."""
-    return f"csn@{merge_at}"
-
-
-@dataclass(frozen=True)
-class TaskPredictions:
-    """Pooled validation predictions of one task.
-
-    Attributes:
-        task: "intensity" or "detection".
-        aus: The A action units.
-        table: (N) rows of the face set: participant, view, sequence, frame.
-        labels: (N, A) intensities or occurrence; negative is invalid.
-        preds: Method -> (N, A) intensities or logits.
-    """
-
-    task: str
-    aus: tuple[int, ...]
-    table: pd.DataFrame
-    labels: np.ndarray
-    preds: dict[str, np.ndarray]
-
-    @property
-    def participants(self) -> np.ndarray:
-        """(N,) participant of each frame."""
-        return self.table["participant"].to_numpy(dtype=str)
-
-    def save(self, path: Path) -> None:
-        """Write one row a frame, with labels and predictions, as Parquet, atomically."""
-        frame = self.table.reset_index(drop=True).copy()
-        for column, values in (("label", self.labels), *self.preds.items()):
-            for a, au in enumerate(self.aus):
-                frame[f"{column}_AU{au:02d}"] = values[:, a]
-        with replacing(path) as place:
-            frame.to_parquet(place, index=False)
 
 
 @dataclass(frozen=True)
@@ -111,7 +58,7 @@ def compare(
     folder: Path,
     *,
     tasks: Sequence[str] | None = None,
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] = tuple(METHODS),
     seeds: Sequence[int] | None = None,
     folds: Sequence[int] | None = None,
     tensorboard: bool = False,
@@ -162,7 +109,7 @@ def compare(
                 _add_task(results, found, faces)
             if len(seeds) > 1:
                 _add_seed(results, found, seed)
-        predictions[task].save(folder / f"predictions_{task}.parquet")
+        predictions[task].save(folder)
     _add_paper(results, faces.source.name, tasks, methods)
     results["seconds"] = round(time.time() - started, 1)
     write_json(folder / "results.json", results)
@@ -170,15 +117,17 @@ def compare(
 
 
 def sweep_points(recipe: Recipe) -> list[str]:
-    """The merge points of a sweep: the paper's six for its networks, else the network's stages.
+    """The merge points of a sweep: those the network names itself, else its stages and the output.
 
-    Stages are the parts with parameters and parts of their own at the network's top level, or one
-    level down where the top level holds fewer than three (`stages.0`, `blocks.3`).
+    iResNets name the paper's six in `siamcal_sweep`. Stages are the parts with parameters and parts
+    of their own at the network's top level, or one level down where the top level holds fewer than
+    three (`stages.0`, `blocks.3`).
     """
-    if recipe.backbone.startswith("ir"):
-        return ["layer1", "layer2", "layer3", "layer4", "fc", "output"]
-    size = recipe.preprocessing.size
     backbone = create_backbone(recipe.backbone, **recipe.backbone_options)
+    named = getattr(backbone, "siamcal_sweep", None)
+    if named is not None:
+        return list(named)
+    size = recipe.preprocessing.size
     points = list_merge_points(backbone, torch.zeros(2, 3, size, size))
     stages = []
     for point in points:
@@ -196,7 +145,7 @@ def cross_validate(
     recipe: Recipe,
     faces: FaceSet,
     folder: Path,
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] = tuple(METHODS),
     folds: Sequence[int] | None = None,
     tensorboard: bool = False,
 ) -> TaskPredictions:
@@ -298,11 +247,7 @@ def describe_dataset(faces: FaceSet) -> dict[str, Any]:
 
 def _add_task(results: dict[str, Any], found: TaskPredictions, faces: FaceSet) -> None:
     for method, preds in found.preds.items():
-        cells = {
-            metric: _cell(metric, preds, found)
-            for metric, task in TASK_OF_METRIC.items()
-            if task == found.task
-        }
+        cells = {m.name: _cell(m.name, preds, found) for m in metrics_of(found.task)}
         results["methods"][method][found.task] = cells
     pairs = [("csn", "ncg"), ("csn", "bs")]
     pairs += [(m, "ncg") for m in found.preds if m.startswith("csn@")]
@@ -310,11 +255,9 @@ def _add_task(results: dict[str, Any], found: TaskPredictions, faces: FaceSet) -
         if first in found.preds and second in found.preds:
             cells = results["differences"].setdefault(f"{first}-{second}", {})
             cells[found.task] = {
-                metric: _difference(metric, first, second, found)
-                for metric, task in TASK_OF_METRIC.items()
-                if task == found.task
+                m.name: _difference(m.name, first, second, found) for m in metrics_of(found.task)
             }
-    results["sanity"][found.task] = _sanity(found, task_labels(faces, found.task))
+    results["sanity"][found.task] = blind_results(found, faces.source.folds)
     if found.task == "intensity":
         results["bias_per_participant"] = {
             method: _participant_bias(preds, found) for method, preds in found.preds.items()
@@ -337,25 +280,11 @@ def _participant_bias(preds: np.ndarray, found: TaskPredictions) -> dict[str, fl
     return {str(p): _number(mean_over_aus(b)) for p, b in zip(people, bias, strict=True)}
 
 
-def _sanity(found: TaskPredictions, training_labels: np.ndarray) -> dict[str, Any]:
-    """Metrics of predictors that see no image: what any method must beat."""
-    blind = sanity_predictors(training_labels, len(found.labels), task=found.task)
-    return {
-        name: {
-            metric: _number(mean_over_aus(compute(metric, preds, found.labels, found.participants)))
-            for metric, task in TASK_OF_METRIC.items()
-            if task == found.task
-        }
-        for name, preds in blind.items()
-    }
-
-
 def _add_seed(results: dict[str, Any], found: TaskPredictions, seed: int) -> None:
     for method, preds in found.preds.items():
         cells = {
-            metric: _number(mean_over_aus(compute(metric, preds, found.labels, found.participants)))
-            for metric, task in TASK_OF_METRIC.items()
-            if task == found.task
+            metric.name: _number(mean_over_aus(metric(preds, found.labels, found.participants)))
+            for metric in metrics_of(found.task)
         }
         per_seed = results["seeds"].setdefault(str(seed), {}).setdefault(method, {})
         per_seed[found.task] = cells
@@ -365,12 +294,12 @@ def _add_paper(
     results: dict[str, Any], dataset: str, tasks: Sequence[str], methods: Sequence[str]
 ) -> None:
     for method in methods:
-        for metric, task in TASK_OF_METRIC.items():
-            if task in tasks:
-                cell = paper_cell(dataset, method, metric)
+        for task in tasks:
+            for metric in metrics_of(task):
+                cell = paper_cell(dataset, method, metric.name)
                 if cell is not None:
                     place = results["paper"].setdefault(method, {}).setdefault(task, {})
-                    place[metric] = cell
+                    place[metric.name] = cell
 
 
 def _number(value: Any) -> float | None:

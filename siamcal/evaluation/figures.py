@@ -12,12 +12,14 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from siamcal.evaluation.compare import TaskPredictions
-from siamcal.evaluation.tables import METRIC_NAMES, label
+from siamcal.evaluation.agreement import bland_altman as agreement
+from siamcal.evaluation.methods import METHODS, label
+from siamcal.evaluation.metrics import get_metric, metrics_of
+from siamcal.evaluation.predictions import TaskPredictions
+from siamcal.evaluation.sums import spread
 
 __all__ = ["write_figures"]
 
-COLOURS = {"ncg": "#9aa5b1", "bs": "#e0a458", "csn": "#1f6f8b"}
 SWEEP_COLOURS = plt.get_cmap("viridis")
 STYLE: Any = {
     "font.size": 9,
@@ -41,7 +43,7 @@ def write_figures(
     made = []
     with plt.rc_context(STYLE):
         for task, found in predictions.items():
-            metric = "icc" if task == "intensity" else "f1"
+            metric = metrics_of(task)[0].name
             made.append(_save(per_au_bars(results, task, metric), folder / f"per_au_{task}.png"))
             if task == "intensity":
                 made.append(_save(over_time(found), folder / "over_time.png"))
@@ -61,10 +63,15 @@ def _save(figure: plt.Figure, path: Path) -> Path:
 
 
 def _colour(method: str, methods: list[str]) -> Any:
-    if method in COLOURS:
-        return COLOURS[method]
-    swept = [m for m in methods if m not in COLOURS]
+    if method in METHODS:
+        return METHODS[method].colour
+    swept = [m for m in methods if m not in METHODS]
     return SWEEP_COLOURS(0.15 + 0.7 * swept.index(method) / max(1, len(swept) - 1))
+
+
+def _axis(metric: str) -> str:
+    found = get_metric(metric)
+    return found.title + (" (lower is better)" * (not found.higher_is_better))
 
 
 def _subtitle(axes: plt.Axes, results: dict[str, Any]) -> None:
@@ -99,19 +106,19 @@ def per_au_bars(results: dict[str, Any], task: str, metric: str) -> plt.Figure:
         axes.errorbar(x, values, error, fmt="none", ecolor="#333333", elinewidth=0.7)
     axes.axvline(len(names) - 1.5, color="#bbbbbb", linewidth=0.8)
     axes.set_xticks(np.arange(len(names)), names)
-    axes.set_ylabel(METRIC_NAMES[metric])
+    axes.set_ylabel(_axis(metric))
     axes.legend(ncols=min(6, len(methods)), loc="lower left", bbox_to_anchor=(0, 1.0))
     _subtitle(axes, results)
     return figure
 
 
-def over_time(found: TaskPredictions, num_aus: int = 3) -> plt.Figure:
+def over_time(found: TaskPredictions) -> plt.Figure:
     """Predicted and true intensity over the frames of one participant.
 
-    Shown are the participant and the AUs whose plain prediction is furthest from the truth at rest:
-    the case that calibration is for. The caption of the figure says so.
+    Shown are the participant and the three AUs whose plain prediction is furthest from the truth at
+    rest: the case that calibration is for. The caption of the figure says so.
     """
-    methods = [m for m in ("ncg", "csn") if m in found.preds] or list(found.preds)[:1]
+    methods: list[str] = [m for m in ("ncg", "csn") if m in found.preds] or list(found.preds)[:1]
     plain = found.preds[methods[0]]
     people = found.participants
     rest = np.where(found.labels == 0, np.abs(plain), np.nan)
@@ -119,8 +126,8 @@ def over_time(found: TaskPredictions, num_aus: int = 3) -> plt.Figure:
     offsets = np.array([np.nanmean(rest[people == name], axis=0) for name in names])  # (P, A)
     active = np.array([(found.labels[people == name] >= 2).any(axis=0) for name in names])
     offsets = np.nan_to_num(np.where(active, offsets, 0.0))
-    person = names[np.argmax(np.sort(offsets, axis=1)[:, -num_aus:].sum(axis=1))]
-    chosen = np.argsort(offsets[names == person][0])[::-1][: min(num_aus, len(found.aus))]
+    person = names[np.argmax(np.sort(offsets, axis=1)[:, -3:].sum(axis=1))]
+    chosen = np.argsort(offsets[names == person][0])[::-1][:3]
     table = found.table.reset_index(drop=True)
     mine = table[table["participant"].astype(str) == person]
     mine = mine[mine["view"] == mine["view"].iloc[0]].sort_values(["sequence", "frame"])
@@ -133,7 +140,7 @@ def over_time(found: TaskPredictions, num_aus: int = 3) -> plt.Figure:
             range(len(rows)), np.maximum(found.labels[rows, a], 0), color="#dddddd", label="true"
         )
         for method in methods:
-            colour = COLOURS.get(method, "#333333")
+            colour = _colour(method, methods)
             axes.plot(found.preds[method][rows, a], color=colour, lw=1.2, label=label(method))
         axes.set_ylim(-1, 5.2)
         axes.set_ylabel(f"AU{found.aus[a]}")
@@ -153,8 +160,8 @@ def bias(results: dict[str, Any]) -> plt.Figure:
     figure, axes = plt.subplots(figsize=(9, 2.8))
     for method in methods:
         heights = np.array([values[method][p] for p in people], dtype=float)
-        name = f"{label(method)} (SD {np.nanstd(heights):.2f})"
-        axes.plot(heights, "o", ms=4, color=COLOURS[method], label=name)
+        name = f"{label(method)} (SD {spread(heights):.2f})"
+        axes.plot(heights, "o", ms=4, color=METHODS[method].colour, label=name)
     axes.axhline(0, color="#333333", lw=0.8)
     axes.set_xticks([])
     axes.set_xlabel(f"{len(people)} participants, sorted by their NCG bias")
@@ -177,7 +184,7 @@ def scatter(found: TaskPredictions) -> plt.Figure:
             [p for _, p in shown], [v for v, _ in shown], widths=0.8, showmedians=True
         )
         for body in parts["bodies"]:
-            body.set_facecolor(COLOURS.get(method, "#1f6f8b"))
+            body.set_facecolor(_colour(method, methods))
             body.set_alpha(0.6)
         axes.plot([0, 5], [0, 5], color="#333333", lw=0.8, ls=":")
         axes.set_title(label(method), fontsize=9)
@@ -187,7 +194,11 @@ def scatter(found: TaskPredictions) -> plt.Figure:
 
 
 def bland_altman(found: TaskPredictions) -> plt.Figure:
-    """Difference against mean of prediction and label, with bias and 95 % limits of agreement."""
+    """Difference against mean of prediction and label, with bias and 95 % limits of agreement.
+
+    The frames of all AUs together; bias and limits (divisor n - 1) are
+    `siamcal.evaluation.agreement.bland_altman`'s.
+    """
     methods = list(found.preds)[:3]
     figure, panels = plt.subplots(
         1, len(methods), figsize=(3 * len(methods), 2.8), sharey=True, squeeze=False
@@ -197,9 +208,11 @@ def bland_altman(found: TaskPredictions) -> plt.Figure:
         preds, labels = found.preds[method][valid], found.labels[valid]
         gap, middle = preds - labels, (preds + labels) / 2
         axes.hexbin(middle, gap, gridsize=40, bins="log", cmap="Greys", linewidths=0)
-        for height in (gap.mean(), gap.mean() - 1.96 * gap.std(), gap.mean() + 1.96 * gap.std()):
-            axes.axhline(height, color=COLOURS.get(method, "#1f6f8b"), lw=1)
-        axes.set_title(f"{label(method)}: {gap.mean():+.2f} ± {1.96 * gap.std():.2f}", fontsize=9)
+        numbers = agreement(found.preds[method], found.labels, found.participants, pooled=True)
+        bias, lower, upper = (float(v[0]) for v in (numbers.bias, numbers.lower, numbers.upper))
+        for height in (bias, lower, upper):
+            axes.axhline(height, color=_colour(method, methods), lw=1)
+        axes.set_title(f"{label(method)}: {bias:+.2f} ± {upper - bias:.2f}", fontsize=9)
         axes.set_xlabel("mean of prediction and label")
     panels[0, 0].set_ylabel("prediction − label")
     return figure
@@ -223,7 +236,7 @@ def across_within(results: dict[str, Any]) -> plt.Figure:
 
 def sweep(results: dict[str, Any], task: str) -> plt.Figure:
     """Mean of the main metric over merge points, with 95 % intervals and NCG's line."""
-    metric = "icc" if task == "intensity" else "f1"
+    metric = metrics_of(task)[0].name
     methods = [
         m for m in results["methods"] if m.startswith("csn") and task in results["methods"][m]
     ]
@@ -233,13 +246,13 @@ def sweep(results: dict[str, Any], task: str) -> plt.Figure:
     ranges = np.array([cell["interval"] for cell in cells], dtype=float)
     figure, axes = plt.subplots(figsize=(5, 3))
     axes.errorbar(
-        range(len(names)), means, np.abs(ranges.T - means), fmt="o-", color=COLOURS["csn"]
+        range(len(names)), means, np.abs(ranges.T - means), fmt="o-", color=METHODS["csn"].colour
     )
     if "ncg" in results["methods"]:
         plain = results["methods"]["ncg"][task][metric]["mean"]
-        axes.axhline(plain, color=COLOURS["ncg"], label="NCG")
+        axes.axhline(plain, color=METHODS["ncg"].colour, label=label("ncg"))
         axes.legend()
     axes.set_xticks(range(len(names)), names)
     axes.set_xlabel("merge point")
-    axes.set_ylabel(f"mean {METRIC_NAMES[metric]}")
+    axes.set_ylabel(f"mean {_axis(metric)}")
     return figure

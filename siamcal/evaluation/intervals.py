@@ -1,9 +1,9 @@
-"""Uncertainty with participants as the unit: intervals, paired tests, groups, sanity checks.
+"""Uncertainty with participants as the unit: intervals, paired tests, results by group.
 
 Frames of one person are far from independent, so resampling frames gives intervals that are much
-too narrow. Here participants are resampled. Every metric is a function of sums that add up over
-participants (moments, confusion counts), so a resample is one row of a matrix product and 2,000
-resamples of 12 AUs take milliseconds.
+too narrow. Here participants are resampled. siamcal's metrics are functions of sums that add up
+over participants (moments, confusion counts), so a resample is one row of a matrix product and
+2,000 resamples of 12 AUs take milliseconds. Any other metric is computed anew for each resample.
 """
 
 from __future__ import annotations
@@ -14,45 +14,111 @@ from typing import Any
 
 import numpy as np
 
-from siamcal.evaluation import metrics
-from siamcal.evaluation.agreement import (
-    AcrossWithin,
-    Agreement,
-    across_and_within,
-    bland_altman,
-    participant_bias,
-)
+from siamcal.evaluation.metrics import Metric, get_metric, mean_over_aus
 from siamcal.evaluation.sums import (
-    ParticipantSums,
+    LEVEL,
     bootstrap_weights,
-    evaluate,
-    mean_rows,
+    for_json,
+    frames_by_participant,
     mix,
+    nanmean,
     participant_sums,
     percentiles,
 )
 
 __all__ = [
-    "AcrossWithin",
-    "Agreement",
+    "ByParticipant",
     "MetricInterval",
     "PairedDifference",
-    "ParticipantSums",
-    "across_and_within",
-    "bland_altman",
+    "by_participant",
     "group_results",
     "holm",
     "metric_interval",
     "paired_difference",
-    "participant_bias",
-    "participant_sums",
-    "sanity_predictors",
-    "seed_summary",
 ]
 
 
 @dataclass(frozen=True, eq=False)
-class MetricInterval:
+class ByParticipant:
+    """A metric that can count each participant any number of times.
+
+    Attributes:
+        metric: Which.
+        participants: (P,) names.
+        parts: The participants' sums, name -> (P, A). For a metric without sums "frames" -> (P,)
+            objects, each the (2, n, A) predictions and labels of a participant.
+    """
+
+    metric: Metric
+    participants: np.ndarray
+    parts: dict[str, np.ndarray]
+
+    def whole(self) -> np.ndarray:
+        """The metric with each participant once, (A,)."""
+        if self.metric.of_sums is None:
+            return self._anew(np.ones(len(self.participants)))
+        return self.metric.of_sums({name: part.sum(0) for name, part in self.parts.items()})
+
+    def at(self, weights: np.ndarray) -> np.ndarray:
+        """The metric with each participant as often as a row of weights (R, P) says, (R, A)."""
+        if self.metric.of_sums is None:
+            return np.stack([self._anew(counts) for counts in weights])
+        return self.metric.of_sums(mix(weights, self.parts))
+
+    def chosen(self, mask: np.ndarray) -> ByParticipant:
+        """Some of the participants, of a mask (P,)."""
+        parts = {name: part[mask] for name, part in self.parts.items()}
+        return ByParticipant(self.metric, self.participants[mask], parts)
+
+    def with_others(self, others: ByParticipant) -> ByParticipant:
+        """These participants and then those of another set of predictions."""
+        people = np.concatenate([self.participants, others.participants])
+        parts = {
+            name: np.concatenate([part, others.parts[name]]) for name, part in self.parts.items()
+        }
+        return ByParticipant(self.metric, people, parts)
+
+    def _anew(self, counts: np.ndarray) -> np.ndarray:
+        """The metric of whole numbers (P,) of copies, each copy a participant of its own."""
+        frames = self.parts["frames"]
+        if np.isnan(counts).any():
+            return np.full(frames[0].shape[-1], np.nan)
+        drawn = [frames[p] for p in np.repeat(np.arange(len(counts)), counts.astype(int))]
+        copies = np.repeat(np.arange(len(drawn)), [part.shape[1] for part in drawn])
+        preds, labels = np.concatenate(drawn, axis=1)
+        return self.metric(preds, labels, copies)
+
+
+def by_participant(
+    metric: str, preds: np.ndarray, labels: np.ndarray, participants: np.ndarray
+) -> ByParticipant:
+    """What `metric` needs of each participant; arguments as those of `metric_interval`."""
+    found = get_metric(metric)
+    if found.sums is not None:
+        return ByParticipant(found, *participant_sums(found.sums, preds, labels, participants))
+    people, member = frames_by_participant(participants, len(preds))
+    both = np.stack([np.asarray(preds, np.float64), np.asarray(labels, np.float64)])
+    frames = np.empty(len(people), object)
+    for p in range(len(people)):
+        frames[p] = both[:, member == p]
+    return ByParticipant(found, people, {"frames": frames})
+
+
+class _Result:
+    """What can be stored in `results.json`."""
+
+    def to_dict(self, aus: Sequence[int]) -> dict[str, Any]:
+        """For JSON: NaN becomes None; per-AU values are keyed "AU01"."""
+        values = {name: for_json(value) for name, value in vars(self).items() if name != "metric"}
+        names = [f"AU{au:02d}" for au in aus]
+        return {
+            name: dict(zip(names, value, strict=True)) if name.startswith("per_au") else value
+            for name, value in values.items()
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class MetricInterval(_Result):
     """A metric with its interval from resampling participants.
 
     Attributes:
@@ -73,23 +139,11 @@ class MetricInterval:
     per_au_interval: np.ndarray
     participants: int
     resamples: int
-    level: float = 0.95
-
-    def to_dict(self, aus: Sequence[int] | None = None) -> dict[str, Any]:
-        """For JSON: NaN becomes None; with `aus` the per-AU values are keyed "AU01"."""
-        return {
-            "mean": _plain(self.mean),
-            "per_au": _per_au(self.per_au, aus),
-            "interval": _plain(self.interval),
-            "per_au_interval": _per_au(self.per_au_interval, aus),
-            "participants": self.participants,
-            "resamples": self.resamples,
-            "level": self.level,
-        }
+    level: float = LEVEL
 
 
 @dataclass(frozen=True, eq=False)
-class PairedDifference:
+class PairedDifference(_Result):
     """Difference a - b of a metric between two methods on the same frames.
 
     Attributes:
@@ -117,28 +171,13 @@ class PairedDifference:
     exact: bool
     participants: int
     resamples: int
-    level: float = 0.95
+    level: float = LEVEL
 
     @property
     def excludes_zero(self) -> bool:
         """True where the interval of the mean lies on one side of 0."""
         low, high = self.interval
         return bool(low > 0 or high < 0)
-
-    def to_dict(self, aus: Sequence[int] | None = None) -> dict[str, Any]:
-        """For JSON: NaN becomes None; with `aus` the per-AU values are keyed "AU01"."""
-        return {
-            "mean": _plain(self.mean),
-            "per_au": _per_au(self.per_au, aus),
-            "interval": _plain(self.interval),
-            "per_au_interval": _per_au(self.per_au_interval, aus),
-            "p_value": _plain(self.p_value),
-            "per_au_p_value": _per_au(self.per_au_p_value, aus),
-            "exact": self.exact,
-            "participants": self.participants,
-            "resamples": self.resamples,
-            "level": self.level,
-        }
 
 
 def metric_interval(
@@ -148,38 +187,32 @@ def metric_interval(
     participants: np.ndarray,
     *,
     resamples: int = 2000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> MetricInterval:
     """A metric on all frames with percentile intervals from resampling participants.
 
     Args:
-        metric: A key of `siamcal.evaluation.metrics.TASK_OF_METRIC`.
+        metric: A key of `siamcal.evaluation.metrics.METRICS`.
         preds: (N, A) intensities or logits.
         labels: (N, A) intensities or occurrence; negative or NaN is invalid.
         participants: (N,) participant of each frame.
         resamples: Number of resamples.
-        level: Coverage.
         seed: Of the resampling.
     """
-    sums = participant_sums(metric, preds, labels, participants)
-    return _interval_of_sums(metric, sums, resamples, level, seed)
+    return _interval(by_participant(metric, preds, labels, participants), resamples, seed)
 
 
-def _interval_of_sums(
-    metric: str, sums: ParticipantSums, resamples: int, level: float, seed: int
-) -> MetricInterval:
-    per_au = evaluate(metric, sums.values.sum(0))
-    draws = evaluate(metric, mix(bootstrap_weights(len(sums.values), resamples, seed), sums.values))
+def _interval(people: ByParticipant, resamples: int, seed: int) -> MetricInterval:
+    per_au = people.whole()
+    draws = people.at(bootstrap_weights(len(people.participants), resamples, seed))
     return MetricInterval(
-        metric=metric,
-        mean=metrics.mean_over_aus(per_au),
+        metric=people.metric.name,
+        mean=mean_over_aus(per_au),
         per_au=per_au,
-        interval=_pair(percentiles(mean_rows(draws), level)),
-        per_au_interval=percentiles(draws, level),
-        participants=len(sums.participants),
+        interval=_pair(percentiles(nanmean(draws, 1))),
+        per_au_interval=percentiles(draws),
+        participants=len(people.participants),
         resamples=resamples,
-        level=level,
     )
 
 
@@ -191,7 +224,6 @@ def paired_difference(
     participants: np.ndarray,
     *,
     resamples: int = 2000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> PairedDifference:
     """Difference a - b of two methods on the same frames, with interval and p-value.
@@ -201,41 +233,34 @@ def paired_difference(
     all are tried.
 
     Args:
-        metric: A key of `siamcal.evaluation.metrics.TASK_OF_METRIC`.
+        metric: A key of `siamcal.evaluation.metrics.METRICS`.
         preds_a: (N, A).
         preds_b: (N, A).
         labels: (N, A).
         participants: (N,).
         resamples: Number of resamples and of random permutations.
-        level: Coverage.
         seed: Of both.
     """
-    a = participant_sums(metric, preds_a, labels, participants).values
-    b = participant_sums(metric, preds_b, labels, participants).values
-    count = len(a)
-    both = np.concatenate([a, b], axis=-1)  # (P, A, 2K)
-
-    def difference(sums: np.ndarray) -> np.ndarray:
-        first, second = np.split(sums, 2, axis=-1)
-        return evaluate(metric, first) - evaluate(metric, second)
-
-    per_au = difference(both.sum(0))
-    draws = difference(mix(bootstrap_weights(count, resamples, seed), both))
+    a = by_participant(metric, preds_a, labels, participants)
+    b = by_participant(metric, preds_b, labels, participants)
+    count = len(a.participants)
+    per_au = a.whole() - b.whole()
+    weights = bootstrap_weights(count, resamples, seed)
+    draws = a.at(weights) - b.at(weights)
     swaps, exact = _swaps(count, resamples, seed)
-    swapped = np.concatenate([b, a], axis=-1)
-    null = difference(mix(1 - swaps, both) + mix(swaps, swapped))
+    both = a.with_others(b)  # 2P
+    null = both.at(np.hstack([1 - swaps, swaps])) - both.at(np.hstack([swaps, 1 - swaps]))
     return PairedDifference(
         metric=metric,
-        mean=metrics.mean_over_aus(per_au),
+        mean=mean_over_aus(per_au),
         per_au=per_au,
-        interval=_pair(percentiles(mean_rows(draws), level)),
-        per_au_interval=percentiles(draws, level),
-        p_value=float(_p_value(mean_rows(null), mean_rows(per_au[None])[0], exact)),
+        interval=_pair(percentiles(nanmean(draws, 1))),
+        per_au_interval=percentiles(draws),
+        p_value=_p_value(nanmean(null, 1), mean_over_aus(per_au), exact),
         per_au_p_value=np.array([_p_value(null[:, i], d, exact) for i, d in enumerate(per_au)]),
         exact=exact,
         participants=count,
         resamples=resamples,
-        level=level,
     )
 
 
@@ -247,35 +272,27 @@ def group_results(
     groups: Mapping[str, Any],
     *,
     resamples: int = 2000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, MetricInterval]:
     """The metric inside each group of participants.
 
     Args:
-        metric: A key of `siamcal.evaluation.metrics.TASK_OF_METRIC`.
+        metric: A key of `siamcal.evaluation.metrics.METRICS`.
         preds: (N, A).
         labels: (N, A).
         participants: (N,).
         groups: Participant -> group, such as sex or age band. Participants without one form the
             group "unknown".
         resamples: Number of resamples.
-        level: Coverage.
         seed: Of the resampling.
 
     Returns:
         Group -> result, groups sorted. A group of one participant has no interval (NaN).
     """
-    sums = participant_sums(metric, preds, labels, participants)
-    member = np.array([_group_name(groups.get(p)) for p in sums.participants], dtype=object)
+    people = by_participant(metric, preds, labels, participants)
+    member = np.array([_group_name(groups.get(p)) for p in people.participants], dtype=object)
     return {
-        group: _interval_of_sums(
-            metric,
-            ParticipantSums(sums.participants[member == group], sums.values[member == group]),
-            resamples,
-            level,
-            seed,
-        )
+        group: _interval(people.chosen(member == group), resamples, seed)
         for group in sorted(set(member))
     }
 
@@ -296,53 +313,6 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     factors = np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p_values[order] * factors))
     return adjusted
-
-
-def sanity_predictors(
-    train_labels: np.ndarray, rows: int, *, task: str = "intensity", seed: int = 0
-) -> dict[str, np.ndarray]:
-    """Predictions made without looking at an image: what any method must beat.
-
-    Args:
-        train_labels: (M, A) labels of the training participants; negative or NaN is invalid.
-        rows: Number of frames to predict.
-        task: "intensity" or "detection" (then the outputs are logits of -1 and 1).
-        seed: Of the chance predictor.
-
-    Returns:
-        Name -> (rows, A). "zero", "never" and "always" are constants; "mean", "median" and (for
-        detection) "majority" are constants learnt from the labels; "chance" draws each frame
-        from the training labels of its AU.
-    """
-    if task not in ("intensity", "detection"):
-        raise ValueError(f"Expected task to be 'intensity' or 'detection', but got {task!r}.")
-    train_labels = np.asarray(train_labels, np.float64)
-    columns = [c[c >= 0] if (c >= 0).any() else np.zeros(1) for c in train_labels.T]
-    generator = np.random.default_rng(seed)
-    chance = np.stack([generator.choice(c, rows) for c in columns], axis=1)
-    mean = np.array([c.mean() for c in columns])
-    if task == "intensity":
-        constants = {"zero": np.zeros_like(mean), "mean": mean,
-                     "median": np.array([np.median(c) for c in columns])}  # fmt: skip
-    else:
-        ones = np.ones_like(mean)
-        constants = {"never": -ones, "always": ones, "majority": np.where(mean > 0.5, 1.0, -1.0)}
-        chance = 2.0 * chance - 1.0
-    return {**{k: np.tile(v, (rows, 1)) for k, v in constants.items()}, "chance": chance}
-
-
-def seed_summary(per_seed: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """Mean, standard deviation, smallest and largest of a metric over training seeds.
-
-    Args:
-        per_seed: One (A,) array (or one number) a seed.
-
-    Returns:
-        "mean", "sd" (over S-1, NaN for one seed), "min", "max".
-    """
-    stacked = np.stack([np.asarray(values, np.float64) for values in per_seed])
-    spread = stacked.std(0, ddof=1) if len(stacked) > 1 else np.full(stacked.shape[1:], np.nan)
-    return {"mean": stacked.mean(0), "sd": spread, "min": stacked.min(0), "max": stacked.max(0)}
 
 
 def _swaps(participants: int, permutations: int, seed: int) -> tuple[np.ndarray, bool]:
@@ -371,16 +341,3 @@ def _pair(ends: np.ndarray) -> tuple[float, float]:
 
 def _group_name(value: Any) -> str:
     return "unknown" if value is None or value != value else str(value)
-
-
-def _plain(value: Any) -> Any:
-    """Numbers for JSON: lists instead of arrays, None instead of NaN."""
-    if isinstance(value, np.ndarray | tuple | list):
-        return [_plain(v) for v in value]
-    number = float(value)
-    return None if np.isnan(number) else number
-
-
-def _per_au(values: np.ndarray, aus: Sequence[int] | None) -> Any:
-    plain = _plain(values)
-    return plain if aus is None else {f"AU{au:02d}": v for au, v in zip(aus, plain, strict=True)}

@@ -7,9 +7,7 @@ Bland-Altman agreement, and predictors that never see an image.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,74 +15,31 @@ import numpy as np
 import pandas as pd
 
 from siamcal.errors import ConfigError, DataNotFoundError
-from siamcal.evaluation.intervals import (
-    across_and_within,
-    bland_altman,
-    group_results,
-    holm,
-    paired_difference,
-    sanity_predictors,
-)
-from siamcal.evaluation.metrics import TASK_OF_METRIC, compute, mean_over_aus
-from siamcal.evaluation.tables import HONESTY, METRIC_NAMES, label, to_markdown
+from siamcal.evaluation.agreement import across_and_within, bland_altman
+from siamcal.evaluation.blind import blind_results
+from siamcal.evaluation.intervals import group_results, holm, paired_difference
+from siamcal.evaluation.methods import label
+from siamcal.evaluation.metrics import get_metric, mean_over_aus, metrics_of
+from siamcal.evaluation.predictions import TaskPredictions
+from siamcal.evaluation.sums import for_json
+from siamcal.evaluation.tables import HONESTY, blind_table, to_markdown
 
-__all__ = ["StoredPredictions", "read_groups", "read_run", "review", "review_markdown"]
-
-_COLUMN = re.compile(r"(.+)_AU(\d{2})")
-_MAIN_METRICS = {"intensity": ("icc", "icc_within", "mae"), "detection": ("f1", "accuracy")}
+__all__ = ["read_groups", "read_run", "review", "review_markdown"]
 
 
-@dataclass(frozen=True, eq=False)
-class StoredPredictions:
-    """Pooled validation predictions of one task, as a run keeps them.
-
-    Attributes:
-        task: "intensity" or "detection".
-        aus: The A action units.
-        participants: (N,).
-        labels: (N, A) intensities or occurrence; negative is invalid.
-        preds: Method -> (N, A) intensities or logits.
-    """
-
-    task: str
-    aus: tuple[int, ...]
-    participants: np.ndarray
-    labels: np.ndarray
-    preds: dict[str, np.ndarray]
-
-
-def read_run(folder: Path) -> tuple[dict[str, Any], list[StoredPredictions]]:
+def read_run(folder: Path) -> tuple[dict[str, Any], list[TaskPredictions]]:
     """Results and predictions of a run's folder.
 
     Raises:
         DataNotFoundError: The folder holds no finished run.
     """
-    files = sorted(folder.glob("predictions_*.parquet"))
-    if not (folder / "results.json").is_file() or not files:
+    found = TaskPredictions.load(folder)
+    if not (folder / "results.json").is_file() or not found:
         raise DataNotFoundError(
             f"{folder} holds no finished run (results.json and predictions_*.parquet). "
             f"Make one: siamcal bench --name {folder.name or 'NAME'}"
         )
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    return results, [_read_predictions(file) for file in files]
-
-
-def _read_predictions(file: Path) -> StoredPredictions:
-    table = pd.read_parquet(file)
-    found = [(m.group(1), int(m.group(2))) for m in map(_COLUMN.fullmatch, table.columns) if m]
-    aus = tuple(dict.fromkeys(au for method, au in found if method == "label"))
-    methods = list(dict.fromkeys(method for method, _ in found if method != "label"))
-
-    def values(method: str) -> np.ndarray:
-        return table[[f"{method}_AU{au:02d}" for au in aus]].to_numpy(np.float64)
-
-    return StoredPredictions(
-        file.stem.removeprefix("predictions_"),
-        aus,
-        table["participant"].to_numpy(dtype=str),
-        values("label"),
-        {method: values(method) for method in methods},
-    )
+    return json.loads((folder / "results.json").read_text(encoding="utf-8")), found
 
 
 def read_groups(path: Path, by: str, participants: Sequence[str]) -> dict[str, str]:
@@ -120,7 +75,7 @@ def read_groups(path: Path, by: str, participants: Sequence[str]) -> dict[str, s
 
 def review(
     results: Mapping[str, Any],
-    found: StoredPredictions,
+    found: TaskPredictions,
     groups: Mapping[str, str] | None = None,
     *,
     resamples: int = 2000,
@@ -135,13 +90,13 @@ def review(
         resamples: Resamples and permutations.
         seed: Of both.
     """
-    options = {"resamples": resamples, "seed": seed}
+    options: Any = {"resamples": resamples, "seed": seed}
     out: dict[str, Any] = {
         "task": found.task,
         "participants": len(set(found.participants)),
         "frames": len(found.participants),
         "differences": _differences(found, options),
-        "sanity": _sanity(results, found, seed),
+        "sanity": blind_results(found, results["dataset"]["folds"], seed),
     }
     if found.task == "intensity":
         out["across_within"] = {m: _across(found, p) for m, p in found.preds.items()}
@@ -155,34 +110,34 @@ def review(
                         metric, preds, found.labels, found.participants, groups, **options
                     ).items()
                 }
-                for metric in _MAIN_METRICS[found.task]
+                for metric in _reviewed(found.task)
             }
             for method, preds in found.preds.items()
         }
     return out
 
 
-def _differences(found: StoredPredictions, options: dict[str, int]) -> dict[str, Any]:
+def _reviewed(task: str) -> list[str]:
+    return [metric.name for metric in metrics_of(task) if metric.reviewed]
+
+
+def _differences(found: TaskPredictions, options: Any) -> dict[str, Any]:
     pairs = [(a, b) for a in found.preds for b in found.preds if _is_worth_testing(a, b)]
     out: dict[str, Any] = {}
     for first, second in pairs:
         cells = {}
-        for metric in _MAIN_METRICS[found.task]:
+        for metric in _reviewed(found.task):
             difference = paired_difference(
                 metric,
                 found.preds[first],
                 found.preds[second],
                 found.labels,
                 found.participants,
-                resamples=options["resamples"],
-                seed=options["seed"],
+                **options,
             )
             cell = difference.to_dict(found.aus)
             corrected = holm(difference.per_au_p_value)
-            cell["per_au_p_holm"] = {
-                f"AU{au:02d}": None if np.isnan(p) else float(p)
-                for au, p in zip(found.aus, corrected, strict=True)
-            }
+            cell["per_au_p_holm"] = dict(zip(cell["per_au"], for_json(corrected), strict=True))
             cells[metric] = cell
         out[f"{first}-{second}"] = cells
     return out
@@ -195,32 +150,7 @@ def _is_worth_testing(first: str, second: str) -> bool:
     return (first, second) == ("bs", "ncg")
 
 
-def _sanity(results: Mapping[str, Any], found: StoredPredictions, seed: int) -> dict[str, Any]:
-    """Blind predictors, each fold's made from the other folds' labels as training would."""
-    folds = [set(fold) for fold in results["dataset"]["folds"]]
-    member = np.full(len(found.participants), -1)
-    for number, fold in enumerate(folds):
-        member[np.isin(found.participants, list(fold))] = number
-    blind: dict[str, np.ndarray] = {}
-    for number in np.unique(member):
-        inside = member == number
-        outside = ~inside if (~inside).any() else inside
-        made = sanity_predictors(
-            found.labels[outside], int(inside.sum()), task=found.task, seed=seed + int(number)
-        )
-        for name, preds in made.items():
-            blind.setdefault(name, np.full(found.labels.shape, np.nan))[inside] = preds
-    metrics = [metric for metric, task in TASK_OF_METRIC.items() if task == found.task]
-    return {
-        name: {
-            metric: _number(mean_over_aus(compute(metric, preds, found.labels, found.participants)))
-            for metric in metrics
-        }
-        for name, preds in blind.items()
-    }
-
-
-def _across(found: StoredPredictions, preds: np.ndarray) -> dict[str, Any]:
+def _across(found: TaskPredictions, preds: np.ndarray) -> dict[str, Any]:
     both = across_and_within(preds, found.labels, found.participants)
     fields = {"across": both.across, "within": both.within, "bias_sd": both.bias_sd}
     out = {name: _by_au(values, found.aus) for name, values in fields.items()}
@@ -230,9 +160,7 @@ def _across(found: StoredPredictions, preds: np.ndarray) -> dict[str, Any]:
     return out
 
 
-def _agreement(
-    found: StoredPredictions, preds: np.ndarray, options: dict[str, int]
-) -> dict[str, Any]:
+def _agreement(found: TaskPredictions, preds: np.ndarray, options: Any) -> dict[str, Any]:
     numbers = bland_altman(preds, found.labels, found.participants, **options)
     out: dict[str, Any] = {
         name: _by_au(getattr(numbers, name), found.aus)
@@ -240,19 +168,15 @@ def _agreement(
     }
     for name in ("bias_interval", "lower_interval", "upper_interval"):
         out[name] = {
-            f"AU{au:02d}": [_number(v) for v in pair]
+            f"AU{au:02d}": for_json(pair)
             for au, pair in zip(found.aus, getattr(numbers, name), strict=True)
         }
     return out
 
 
 def _by_au(values: np.ndarray, aus: Sequence[int]) -> dict[str, Any]:
-    per_au = {f"AU{au:02d}": _number(v) for au, v in zip(aus, values, strict=True)}
-    return {"mean": _number(mean_over_aus(values)), "per_au": per_au}
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+    per_au = {f"AU{au:02d}": v for au, v in zip(aus, for_json(values), strict=True)}
+    return {"mean": for_json(mean_over_aus(values)), "per_au": per_au}
 
 
 def review_markdown(
@@ -274,7 +198,7 @@ def review_markdown(
             parts += ["### Agreement (Bland-Altman)", _agreement_table(one["agreement"])]
         if "groups" in one:
             parts += [f"### By {by}", _group_table(one["groups"], by)]
-        parts += ["### Predictors that see no image", _sanity_table(one["sanity"])]
+        parts += ["### Predictors that see no image", blind_table(one["sanity"])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -282,12 +206,12 @@ def _difference_table(differences: Mapping[str, Any]) -> str:
     rows = {}
     for pair, cells in differences.items():
         first, _, second = pair.rpartition("-")
-        for metric, cell in cells.items():
-            low, high = cell["interval"]
+        for name, cell in cells.items():
+            metric = get_metric(name)
             sure = [au for au, p in cell["per_au_p_holm"].items() if p is not None and p < 0.05]
-            rows[f"{label(first)} − {label(second)}, {METRIC_NAMES[metric]}"] = {
-                "difference": _text(cell["mean"], sign=True),
-                "95 % interval": f"[{_text(low, sign=True)}, {_text(high, sign=True)}]",
+            rows[f"{label(first)} − {label(second)}, {metric.title}"] = {
+                "difference": metric.text(cell["mean"], sign=True),
+                "95 % interval": metric.range_text(cell["interval"], sign=True),
                 "p": _text(cell["p_value"], 4),
                 "AUs with p < .05": ", ".join(sure) or "none",
             }
@@ -328,21 +252,15 @@ def _agreement_table(agreement: Mapping[str, Any]) -> str:
 def _group_table(groups: Mapping[str, Any], by: str) -> str:
     rows: dict[str, dict[str, str]] = {}
     for method, metrics in groups.items():
-        for metric, cells in metrics.items():
+        for name, cells in metrics.items():
+            metric = get_metric(name)
             for group, cell in cells.items():
                 row = rows.setdefault(f"{group}, {label(method)}", {})
                 row["participants"] = str(cell["participants"])
-                low, high = cell["interval"]
-                row[METRIC_NAMES[metric]] = f"{_text(cell['mean'])} [{_text(low)}, {_text(high)}]"
+                row[metric.title] = (
+                    f"{metric.text(cell['mean'])} {metric.range_text(cell['interval'])}"
+                )
     return _table(dict(sorted(rows.items())), f"{by}, method")
-
-
-def _sanity_table(sanity: Mapping[str, Any]) -> str:
-    rows = {
-        name: {METRIC_NAMES[metric]: _text(value) for metric, value in cells.items()}
-        for name, cells in sanity.items()
-    }
-    return _table(rows, "predictor")
 
 
 def _table(rows: Mapping[str, Mapping[str, str]], corner: str) -> str:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from siamcal.environment import machine_line
+from siamcal.evaluation.methods import label
+from siamcal.evaluation.metrics import Metric, get_metric
 from siamcal.paper import paper_table
 
 __all__ = [
     "HONESTY",
+    "blind_table",
     "metric_table",
     "paper_comparison",
     "summary_table",
@@ -26,34 +28,6 @@ HONESTY = (
     "where people differ at rest. They never say how well real faces are read."
 )
 
-METRIC_NAMES = {
-    "icc": "ICC(3,1)",
-    "icc_within": "within-participant ICC(3,1)",
-    "mae": "MAE",
-    "f1": "F1",
-    "accuracy": "accuracy",
-    "precision": "precision",
-    "recall": "recall",
-}
-METHOD_LABELS = {"ncg": "NCG", "bs": "BS", "csn": "CSN"}
-DECIMALS = {"icc": 3, "icc_within": 3, "mae": 3}
-
-
-def label(method: str) -> str:
-    """Short name of a method for tables: "csn@layer3" -> "CSN (layer3)"."""
-    name, at, point = method.partition("@")
-    return METHOD_LABELS.get(name, name.upper()) + (f" ({point})" if at else "")
-
-
-def _text(value: float | None, metric: str, *, sign: bool = False) -> str:
-    if value is None:
-        return "–"
-    return f"{value:{'+' if sign else ''}.{DECIMALS.get(metric, 1)}f}"
-
-
-def _range(values: Sequence[float | None], metric: str, *, sign: bool = False) -> str:
-    return "[" + ", ".join(_text(v, metric, sign=sign) for v in values) + "]"
-
 
 def summary_table(results: dict[str, Any], task: str) -> pd.DataFrame:
     """Means over AUs with 95 % intervals: one row a method, then the paired differences.
@@ -66,59 +40,62 @@ def summary_table(results: dict[str, Any], task: str) -> pd.DataFrame:
         if task not in cells:
             continue
         row = {}
-        for metric, cell in cells[task].items():
-            name = METRIC_NAMES[metric]
-            row[name] = f"{_text(cell['mean'], metric)} {_range(cell['interval'], metric)}"
-            paper = results["paper"].get(method, {}).get(task, {}).get(metric)
+        for name, cell in cells[task].items():
+            metric = get_metric(name)
+            row[metric.title] = _with_interval(cell, metric)
+            paper = results["paper"].get(method, {}).get(task, {}).get(name)
             if paper is not None:
-                row[f"{name}, paper"] = _against_paper(cell, paper["mean"], metric)
+                row[f"{metric.title}, paper"] = _against_paper(cell, paper["mean"], metric)
         rows[label(method)] = row
     for pair, cells in results["differences"].items():
         if task not in cells:
             continue
         first, _, second = pair.rpartition("-")
         rows[f"{label(first)} − {label(second)}"] = {
-            METRIC_NAMES[metric]: (
-                f"{_text(cell['mean'], metric, sign=True)} "
-                f"{_range(cell['interval'], metric, sign=True)}"
-            )
-            for metric, cell in cells[task].items()
+            get_metric(name).title: _with_interval(cell, get_metric(name), sign=True)
+            for name, cell in cells[task].items()
         }
     return pd.DataFrame.from_dict(rows, orient="index").fillna("")
 
 
-def _against_paper(cell: dict[str, Any], paper: float, metric: str) -> str:
+def _with_interval(cell: dict[str, Any], metric: Metric, *, sign: bool = False) -> str:
+    return (
+        f"{metric.text(cell['mean'], sign=sign)} {metric.range_text(cell['interval'], sign=sign)}"
+    )
+
+
+def _against_paper(cell: dict[str, Any], paper: float, metric: Metric) -> str:
     mean, (low, high) = cell["mean"], cell["interval"]
     if mean is None:
-        return _text(paper, metric)
+        return metric.text(paper)
     inside = low is not None and high is not None and low <= paper <= high
-    gap = _text(mean - paper, metric, sign=True)
-    return f"{_text(paper, metric)} ({gap}){'*' if inside else ''}"
+    gap = metric.text(mean - paper, sign=True)
+    return f"{metric.text(paper)} ({gap}){'*' if inside else ''}"
 
 
 def metric_table(results: dict[str, Any], task: str, metric: str) -> pd.DataFrame:
     """One metric an AU: a row a method (and its row in the paper), a column an AU and the mean."""
-    rows = {}
+    rows, text = {}, get_metric(metric).text
     for method, cells in results["methods"].items():
         if task not in cells:
             continue
         cell = cells[task][metric]
         rows[label(method)] = {
-            **{au: _text(v, metric) for au, v in cell["per_au"].items()},
-            "mean": _text(cell["mean"], metric),
+            **{au: text(v) for au, v in cell["per_au"].items()},
+            "mean": text(cell["mean"]),
         }
         paper = results["paper"].get(method, {}).get(task, {}).get(metric)
         if paper is not None:
             per_au = paper.get("per_au") or {}
             rows[f"{label(method)}, paper"] = {
-                **{au: _text(per_au.get(au), metric) for au in cell["per_au"]},
-                "mean": _text(paper["mean"], metric),
+                **{au: text(per_au.get(au)) for au in cell["per_au"]},
+                "mean": text(paper["mean"]),
             }
     difference = results["differences"].get("csn-ncg", {}).get(task, {}).get(metric)
     if difference:
-        rows["CSN − NCG"] = {
-            **{au: _text(v, metric, sign=True) for au, v in difference["per_au"].items()},
-            "mean": _text(difference["mean"], metric, sign=True),
+        rows[f"{label('csn')} − {label('ncg')}"] = {
+            **{au: text(v, sign=True) for au, v in difference["per_au"].items()},
+            "mean": text(difference["mean"], sign=True),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -134,23 +111,23 @@ def paper_comparison(results: dict[str, Any], table: str, task: str) -> pd.DataF
     for cell in paper_table(table):
         if cell["dataset"] != results["dataset"]["name"] or cell["task"] != task:
             continue
-        metric = cell["metric"]
-        own = _own_cell(results, cell["method"], task, metric)
-        row = {"paper": _text(cell["mean"], metric)}
+        metric = get_metric(cell["metric"])
+        own = _own_cell(results, cell["method"], task, metric.name)
+        row = {"paper": metric.text(cell["mean"])}
         if own:
             low, high = own["interval"]
             known = None not in (own["mean"], low, high)
             row = {
-                "ours": _text(own["mean"], metric),
-                "95 % interval": _range(own["interval"], metric),
+                "ours": metric.text(own["mean"]),
+                "95 % interval": metric.range_text(own["interval"]),
                 **row,
-                "difference": _text(own["mean"] - cell["mean"], metric, sign=True) if known else "",
+                "difference": metric.text(own["mean"] - cell["mean"], sign=True) if known else "",
                 "inside": ("yes" if low <= cell["mean"] <= high else "no") if known else "",
             }
         for au, value in cell["per_au"].items():
-            ours = _text(own["per_au"].get(au), metric) if own else ""
-            row[au] = f"{ours} / {_text(value, metric)}" if own else _text(value, metric)
-        rows[f"{cell['name']}, {METRIC_NAMES[metric]}"] = row
+            ours = f"{metric.text(own['per_au'].get(au))} / " if own else ""
+            row[au] = f"{ours}{metric.text(value)}"
+        rows[f"{cell['name']}, {metric.title}"] = row
     frame = pd.DataFrame.from_dict(rows, orient="index")
     first = [c for c in ("ours", "95 % interval", "paper", "difference", "inside") if c in frame]
     return frame[[*first, *sorted(c for c in map(str, frame) if c not in first)]].fillna("")
@@ -185,9 +162,9 @@ def markdown(results: dict[str, Any]) -> str:
         metrics = next(iter(c[task] for c in results["methods"].values() if task in c))
         for metric in metrics:
             table = to_markdown(metric_table(results, task, metric), "method")
-            parts += [f"### {METRIC_NAMES[metric]}", table]
+            parts += [f"### {get_metric(metric).title}", table]
         if task in results["sanity"]:
-            parts += ["### Constant and chance predictors", _sanity(results["sanity"][task])]
+            parts += ["### Constant and chance predictors", blind_table(results["sanity"][task])]
     if results["seeds"]:
         parts += ["## Seeds", to_markdown(_seed_table(results), "seed")]
     if any("paper" in c for t in _tasks(results) for c in summary_table(results, t).columns):
@@ -199,24 +176,23 @@ def _tasks(results: dict[str, Any]) -> list[str]:
     return sorted({t for cells in results["methods"].values() for t in cells}, reverse=True)
 
 
-def _sanity(cells: dict[str, Any]) -> str:
-    frame = pd.DataFrame(
-        {
-            name: {METRIC_NAMES.get(m, m): _text(v, m) for m, v in values.items()}
-            for name, values in cells.items()
-        }
-    ).T
-    return to_markdown(frame, "predictor")
+def blind_table(cells: dict[str, Any]) -> str:
+    """Means of the predictors that see no image, as Markdown."""
+    rows = {
+        name: {get_metric(m).title: get_metric(m).text(v) for m, v in values.items()}
+        for name, values in cells.items()
+    }
+    return to_markdown(pd.DataFrame(rows).T, "predictor")
 
 
 def _seed_table(results: dict[str, Any]) -> pd.DataFrame:
     rows = {
         seed: {
-            f"{label(method)} {METRIC_NAMES[metric]}": value
+            f"{label(method)} {get_metric(metric).title}": value
             for method, tasks in methods.items()
             for metrics in tasks.values()
             for metric, value in metrics.items()
-            if metric in ("icc", "mae", "f1")
+            if get_metric(metric).headline
         }
         for seed, methods in results["seeds"].items()
     }

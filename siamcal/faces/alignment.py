@@ -99,7 +99,7 @@ def rigid_crop(rgb: np.ndarray, face: Face, size: int) -> tuple[np.ndarray, np.n
 
 
 def ffhq_quad(rgb: np.ndarray, face: Face, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The paper's crop: FFHQ's oriented rectangle with the jaw's extents (protocol.md, section 3).
+    """The paper's crop, as in its authors' code: FFHQ's oriented rectangle with the jaw's extents.
 
     x runs along eye_to_eye - rot90(eye_to_mouth), y across it. From the middle of the eyes the
     rectangle reaches to jaw points 0 and 16 sideways, 1.05 times the distance to the chin down and

@@ -32,6 +32,8 @@ MIN_TILE = 320
 # MediaPipe's last log line (about memory alignment, once a process) comes with one of the first
 # calls, by chance.
 QUIET_CALLS = 20
+# BlazeFace boxes that score less are no faces.
+MIN_SCORE = 0.5
 # Two boxes that share more than this of their union are the same face, seen in two tiles.
 SAME_FACE = 0.3
 
@@ -98,13 +100,9 @@ class FaceDetector:
 
     MediaPipe's objects don't survive a fork: each process makes its own, which happens by itself
     at the first `detect` in a new process.
-
-    Args:
-        min_score: BlazeFace boxes below this are no faces.
     """
 
-    def __init__(self, min_score: float = 0.5) -> None:
-        self.min_score = min_score
+    def __init__(self) -> None:
         self._process: int | None = None
         self._calls = 0
         self._mediapipe: Any = None
@@ -118,11 +116,8 @@ class FaceDetector:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"min_score": self.min_score}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FaceDetector, ()  # a copy loads its own models
 
     def close(self) -> None:
         """Free MediaPipe's models; the next `detect` loads them again."""
@@ -173,7 +168,7 @@ class FaceDetector:
                 vision.FaceDetectorOptions(
                     base_options=options(model_asset_buffer=detector),
                     running_mode=image_mode,
-                    min_detection_confidence=self.min_score,
+                    min_detection_confidence=MIN_SCORE,
                 )
             )
             landmarker = vision.FaceLandmarker.create_from_options(

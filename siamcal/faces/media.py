@@ -27,7 +27,6 @@ IMAGE_SUFFIXES = {
     *(".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".pgm", ".ppm"),
     *(".gif", ".jp2"),
 }
-MOVING_IMAGE_FORMATS = {"GIF", "MPO"}  # GIF goes to the video decoder; MPO's first picture counts
 
 
 @dataclass(frozen=True, eq=False)

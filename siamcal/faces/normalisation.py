@@ -11,7 +11,6 @@ __all__ = ["face_oval", "local_contrast"]
 
 # The mesh's outline from ear to ear over the forehead. It lies on the skull; the rest of the
 # outline hangs on the jaw and is left out on purpose (see `face_oval`).
-LEFT_EAR, RIGHT_EAR = 234, 454
 SKULL_OUTLINE = (234, 127, 162, 21, 54, 103, 67, 109, 10, 338, 297, 332, 284, 251, 389, 356, 454)
 # Depth of the oval below the eyes in distances of the outer eye corners: a dropped jaw is inside.
 OVAL_DEPTH = 1.62

@@ -27,18 +27,15 @@ class FacePipeline:
 
     Args:
         preprocessing: What a crop shall look like; None means the defaults.
-        min_score: Boxes that the face detector scores lower are no faces.
 
     Example:
         >>> with FacePipeline(Preprocessing(size=112)) as pipeline:  # doctest: +SKIP
         ...     crop = pipeline.crop(frame)  # (112, 112, 3) uint8
     """
 
-    def __init__(
-        self, preprocessing: Preprocessing | None = None, *, min_score: float = 0.5
-    ) -> None:
+    def __init__(self, preprocessing: Preprocessing | None = None) -> None:
         self.preprocessing = preprocessing or Preprocessing()
-        self.detector = FaceDetector(min_score)
+        self.detector = FaceDetector()
 
     def __enter__(self) -> FacePipeline:
         return self

@@ -1,19 +1,21 @@
-"""Which values of a traced network lie before a place, which behind, and which cross.
+"""Which values of a network lie before a place, which behind, and which cross.
 
-Works on torch.fx graphs. Data flow alone isn't enough: in-place writes change a value without an
-edge in the graph, and shape reads look like uses of an image without carrying any of it.
+`Dataflow` works on torch.fx graphs, `gradient_functions` on what autograd recorded. In a graph,
+data flow alone isn't enough: in-place writes change a value without an edge, and shape reads look
+like uses of an image without carrying any of it.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import fx, nn
 
-__all__ = ["Cut", "Dataflow"]
+__all__ = ["Cut", "Dataflow", "gradient_functions"]
 
 _SHAPE_ATTRIBUTES = {"shape", "ndim", "device", "dtype", "is_cuda", "requires_grad", "layout"}
 _SHAPE_METHODS = {
@@ -34,6 +36,26 @@ _VIEWS = {
     "select", "t", "T", "mT", "contiguous", "unbind", "unfold", "movedim", "swapaxes", "detach",
     "getattr", "moveaxis", "swapdims", "diagonal", "to", "type_as", "float",
 }  # fmt: skip
+
+
+def gradient_functions(
+    edges: Iterable[tuple[Any, int]], block: Collection[Any] = frozenset()
+) -> Iterator[Any]:
+    """The functions that autograd recorded behind some values, each once.
+
+    Args:
+        edges: (`tensor.grad_fn`, `tensor.output_nr`) of the values; the function may be None.
+        block: Edges and functions that aren't passed.
+    """
+    stack, seen = list(edges), set()
+    while stack:
+        edge = stack.pop()
+        function = edge[0]
+        if function is None or function in seen or function in block or edge in block:
+            continue
+        seen.add(function)
+        yield function
+        stack.extend(function.next_functions)
 
 
 @dataclass(frozen=True)

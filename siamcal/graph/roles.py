@@ -63,6 +63,11 @@ def assign_roles(
     if not any(differenced):
         raise IllegalPointError("nothing that crosses there depends on the image")
     split.differenced = tuple(differenced)
+    crossing = [value for value, is_image in zip(large, depends, strict=True) if is_image]
+    split.shapes = tuple(
+        value.shape if layout is None else layout.narrow(value, 0, 1).shape
+        for value, layout in zip(crossing, layouts, strict=True)
+    )
     split.layouts = tuple(layouts)
     split.passed = tuple(passed)
 

@@ -17,6 +17,7 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -55,6 +56,7 @@ class Split:
         reason: Why this mechanism, in words.
         differenced: Whether each crossing value is differenced.
         layouts: Where the samples lie in each differenced tensor; None where there is no batch.
+        shapes: Shape of each differenced tensor for one sample, its batch dimension included.
         passed: How each other value changes with the batch size.
         pre_modules: Paths of the modules that run only before the merge point.
         drawing: Paths of the modules that draw random numbers before the merge point in training.
@@ -71,6 +73,7 @@ class Split:
         self.selector = selector
         self.differenced: tuple[bool, ...] = ()
         self.layouts: tuple[BatchLayout | None, ...] = ()
+        self.shapes: tuple[torch.Size, ...] = ()
         self.passed: tuple[PassedValue, ...] = ()
         self.pre_modules: tuple[str, ...] = ()
         self.per_sample: tuple[bool, ...] = ()

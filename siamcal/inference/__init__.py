@@ -9,11 +9,9 @@ from siamcal.inference.references import (
     read_reference,
     save_profile,
 )
-from siamcal.inference.run import Summary, predict_to_csv
-from siamcal.inference.table import AUTable
+from siamcal.inference.run import Summary, predict_to_table
 
 __all__ = [
-    "AUTable",
     "FrameResult",
     "PersonReference",
     "Predictor",
@@ -21,7 +19,7 @@ __all__ = [
     "choose_reference",
     "load_model",
     "load_profile",
-    "predict_to_csv",
+    "predict_to_table",
     "read_reference",
     "save_profile",
 ]

@@ -11,7 +11,7 @@ from siamcal.errors import ConfigError, DataNotFoundError
 from siamcal.files import asset
 from siamcal.model.siamese import CalibratingSiamese
 
-__all__ = ["RENDERED_NOTE", "choose_device", "load_model", "trained_on_rendered"]
+__all__ = ["RENDERED_NOTE", "choose_device", "load_model"]
 
 RENDERED_NOTE = (
     "This calibrator was trained on rendered faces. Its values rank the frames of one person; they "
@@ -59,11 +59,6 @@ def load_model(source: str | Path | None = None, task: str | None = None) -> Cal
             f"name another one with --model."
         )
     return model.eval()
-
-
-def trained_on_rendered(model: CalibratingSiamese) -> bool:
-    """Whether the config says that the training faces were rendered."""
-    return "render" in model.config.training_data.lower()
 
 
 def choose_device(name: str = "auto") -> torch.device:

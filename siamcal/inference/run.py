@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 import cv2
 import torch
@@ -19,13 +19,14 @@ from siamcal.calibrators.saving import CalibratorConfig
 from siamcal.errors import ConfigError
 from siamcal.faces.media import FrameStream
 from siamcal.files import write_json
-from siamcal.inference.models import RENDERED_NOTE, trained_on_rendered
+from siamcal.inference.models import RENDERED_NOTE
 from siamcal.inference.prediction import FrameResult, Predictor
 from siamcal.inference.references import PersonReference
-from siamcal.inference.table import AUTable
+from siamcal.inference.table import AURows, RowWriter
 from siamcal.progress import progress_bar
+from siamcal.registry import table_formats
 
-__all__ = ["Summary", "calibrator_facts", "predict_to_csv", "sidecar_of"]
+__all__ = ["Summary", "calibrator_facts", "predict_to_table", "sidecar_of", "table_format"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +71,22 @@ class Summary:
                 self.flagged.append({"frame": result.index + 1, "problem": problem})
 
 
-def predict_to_csv(
+def table_format(output: Path) -> Callable[[BinaryIO, Mapping[str, type]], RowWriter]:
+    """The format that a file's suffix names.
+
+    Raises:
+        ConfigError: There is no such format.
+    """
+    suffix = output.suffix.lower().removeprefix(".")
+    if suffix not in table_formats:
+        known = " or ".join(f".{name}" for name in table_formats.names())
+        raise ConfigError(f"A table is written as {known}, but {output} was named for it.")
+    return table_formats.get(suffix)
+
+
+def predict_to_table(
     stream: FrameStream,
-    output: Path | TextIO,
+    output: Path | BinaryIO,
     *,
     predictor: Predictor,
     reference: PersonReference,
@@ -84,7 +98,8 @@ def predict_to_csv(
 
     Args:
         stream: Frames, from `siamcal.faces.media.open_media`.
-        output: A .csv file, or an open text stream (then there is no sidecar).
+        output: A file whose suffix names the format (`siamcal ls formats`), or an open binary
+            stream, which gets CSV and no sidecar.
         predictor: Model and face pipeline.
         reference: The person's reference.
 
@@ -92,7 +107,7 @@ def predict_to_csv(
         The counts. An interruption by the user ends the run with status "interrupted".
 
     Raises:
-        ConfigError: The output can't be written.
+        ConfigError: The output can't be written, or no format has its suffix.
         MediaError: The stream held nothing at all.
     """
     summary = Summary(warnings=list(reference.warnings))
@@ -104,12 +119,16 @@ def predict_to_csv(
         "columns": _columns(config),
         "environment": _environment(predictor),
     }
-    sidecar = sidecar_of(output) if isinstance(output, Path) else None
+    rows = AURows(config.aus, config.thresholds, config.task)
+    if isinstance(output, Path):
+        sidecar, make_table = sidecar_of(output), table_format(output)
+    else:
+        sidecar, make_table = None, table_formats.get("csv")
     with _opened(output) as file:
-        table = AUTable(file, config.aus, config.thresholds, config.task)
+        table = make_table(file, rows.columns)
         _write_sidecar(sidecar, facts, summary)
         try:
-            _fill(table, stream, predictor, reference, summary)
+            _fill(table, rows, stream, predictor, reference, summary)
             summary.status = "complete"
         except KeyboardInterrupt:
             # Ctrl-C is how a camera is stopped, too.
@@ -118,22 +137,22 @@ def predict_to_csv(
             summary.status = "failed"
             raise
         finally:
-            table.flush()
+            table.close()
             _conclude(summary, stream)
             _write_sidecar(sidecar, facts, summary)
     return summary
 
 
 def sidecar_of(output: Path) -> Path:
-    """`aus.csv` -> `aus.json`."""
-    return output.with_suffix(".json")
+    """`aus.csv` -> `aus.json`; a table `aus.json` -> `aus.run.json`."""
+    return output.with_suffix(".run.json" if output.suffix.lower() == ".json" else ".json")
 
 
 def calibrator_facts(predictor: Predictor) -> dict[str, Any]:
     """The model card's facts, for the sidecar."""
     config = predictor.config
     facts: dict[str, Any] = {
-        "note": RENDERED_NOTE if trained_on_rendered(predictor.model) else "",
+        "note": RENDERED_NOTE if config.rendered else "",
         "task": config.task,
         "aus": [
             {"au": au, "name": name, "threshold": threshold, "status": status}
@@ -150,7 +169,8 @@ def calibrator_facts(predictor: Predictor) -> dict[str, Any]:
 
 
 def _fill(
-    table: AUTable,
+    table: RowWriter,
+    rows: AURows,
     stream: FrameStream,
     predictor: Predictor,
     reference: PersonReference,
@@ -158,7 +178,8 @@ def _fill(
 ) -> None:
     with progress_bar(total=stream.total, description="predict", unit="frame") as bar:
         for result in predictor.results(stream, reference.features):
-            table.write(result.index + 1, result.timestamp, result.confidence, result.values)
+            told = (result.index + 1, result.timestamp, result.confidence, result.values)
+            table.write(rows.row(*told))
             summary.count(result)
             if summary.frames % predictor.batch_size == 0 or stream.kind == "camera":
                 table.flush()
@@ -207,14 +228,14 @@ def _environment(predictor: Predictor) -> dict[str, str]:
 
 
 @contextmanager
-def _opened(output: Path | TextIO) -> Iterator[TextIO]:
+def _opened(output: Path | BinaryIO) -> Iterator[BinaryIO]:
     """A full disk in the middle is an error in words; the rows before it stay."""
     try:
         if not isinstance(output, Path):
             yield output
             return
         output.parent.mkdir(parents=True, exist_ok=True)
-        with output.open("w", encoding="utf-8", newline="") as file:
+        with output.open("wb") as file:
             yield file
     except BrokenPipeError:
         raise

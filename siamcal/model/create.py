@@ -1,29 +1,32 @@
-"""Making a backbone by name, and loading weights of face recognition into one."""
+"""Making a backbone by its name."""
 
 from __future__ import annotations
 
 import importlib.util
-import logging
+import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from siamcal.errors import ConfigError, DataNotFoundError, UnknownNameError
 from siamcal.registry import backbones
 
 __all__ = [
     "BackboneSpec",
-    "WeightReport",
     "create_backbone",
-    "load_face_weights",
+    "has_public_weights",
+    "is_file_name",
+    "may_be_named",
     "source_prefixes",
 ]
 
-_LOG = logging.getLogger(__name__)
+
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9_]+\Z")
+_NAME_OF_SOURCE = re.compile(r"[A-Za-z0-9_][\w.\-]*(/[A-Za-z0-9_][\w.\-]*)?(@[\w.\-]+)?\Z")
 
 
 @dataclass(frozen=True)
@@ -90,10 +93,32 @@ def source_prefixes() -> dict[str, str]:
     return {**prefixes, "./FILE.py:FUNCTION": "A function of yours that returns an nn.Module."}
 
 
+def is_file_name(name: str) -> bool:
+    """Whether a backbone's name has the form FILE.py:FUNCTION."""
+    return name.rpartition(":")[0].endswith(".py")
+
+
+def may_be_named(name: str) -> bool:
+    """Whether a stranger's config may ask for this name: it can only be looked up in the registry.
+
+    That is a plain word, or a registered source and a name or OWNER/NAME behind it; no path, no
+    import and no second colon, by which a source could be led elsewhere.
+    """
+    source, colon, rest = name.partition(":")
+    if not colon:
+        return name in backbones or bool(_PLAIN_WORD.match(name))
+    return f"{source}:" in backbones and bool(_NAME_OF_SOURCE.match(rest))
+
+
+def has_public_weights(name: str) -> bool:
+    """Whether `create_backbone(name, pretrained=True)` loads weights that everybody can get."""
+    return "pretrained" in inspect.signature(_find(name)[0]).parameters
+
+
 def _find(name: str) -> tuple[Callable[..., Any], dict[str, Any]]:
     """The function that makes the backbone, and the part of the name it takes."""
-    path, _, function = name.rpartition(":")
-    if path.endswith(".py"):
+    if is_file_name(name):
+        path, _, function = name.rpartition(":")
         return _from_file(Path(path), function), {}
     source, colon, rest = name.partition(":")
     if colon:
@@ -118,96 +143,3 @@ def _from_file(path: Path, name: str) -> Callable[..., Any]:
             f"{path} has no function {name!r}; it has: {', '.join(sorted(known)) or 'none'}."
         )
     return function
-
-
-@dataclass(frozen=True)
-class WeightReport:
-    """What of a state dict fitted a network.
-
-    Attributes:
-        loaded: Names that were taken over.
-        wrong_shape: Name -> (shape in the file, shape in the network).
-        missing: Names of the network that the file lacks; they keep their start values.
-        unused: Names of the file that the network lacks.
-    """
-
-    loaded: tuple[str, ...]
-    wrong_shape: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
-    missing: tuple[str, ...]
-    unused: tuple[str, ...]
-
-    def __str__(self) -> str:
-        lines = [f"{len(self.loaded)} of {self._total} entries loaded"]
-        lines += [
-            f"  {name}: {theirs} in the file, {ours} in the network: kept at its start value"
-            for name, (theirs, ours) in self.wrong_shape.items()
-        ]
-        lines += [f"  missing in the file: {name}" for name in self.missing]
-        lines += [f"  not used by the network: {name}" for name in self.unused]
-        return "\n".join(lines)
-
-    @property
-    def _total(self) -> int:
-        return len(self.loaded) + len(self.wrong_shape) + len(self.missing)
-
-
-def load_face_weights(backbone: nn.Module, path: str | Path) -> WeightReport:
-    """Load a face-recognition state dict, such as glint360k's `backbone.pth`, as far as it fits.
-
-    Args:
-        backbone: The network, changed in place.
-        path: A plain state dict, read with `weights_only=True`, or a .safetensors file. A
-            `module.` prefix and a dict under the key `state_dict` are understood.
-
-    Returns:
-        What was loaded and what wasn't; for ir50 only `fc` differs and `features.*` is unused.
-
-    Raises:
-        DataNotFoundError: There is no such file.
-        ConfigError: It holds no state dict, or nothing in it fits.
-    """
-    state = _read_state(Path(path).expanduser())
-    own = backbone.state_dict()
-    fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
-    if not fitting:
-        raise ConfigError(
-            f"Nothing in {path} fits {type(backbone).__name__}: the file has names like "
-            f"{sorted(state)[:3]}, the network {sorted(own)[:3]}."
-        )
-    backbone.load_state_dict(fitting, strict=False)
-    report = WeightReport(
-        tuple(fitting),
-        {
-            k: (tuple(v.shape), tuple(own[k].shape))
-            for k, v in state.items()
-            if k in own and v.shape != own[k].shape
-        },
-        tuple(k for k in own if k not in state),
-        tuple(k for k in state if k not in own),
-    )
-    _LOG.info("%s: %s", path, report)
-    return report
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise DataNotFoundError(
-            f"There is no file {path}. InsightFace's model zoo has glint360k_cosface_r50_fp16_0.1/"
-            "backbone.pth (non-commercial research only); give the path of your copy."
-        )
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ConfigError(
-            f"{path} isn't a plain state dict that can be read safely ({error}); save "
-            "`model.state_dict()` and give that file."
-        ) from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping):
-        raise ConfigError(f"{path} holds a {type(content).__name__}, not a state dict.")
-    return {str(k).removeprefix("module."): v for k, v in content.items() if isinstance(v, Tensor)}

@@ -6,16 +6,17 @@ that wrapping a network needs neither huggingface_hub nor safetensors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from torch import Tensor, nn
+from torch import nn
 
 from siamcal.registry import late_module
 
 if TYPE_CHECKING:
     from siamcal.graph.inputs import Inputs
+    from siamcal.model.merges import MergeForm
 
 __all__ = ["PretrainedMixin"]
 
@@ -33,7 +34,7 @@ class PretrainedMixin:
         cache_dir: str | Path | None = None,
         backbone: nn.Module | str | None = None,
         head: nn.Module | None = None,
-        merge: Callable[[Tensor, Tensor], Tensor] | None = None,
+        merge: MergeForm | None = None,
         base: str | Path | None = None,
         strict: bool = True,
         example_inputs: Inputs | None = None,
@@ -50,13 +51,13 @@ class PretrainedMixin:
             backbone: The network to load into (changed in place), for one that can't be made by
                 name; or a name to make it by, such as "./my_net.py:build".
             head: The head, where the author used one of their own.
-            merge: The merge, where the author used one of their own.
+            merge: The form of the merge, where the author used one of their own.
             base: For adapters over a network without public weights of its own: the file of the
                 public weights, such as glint360k's backbone.pth.
             strict: Refuse missing and unexpected weights; False keeps start values and logs them.
             example_inputs: A valid input of the backbone, where it isn't one image.
             verify: Prove again that the cut is exact.
-            max_bytes: Largest weights file that is accepted; None is 2 GiB.
+            max_bytes: Largest weights file that is accepted; None is 4 GiB.
 
         Returns:
             The calibrator in eval mode, with its description as `.config`.

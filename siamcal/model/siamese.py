@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -26,30 +26,14 @@ from siamcal.graph.inputs import (
 )
 from siamcal.graph.randomness import RandomState
 from siamcal.graph.split import FxSplit, Split
+from siamcal.model.merges import PAPER, MergeForm, form_name
 from siamcal.model.pretrained import PretrainedMixin
 from siamcal.model.reference import Reference
+from siamcal.registry import merges
 
 __all__ = ["CalibratingSiamese", "Reference"]
 
-MergeFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-
 BRANCHES = ("separate", "concatenate")
-
-
-def reference_minus_target(target: Tensor, reference: Tensor) -> Tensor:
-    """The authors' sign at every merge point inside the network."""
-    return reference - target
-
-
-def target_minus_reference(target: Tensor, reference: Tensor) -> Tensor:
-    """The authors' sign at the output."""
-    return target - reference
-
-
-_MERGES: dict[str, MergeFunction] = {
-    "reference_minus_target": reference_minus_target,
-    "target_minus_reference": target_minus_reference,
-}
 
 
 class CalibratingSiamese(PretrainedMixin, nn.Module):
@@ -62,10 +46,11 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
         backbone: Any network on images.
         merge_at: Path of the module at whose entrance the branches merge ("layer4"), or "output".
             `list_merge_points(backbone)` lists the places.
-        merge: "reference_minus_target", the authors' form: reference - target at every place
-            inside the network, and target - reference at "output" (there the sign is the
-            result's). "target_minus_reference" everywhere, or a function
-            `(target, reference) -> merged` of two feature tensors of equal shape.
+        merge: Name of the form (`siamcal ls merges`). "paper" is the authors': reference - target
+            at every place inside the network, and target - reference at "output" (there the sign
+            is the result's); every other name means the same everywhere. Or a form of your own: a
+            function or module `(target, reference) -> merged` of two feature tensors of equal
+            shape, or a class of modules (`siamcal.model.merges`).
         head: Module on the merged network's output, for example
             `siamcal.model.heads.IntensityHead(12)`; None returns the raw output.
         example_inputs: A valid input of the backbone: a tensor (B, C, H, W), a tuple of arguments
@@ -86,11 +71,14 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
 
     Attributes:
         split: How the backbone was cut (`split.mechanism`).
+        merge: Name of the form that is computed ("paper" resolved), "custom" for one of your own.
+        merge_form: The form: a function, a module, or a ModuleList with one for each tensor.
         config: Description with which a saved calibrator is restored; None until one is given.
 
     Raises:
         MergePointError: The place is no legal merge point.
-        ConfigError: An unknown merge or branches.
+        UnknownNameError: No merge form has that name.
+        ConfigError: Unknown branches.
     """
 
     def __init__(
@@ -98,7 +86,7 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
         backbone: nn.Module,
         merge_at: str = "layer4",
         *,
-        merge: str | MergeFunction = "reference_minus_target",
+        merge: str | MergeForm = PAPER,
         head: nn.Module | None = None,
         example_inputs: Inputs | None = None,
         output: OutputSelector = None,
@@ -109,13 +97,10 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
         freeze_pre_batchnorm: bool = False,
     ) -> None:
         super().__init__()
-        self.merge_function = _merge_function(merge, merge_at)
+        self.merge = form_name(merge, merge_at)
         if branches not in BRANCHES:
             raise ConfigError(f"branches takes 'separate' or 'concatenate', but got {branches!r}.")
-        self.backbone = backbone
-        self.head = head
         self.merge_at = merge_at
-        self.merge = merge
         self.branches = branches
         self.freeze_pre_batchnorm = freeze_pre_batchnorm
         self.config: Any = None
@@ -128,7 +113,12 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
             "verify": verify,
             "mechanism": mechanism,
         }
-        self.split: Split = self._cut()
+        self.split: Split = self._cut(backbone)
+        # Registered in this order: the last layer of all is the one that makes the outputs.
+        form = merge if callable(merge) else merges.get(self.merge)
+        self.merge_form = _made(form, self.split)
+        self.backbone = backbone
+        self.head = head
         if branches == "concatenate" and self.split.mechanism == "hook":
             raise ConfigError(
                 f"branches='concatenate' needs a cut by torch.fx, but {merge_at!r} was cut by a "
@@ -199,10 +189,10 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
         return self
 
     def extra_repr(self) -> str:
-        """Merge point, mechanism and branches."""
+        """Merge point, form of the merge, mechanism and branches."""
         return (
-            f"merge_at={self.merge_at!r}, mechanism={self.split.mechanism!r}, "
-            f"branches={self.branches!r}"
+            f"merge_at={self.merge_at!r}, merge={self.merge!r}, "
+            f"mechanism={self.split.mechanism!r}, branches={self.branches!r}"
         )
 
     def _split_now(self) -> Split:
@@ -211,11 +201,11 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
             return self.split
         if getattr(self, "_is_replica", False):  # of nn.DataParallel, for this forward only
             return self.split.on(self.backbone)
-        self.split = self._cut()
+        self.split = self._cut(self.backbone)
         return self.split
 
-    def _cut(self) -> Split:
-        split = split_network(self.backbone, self.merge_at, **self._cutting)
+    def _cut(self, backbone: nn.Module) -> Split:
+        split = split_network(backbone, self.merge_at, **self._cutting)
         self._quiet = tuple(dict.fromkeys((*split.drawing, *_dropouts(split))))
         return split
 
@@ -235,8 +225,10 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
         return self._finish(output)
 
     def _merge(self, reference: Reference, targets: tuple[Tensor, ...]) -> Sequence[Tensor]:
-        matched = reference.matched(targets)
-        return [self.merge_function(t, r) for t, r in zip(targets, matched, strict=True)]
+        form = self.merge_form
+        forms = form if isinstance(form, nn.ModuleList) else [form] * len(targets)
+        pairs = zip(forms, targets, reference.matched(targets), strict=True)
+        return [merge(target, neutral) for merge, target, neutral in pairs]
 
     def _finish(self, output: Any) -> Any:
         return output if self.head is None else self.head(output)
@@ -306,16 +298,11 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
             end()
 
 
-def _merge_function(merge: str | MergeFunction, merge_at: str) -> MergeFunction:
-    if callable(merge):
-        return merge
-    if merge not in _MERGES:
-        raise ConfigError(
-            f"merge takes {', '.join(repr(m) for m in _MERGES)} or a function of two tensors, "
-            f"but got {merge!r}."
-        )
-    # The authors' code subtracts the other way round behind the network (protocol, section 2).
-    return target_minus_reference if merge_at == "output" else _MERGES[merge]
+def _made(form: Any, split: Split) -> Any:
+    """The form as it is called: a class becomes one module for each tensor that is merged."""
+    if not isinstance(form, type):
+        return form
+    return nn.ModuleList([form(shape) for shape in split.shapes]).to(*place_of(split.network))
 
 
 def _gathered(reference: Reference, index: Tensor | None) -> Reference:

@@ -18,10 +18,6 @@ from siamcal.synth.mesh import HeadMesh, load_mesh
 
 __all__ = ["AUS", "NUISANCES", "action_shapes", "nuisance_shapes"]
 
-#: The 12 action units, in DISFA's order.
-AUS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
-
-
 #: AU -> face shapes; a name without Left or Right moves both sides.
 _MAPPING: dict[int, dict[str, float]] = {
     1: {
@@ -146,6 +142,9 @@ _MAPPING: dict[int, dict[str, float]] = {
         "mouthFunnel": 0.05,
     },
 }
+
+#: The 12 action units, in DISFA's order.
+AUS = tuple(_MAPPING)
 
 # AU -> bumps (x, y, width, height, move sideways away from the midline, move up), decimetres.
 _BROW_BUMPS: dict[int, tuple[tuple[float, ...], ...]] = {

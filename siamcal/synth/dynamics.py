@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from siamcal.synth.actions import AUS
+from siamcal.synth.texture import ease
 
 __all__ = ["PATTERNS", "Track", "draw_track", "pose_trial", "rest_around", "unlabelled_curve"]
 
@@ -77,15 +78,10 @@ class Track:
         return len(self.intensity)
 
 
-def _ease(t: np.ndarray) -> np.ndarray:
-    t = np.clip(t, 0, 1)
-    return t * t * (3 - 2 * t)
-
-
 def _bump(time: np.ndarray, start: float, onset: float, apex: float, offset: float) -> np.ndarray:
     """Return an event's curve in [0, 1] over time (seconds)."""
-    rise = _ease((time - start) / onset)
-    fall = _ease((time - start - onset - apex) / offset)
+    rise = ease((time - start) / onset)
+    fall = ease((time - start - onset - apex) / offset)
     return rise * (1 - fall)
 
 
@@ -95,16 +91,16 @@ def _walk(rng: np.random.Generator, time: np.ndarray, spread: float, period: flo
     values = rng.normal(0, spread, knots)
     position = time / period + 1
     left = np.floor(position).astype(int)
-    share = _ease(position - left)
+    share = ease(position - left)
     return values[left] * (1 - share) + values[left + 1] * share
 
 
-def _intensities(rng: np.random.Generator, time: np.ndarray, rate: float) -> np.ndarray:
+def _intensities(rng: np.random.Generator, time: np.ndarray) -> np.ndarray:
     """Draw events and return (N, 12) intensities."""
     intensity = np.zeros((len(time), len(AUS)))
     weights = np.array([weight for _, weight in PATTERNS], float)
     length = time[-1] + 3.0
-    for _ in range(rng.poisson(length * _EVENTS_A_SECOND * rate)):
+    for _ in range(rng.poisson(length * _EVENTS_A_SECOND)):
         pattern = PATTERNS[int(rng.choice(len(PATTERNS), p=weights / weights.sum()))][0]
         start = rng.uniform(-3.0, time[-1])
         peak = rng.uniform(1.0, 5.2)
@@ -173,21 +169,18 @@ def _odd_moves(rng: np.random.Generator, time: np.ndarray) -> dict[str, np.ndarr
     return moves
 
 
-def draw_track(
-    rng: np.random.Generator, frames: int, fps: float = 20.0, rate: float = 1.0
-) -> Track:
+def draw_track(rng: np.random.Generator, frames: int, fps: float = 20.0) -> Track:
     """Draw a recording.
 
     Args:
         rng: Source of randomness.
         frames: Its length.
         fps: Frames a second.
-        rate: Events relative to the usual number; 0 gives a resting face that only blinks.
     """
     time = np.arange(frames) / fps
     if frames == 1:
         time = np.array([0.0])
-    intensity = _intensities(rng, time, rate)
+    intensity = _intensities(rng, time)
     speaking, moves = _speech(rng, time)
     # Speech and a deliberate jaw drop share the jaw: the stronger AU 25 or 26, the less of it.
     free = 1 - np.clip(intensity[:, [AUS.index(25), AUS.index(26)]].max(1) / 2.0, 0, 1)
@@ -211,7 +204,7 @@ def draw_track(
 def rest_around(track: Track, frame: int, seconds: float = 1.0) -> Track:
     """Return the track with every movement fading to rest around a frame."""
     distance = np.abs(np.arange(len(track)) - frame) / track.fps
-    share = _ease(distance / seconds - 0.15)
+    share = ease(distance / seconds - 0.15)
     return replace(
         track,
         intensity=track.intensity * share[:, None],

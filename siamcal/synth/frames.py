@@ -12,7 +12,7 @@ import pandas as pd
 
 from siamcal.files import write_json
 from siamcal.synth.actions import AUS
-from siamcal.synth.occluders import Covering, cover
+from siamcal.synth.occluders import cover
 from siamcal.synth.person import Person, build_person
 from siamcal.synth.plan import (
     Plan,
@@ -35,7 +35,7 @@ def _person(plan: Plan, number: int) -> Person:
 
 
 @lru_cache(maxsize=2)
-def _covered(plan: Plan, number: int, clip: int, kind: str) -> Covering:
+def _covered(plan: Plan, number: int, clip: int, kind: str) -> Person:
     return cover(_person(plan, number), kind, stream(plan.seed, number, 24, clip))
 
 
@@ -100,10 +100,10 @@ def picture(
         neutral = task.clip == 0 and frame == reference_frame(recording)
     face = face_at(recording, frame, neutral)
     light, camera = recording.light.at(frame / recording.track.fps), recording.cameras[task.view]
-    person, covering = _person(plan, task.person), None
+    person, occluder = _person(plan, task.person), "none"
     if recording.occluded[frame]:
-        covering = _covered(plan, task.person, task.clip, recording.occluder)
-        person = covering.person
+        occluder = recording.occluder
+        person = _covered(plan, task.person, task.clip, occluder)
     background = _background(plan, task.person, task.clip, task.view)
     views = sorted(plan.views).index(task.view)
     rng = stream(plan.seed, task.person, 26, task.clip, views, frame)
@@ -136,7 +136,7 @@ def picture(
         "face_share": camera.face_share,
         "noise": sensor.noise,
         "jpeg_quality": sensor.quality,
-        "occlusion": recording.occluder if covering is not None else "none",
+        "occlusion": occluder,
     }
     return image, sensor.quality, row
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from siamcal.synth import texture as tex
 from siamcal.synth.mesh import load_mesh
-from siamcal.synth.texture import noise, places
+from siamcal.synth.props import grid_triangles
+from siamcal.synth.texture import ease, noise, places
 
-__all__ = ["BEARDS", "STYLES", "Hair", "beard_texture", "curtain", "draw_hair", "strand_texture"]
+__all__ = ["BEARDS", "STYLES", "Hair", "beard_texture", "curtain", "draw_hair"]
 
 #: Style -> thickness on top, at the sides, behind (decimetres), how far strands waver, and how
 #: ragged the hairline is (decimetres).
@@ -56,8 +57,7 @@ class Hair:
 
 
 def _smooth(value: np.ndarray, low: float, high: float) -> np.ndarray:
-    t = np.clip((value - low) / (high - low), 0, 1)
-    return t * t * (3 - 2 * t)
+    return ease((value - low) / (high - low))
 
 
 def _hairline(angle: np.ndarray, front: float, recession: float, long: bool) -> np.ndarray:
@@ -123,7 +123,7 @@ def _strand_uv() -> np.ndarray:
     return np.stack([across / (2 * np.pi) * 4.0, along / np.pi * 2.0], 1)
 
 
-def strand_texture(rng: np.random.Generator, waver: float, contrast: float) -> np.ndarray:
+def _strand_texture(rng: np.random.Generator, waver: float) -> np.ndarray:
     """Return the tone of strands (256, 512): fine across, long along, the more curl the shorter."""
     rows = int(np.clip(5 + 70 * max(0.0, waver - 0.2), 5, 120))
     fine = cv2.resize(
@@ -138,7 +138,7 @@ def strand_texture(rng: np.random.Generator, waver: float, contrast: float) -> n
     column = (np.arange(512)[None] + shift).astype(np.float32) % 511
     row = np.repeat(np.arange(256, dtype=np.float32)[:, None], 512, 1)
     mixed = cv2.remap(0.7 * fine + 0.6 * locks, column, row, cv2.INTER_LINEAR)
-    return np.clip(1 + contrast * mixed, 0.25, 2.2).astype(np.float32)
+    return np.clip(1 + 0.18 * mixed, 0.25, 2.2).astype(np.float32)
 
 
 def _without_islands(level: np.ndarray) -> np.ndarray:
@@ -219,7 +219,7 @@ def draw_hair(
         coverage=np.maximum(head, chin).astype(np.float32),
         scalp=np.maximum(scalp, 0.6 * chin).astype(np.float32),
         uv=_strand_uv()[vertices],
-        strands=strand_texture(rng, waver, 0.18),
+        strands=_strand_texture(rng, waver),
     )
 
 
@@ -250,10 +250,7 @@ def curtain(
     # In front of the shoulders rather than through them.
     z = z + 0.42 * _smooth(6.1 - y, 0.0, 0.6) * _smooth(np.cos(turn), -0.2, 0.4)
     outer = np.stack([x, y, z], 2).reshape(-1, 3)
-    index = np.arange(rows * columns).reshape(rows, columns)
-    a, b = index[:-1, :-1].ravel(), index[:-1, 1:].ravel()
-    c, d = index[1:, :-1].ravel(), index[1:, 1:].ravel()
-    faces = np.concatenate([np.stack([a, c, b], 1), np.stack([b, c, d], 1)])
+    faces = grid_triangles(rows, columns)
     inner = outer * np.array([0.97, 1.0, 0.97])
     triangles = np.concatenate([faces, faces[:, ::-1] + len(outer)]).astype(np.int32)
     across = np.broadcast_to(turn / (2 * np.pi) * 5.0, (rows, columns))

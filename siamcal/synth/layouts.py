@@ -1,17 +1,16 @@
 """Rendered people in the on-disk layouts of DISFA, DISFA+ and UNBC-McMaster.
 
-Folder names, numbering and label files are those of the licensed sets (protocol: *Data sets as
-distributed*), so the parsers, checks and commands for them run end to end without a licensed file.
-The people are rendered; nobody of the original data is shown.
+Folder names, numbering and label files are those in which the licensed sets are distributed
+(docs/datasets.md), so the parsers, checks and commands for them run end to end without a licensed
+file. The people are rendered; nobody of the original data is shown.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,11 +19,11 @@ import numpy as np
 
 from siamcal.errors import ConfigError
 from siamcal.paper import protocol
+from siamcal.parallel import in_processes
 from siamcal.progress import progress_bar
 from siamcal.synth.actions import AUS
 from siamcal.synth.dynamics import Track, pose_trial, rest_around, unlabelled_curve
 from siamcal.synth.frames import picture
-from siamcal.synth.library import start_worker
 from siamcal.synth.plan import Plan, Recording, Task, draw_recording
 from siamcal.synth.traits import stream
 
@@ -266,10 +265,6 @@ _WRITERS: dict[str, Callable[[Export, int], int]] = {
 }
 
 
-def _one(job: Export, index: int) -> int:
-    return _WRITERS[job.layout](job, index)
-
-
 def export(job: Export, workers: int = 1) -> Path:
     """Write rendered people in a licensed data set's layout.
 
@@ -285,16 +280,12 @@ def export(job: Export, workers: int = 1) -> Path:
     """
     total = job.participants * job.frames * (2 if job.layout == "disfa" else job.sequences)
     job.folder.mkdir(parents=True, exist_ok=True)
-    work = functools.partial(_one, job)
-    with progress_bar(total=total, description=f"Writing {job.layout}", unit="frame") as bar:
-        if workers == 1 or job.participants == 1:
-            for index in range(job.participants):
-                bar.update(work(index))
-            return job.folder
-        context = multiprocessing.get_context("spawn")
-        count = min(workers, job.participants)
-        with ProcessPoolExecutor(count, context, start_worker) as pool:
-            waiting = [pool.submit(work, index) for index in range(job.participants)]
-            for future in as_completed(waiting):
-                bar.update(future.result())
+    work, people = functools.partial(_WRITERS[job.layout], job), range(job.participants)
+    workers = min(workers, job.participants)
+    with (
+        progress_bar(total=total, description=f"Writing {job.layout}", unit="frame") as bar,
+        contextlib.closing(in_processes(work, people, workers, "renders people")) as counts,
+    ):
+        for count in counts:
+            bar.update(count)
     return job.folder

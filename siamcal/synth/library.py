@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import json
 import logging
-import multiprocessing
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pandas as pd
 from siamcal.environment import usable_cores
 from siamcal.errors import DataNotFoundError
 from siamcal.files import cache_dir, check_disk_space, write_json
+from siamcal.parallel import in_processes
 from siamcal.progress import progress_bar
 from siamcal.synth.plan import RENDERER_VERSION, Plan, Task, tasks
 
@@ -24,7 +25,6 @@ __all__ = [
     "manifest",
     "read_tables",
     "rendered_folder",
-    "start_worker",
     "verify",
 ]
 
@@ -36,13 +36,6 @@ def rendered_folder(plan: Plan, root: Path | None = None) -> Path:
     return (root or cache_dir() / "synth") / plan.key()
 
 
-def start_worker() -> None:
-    """Keep a worker process to one core."""
-    import cv2
-
-    cv2.setNumThreads(1)
-
-
 def _is_done(folder: Path, task: Task) -> bool:
     return (folder / "parts" / f"{task.name}.json").exists()
 
@@ -51,23 +44,15 @@ def _render_all(plan: Plan, todo: list[Task], folder: Path, workers: int) -> Non
     from siamcal.synth.frames import run_task
 
     done = plan.total - sum(task.stop - task.start for task in todo)
-    bar = progress_bar(total=plan.total, description="Rendering people", unit="frame", initial=done)
-    with bar:
-        if workers == 1 or len(todo) == 1:
-            for task in todo:
-                bar.update(run_task(plan, task, str(folder)))
-            return
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context, start_worker) as pool:
-            waiting = {pool.submit(run_task, plan, task, str(folder)) for task in todo}
-            try:
-                while waiting:
-                    finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                    for future in finished:
-                        bar.update(future.result())
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+    work = functools.partial(run_task, plan, folder=str(folder))
+    with (
+        progress_bar(
+            total=plan.total, description="Rendering people", unit="frame", initial=done
+        ) as bar,
+        contextlib.closing(in_processes(work, todo, workers, "renders people")) as counts,
+    ):
+        for count in counts:
+            bar.update(count)
 
 
 def ensure_rendered(plan: Plan, root: Path | None = None, workers: int | None = None) -> Path:
@@ -91,7 +76,7 @@ def ensure_rendered(plan: Plan, root: Path | None = None, workers: int | None = 
     # Two workers at least only where the work is worth their start (numba, two seconds).
     frames = sum(task.stop - task.start for task in todo)
     count = min(workers or usable_cores(), len(todo)) if frames > 150 else 1
-    _render_all(plan, todo, folder, max(count, 1))
+    _render_all(plan, todo, folder, count)
     _finish(plan, pieces, folder)
     return folder
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 
@@ -14,17 +11,9 @@ from siamcal.synth.person import Person, build_person
 from siamcal.synth.skin import skin_albedo
 from siamcal.synth.texture import linear
 
-__all__ = ["KINDS", "Covering", "cover"]
+__all__ = ["KINDS", "cover"]
 
 KINDS = ("fingers", "hair", "mask")
-
-
-@dataclass(frozen=True)
-class Covering:
-    """A covered person and what covers them."""
-
-    person: Person
-    kind: str
 
 
 def _mask(rng: np.random.Generator, person: Person) -> props.Prop:
@@ -48,15 +37,11 @@ def _mask(rng: np.random.Generator, person: Person) -> props.Prop:
     z = cv2.GaussianBlur(z, (0, 0), 1.3, borderType=cv2.BORDER_REPLICATE) + 0.07
     pleats = 0.012 * np.sin(down * 40) * (1 - np.abs(across))
     points = np.stack([x, y, z + pleats], 2).reshape(-1, 3)
-    index = np.arange(rows * columns).reshape(rows, columns)
-    a, b = index[:-1, :-1].ravel(), index[:-1, 1:].ravel()
-    c, d = index[1:, :-1].ravel(), index[1:, 1:].ravel()
-    faces = np.concatenate([np.stack([a, c, b], 1), np.stack([b, c, d], 1)])
     colour = linear(((168, 200, 222), (232, 235, 238), (40, 42, 46))[int(rng.integers(3))])
-    return props.join([(points, faces)], colour, 0.0)
+    return props.join([(points, props.grid_triangles(rows, columns))], colour, 0.0)
 
 
-def cover(person: Person, kind: str, rng: np.random.Generator) -> Covering:
+def cover(person: Person, kind: str, rng: np.random.Generator) -> Person:
     """Return the person with something before the face.
 
     Args:
@@ -79,4 +64,4 @@ def cover(person: Person, kind: str, rng: np.random.Generator) -> Covering:
         at[2] = near[:, 2].max() - 0.1
         albedo = skin_albedo(person.traits.skin_tone, person.traits.redness)
         extra = props.fingers(rng, albedo, at)
-    return Covering(build_person(dataclasses.replace(person.traits), extra), kind)
+    return build_person(person.traits, extra)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
-from siamcal.synth import props as prop_shapes
-from siamcal.synth import shading
+from siamcal.synth import parts, shading
 from siamcal.synth.actions import AUS, NUISANCES, action_shapes, nuisance_shapes
-from siamcal.synth.hair import Hair, beard_texture, curtain, draw_hair
+from siamcal.synth.hair import Hair, beard_texture, draw_hair
 from siamcal.synth.mesh import PARTS, HeadMesh, load_mesh
-from siamcal.synth.props import Prop
+from siamcal.synth.props import Prop, glasses
 from siamcal.synth.raster import depth_map, vertex_normals
 from siamcal.synth.skin import draw_brows, paint_skin, skin_albedo
-from siamcal.synth.texture import linear, places, vertex_uv
+from siamcal.synth.texture import ease, linear, places
 from siamcal.synth.traits import Traits, stream
 from siamcal.synth.wrinkles import WrinkleMap, draw_wrinkles
 
@@ -28,18 +26,8 @@ _EYES_AT = np.array([0.0, 7.284, 1.245])
 # stops above (decimetres).
 _LOWEST_BROW, _USUAL_BROW, _HIGHEST_BROW = 0.04, 0.12, 0.33
 
-# Hair styles that fall below the ears, and the heights where they may end (decimetres).
-_CURTAINS = {"long": (4.4, 5.8), "bob": (6.05, 6.5)}
-
-_MATERIALS = {
-    "skin": shading.SKIN,
-    "left_eye": shading.EYE,
-    "right_eye": shading.EYE,
-    "upper_teeth": shading.TEETH,
-    "lower_teeth": shading.TEETH,
-    "tongue": shading.MOUTH,
-    "lashes": shading.LASH,
-}
+# sRGB of eyeglass frames.
+_FRAME_COLOURS = ((24, 24, 26), (96, 62, 40), (120, 118, 122), (90, 24, 30), (30, 50, 90))
 
 
 @dataclass
@@ -51,7 +39,7 @@ class Person:
         neutral: (M, 3) resting mesh.
         triangles: (T, 3) over all V vertices.
         material: (T,) numbers of :mod:`siamcal.synth.shading`.
-        casts: (T,) bool, triangle is left out of the shadow map.
+        shadowless: (T,) bool, triangle is left out of the shadow map.
         shell: (n,) mesh vertex below each hair and cloth vertex.
         shell_move: (n, 3) its offset from that vertex.
         props: (p, 3) vertices of worn props in head space.
@@ -63,18 +51,17 @@ class Person:
         coverage: (h, w) hair and beard.
         strands: Tone of hair.
         wrinkles: The person's wrinkle maps.
-        colours: (8, 5) material constants.
+        paint: Material colours and constants.
         eye_centres: (2, 3).
         blink_gain: Strength of the blink shape at which this person's lids meet, left and right.
         reach: (12,) how far each AU goes on this resting face, as a share of its usual way.
-        inter_ocular: Distance of the eye centres, decimetres.
     """
 
     traits: Traits
     neutral: np.ndarray
     triangles: np.ndarray
     material: np.ndarray
-    casts: np.ndarray
+    shadowless: np.ndarray
     shell: np.ndarray
     shell_move: np.ndarray
     props: np.ndarray
@@ -86,20 +73,10 @@ class Person:
     coverage: np.ndarray
     strands: np.ndarray
     wrinkles: dict[int, WrinkleMap]
-    colours: np.ndarray
+    paint: shading.Paint
     eye_centres: np.ndarray
     blink_gain: tuple[float, float]
     reach: np.ndarray
-    inter_ocular: float
-
-
-@lru_cache(maxsize=1)
-def _vertex_materials() -> np.ndarray:
-    part = load_mesh().part
-    table = np.zeros(max(PARTS.values()) + 1, np.uint8)
-    for name, material in _MATERIALS.items():
-        table[PARTS[name]] = material
-    return table[part]
 
 
 def _lower_arms(points: np.ndarray) -> np.ndarray:
@@ -107,9 +84,7 @@ def _lower_arms(points: np.ndarray) -> np.ndarray:
     out = points.copy()
     for side in (1.0, -1.0):
         x = side * points[:, 0]
-        share = np.clip((x - 1.35) / 0.9, 0, 1)
-        share = share * share * (3 - 2 * share)
-        angle = -share * 0.62 * side
+        angle = -ease((x - 1.35) / 0.9) * 0.62 * side
         pivot = np.array([side * 1.6, 5.05])
         dx, dy = points[:, 0] - pivot[0], points[:, 1] - pivot[1]
         turned_x = pivot[0] + np.cos(angle) * dx - np.sin(angle) * dy
@@ -189,46 +164,26 @@ def _occlusion(points: np.ndarray, triangles: np.ndarray, normals: np.ndarray) -
     return np.clip(0.15 + 0.85 * light / total, 0, 1)
 
 
-def _cloth(
-    rng: np.random.Generator, mesh: HeadMesh, normals: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return garment vertices, triangles, moves and colour, cut at a neckline."""
-    deep = rng.uniform(0.1, 0.5) if rng.random() < 0.4 else 0.0
-    base = mesh.base
-    neckline = 5.80 + rng.uniform(-0.06, 0.10) - 0.28 * (base[:, 2] - 0.2)
-    neckline -= deep * np.clip(1 - np.abs(base[:, 0]) / 0.5, 0, 1) * (base[:, 2] > 0.3)
-    # The shoulders are covered however low the neckline is.
-    neckline += 0.5 * np.clip((np.abs(base[:, 0]) - 0.7) / 0.4, 0, 1)
-    level = np.where(mesh.part == 0, neckline - base[:, 1], -1.0)
-    keep = (level > -0.25)[mesh.triangles].all(1) & (level > 0)[mesh.triangles].any(1)
-    vertices, local = np.unique(mesh.triangles[keep], return_inverse=True)
-    tint = rng.uniform(0, 1, 3) ** 1.5
-    grey = rng.uniform(0.03, 0.6)
-    colour = linear(255 * np.clip(0.25 * tint + 0.75 * grey + 0.35 * (tint - tint.mean()), 0.03, 1))
-    # Above the neckline the cloth runs below the skin, so its edge is where the two meet.
-    moves = normals[vertices] * np.clip(0.4 * level[vertices], -0.06, 0.06)[:, None]
-    return vertices, local.reshape(-1, 3).astype(np.int32), moves, colour
-
-
-def _colours(traits: Traits, rng: np.random.Generator) -> np.ndarray:
-    albedo = skin_albedo(traits.skin_tone, traits.redness)
-    colours = np.zeros((8, 5))
-    lip = albedo * np.array([0.92, 0.52, 0.55]) * rng.uniform(0.8, 1.1)
+def _paint(traits: Traits, rng: np.random.Generator) -> shading.Paint:
+    lip = skin_albedo(traits.skin_tone, traits.redness)
+    lip = lip * np.array([0.92, 0.52, 0.55]) * rng.uniform(0.8, 1.1)
     if traits.sex == "female" and rng.random() < 0.35:  # lipstick
         lip = lip * 0.5 + 0.5 * linear((rng.uniform(130, 190), rng.uniform(20, 70), 60.0))
-    colours[0, :3] = lip
-    colours[1, :3] = linear(np.array(traits.eye_srgb))
-    colours[2, :3] = linear((224, 214, 196)) * rng.uniform(0.75, 1.05)
-    colours[3, :3] = linear(np.array(traits.hair_srgb))
-    colours[6, :2] = (rng.uniform(0.1, 0.4), rng.uniform(15, 60)) if rng.random() < 0.3 else (0, 1)
-    colours[7] = (
-        2.2 * (0.8 + 0.4 * traits.age),
-        rng.uniform(0.02, 0.12),
-        rng.uniform(25.5, 28.5),
-        rng.uniform(9.5, 13.5),
-        rng.uniform(0.05, 0.2),
+    teeth = linear((224, 214, 196)) * rng.uniform(0.75, 1.05)
+    weave = (rng.uniform(0.1, 0.4), rng.uniform(15, 60)) if rng.random() < 0.3 else (0.0, 1.0)
+    return shading.Paint(
+        lip=shading.triple(lip),
+        iris=shading.triple(linear(traits.eye_srgb)),
+        teeth=shading.triple(teeth),
+        hair=shading.triple(linear(traits.hair_srgb)),
+        weave=weave[0],
+        weave_turn=weave[1],
+        bump=2.2 * (0.8 + 0.4 * traits.age),
+        lip_gloss=rng.uniform(0.02, 0.12),
+        iris_angle=rng.uniform(25.5, 28.5),
+        pupil_angle=rng.uniform(9.5, 13.5),
+        hair_gloss=rng.uniform(0.05, 0.2),
     )
-    return colours
 
 
 def _draw_hair(traits: Traits) -> Hair:
@@ -243,6 +198,23 @@ def _draw_hair(traits: Traits) -> Hair:
     )
 
 
+def _draw_skin(rng: np.random.Generator, traits: Traits, hair: Hair) -> np.ndarray:
+    """Return the skin texture; `rng` decides on the stubble alone."""
+    stubble = np.zeros_like(places().x)
+    if traits.beard == "stubble":
+        stubble = 0.5 * beard_texture("stubble")
+        stubble *= rng.uniform(0.6, 1.3) * (0.75 + 0.5 * rng.random(stubble.shape, np.float32))
+    return paint_skin(
+        stream(traits.seed, traits.number, 5),
+        skin_albedo(traits.skin_tone, traits.redness),
+        traits.age,
+        linear(traits.hair_srgb),
+        draw_brows(stream(traits.seed, traits.number, 4), traits.brows),
+        hair.scalp,
+        stubble,
+    )
+
+
 def build_person(traits: Traits, extra: Prop | None = None) -> Person:
     """Build the arrays of a person; takes about a tenth of a second.
 
@@ -251,130 +223,42 @@ def build_person(traits: Traits, extra: Prop | None = None) -> Person:
         extra: One more prop, such as fingers before the face.
     """
     mesh, hair = load_mesh(), _draw_hair(traits)
-    rng = stream(traits.seed, traits.number, 3)
     neutral = _resting_mesh(mesh, traits)
-    body = (mesh.part == 0)[mesh.triangles].all(1)
-    skin_triangles = np.ascontiguousarray(mesh.triangles[body])
+    skin_points = neutral[mesh.part == 0]
+    is_skin = (mesh.part == 0)[mesh.triangles].all(1)
+    skin_triangles = np.ascontiguousarray(mesh.triangles[is_skin])
     normals = vertex_normals(neutral, skin_triangles).astype(float)
-    cloth, cloth_triangles, cloth_moves, cloth_colour = _cloth(rng, mesh, normals)
-
-    albedo = skin_albedo(traits.skin_tone, traits.redness)
-    hair_colour = linear(np.array(traits.hair_srgb))
-    at = places()
-    stubble = np.zeros_like(at.x)
-    if traits.beard == "stubble":
-        stubble = 0.5 * beard_texture("stubble")
-        stubble *= rng.uniform(0.6, 1.3) * (0.75 + 0.5 * rng.random(stubble.shape, np.float32))
-    brows = draw_brows(stream(traits.seed, traits.number, 4), traits.brows)
-    skin = paint_skin(
-        stream(traits.seed, traits.number, 5),
-        albedo,
-        traits.age,
-        hair_colour,
-        brows,
-        hair.scalp,
-        stubble,
-    )
-
     eyes = np.stack([neutral[mesh.part == PARTS[n]].mean(0) for n in ("left_eye", "right_eye")])
+
+    rng = stream(traits.seed, traits.number, 3)  # drawn from in this order
+    garment = parts.draw_garment(rng, mesh, normals)
+    skin = _draw_skin(rng, traits, hair)
     worn = [] if extra is None else [extra]
     if traits.glasses != "none":
-        frame = linear(
-            ((24, 24, 26), (96, 62, 40), (120, 118, 122), (90, 24, 30), (30, 50, 90))[
-                int(rng.integers(5))
-            ]
-        )
-        points = neutral[mesh.part == 0]
-        worn.append(prop_shapes.glasses(rng, traits.glasses, eyes, points, frame))
+        frame = linear(_FRAME_COLOURS[int(rng.integers(len(_FRAME_COLOURS)))])
+        worn.append(glasses(rng, traits.glasses, eyes, skin_points, frame))
+    falling, curtains = parts.curtain_part(rng, traits.hair_style, hair, skin_points)
 
-    head, n_hair, n_cloth = len(neutral), len(hair.vertices), len(cloth)
     # Skin far below the neckline is hidden by the garment.
-    deep_below = np.zeros(head, bool)
-    deep_below[cloth] = (cloth_moves * normals[cloth]).sum(1) > 0.035
-    lower_lashes = (mesh.part == PARTS["lashes"]) & (mesh.base[:, 1] < 7.281)
-    hidden = (deep_below | lower_lashes)[mesh.triangles].all(1)
-    shown = ~hidden & (mesh.part[mesh.triangles] != PARTS["hair_guide"]).all(1)
-    triangles = [mesh.triangles[shown], hair.triangles + head, cloth_triangles + head + n_hair]
-    material = [
-        _vertex_materials()[mesh.triangles[shown][:, 0]],
-        np.full(len(hair.triangles), shading.HAIR, np.uint8),
-        np.full(len(cloth_triangles), shading.CLOTH, np.uint8),
-    ]
-    start = head + n_hair + n_cloth
-    falling, falling_uv = np.zeros((0, 3)), np.zeros((0, 2))
-    if traits.hair_style in _CURTAINS:
-        ends = _CURTAINS[traits.hair_style]
-        end = float(rng.uniform(*ends))
-        falling, faces, falling_uv = curtain(rng, end, neutral[mesh.part == 0])
-        triangles.append(faces + start)
-        material.append(np.full(len(faces), shading.HAIR, np.uint8))
-        start += len(falling)
-    for prop in worn:
-        triangles.append(prop.triangles + start)
-        material.append(np.full(len(prop.triangles), shading.PROP, np.uint8))
-        start += len(prop.vertices)
-    all_triangles = np.ascontiguousarray(np.concatenate(triangles), np.int32)
-    all_material = np.concatenate(material)
-
-    occlusion = np.ones(head)
-    occlusion[:] = _occlusion(neutral, skin_triangles, normals)
-    attributes = np.zeros((start, 6), np.float32)
-    attributes[:head, shading.AO] = occlusion
-    attributes[:head, shading.LIP] = mesh.masks["lips"]
-    attributes[:head, shading.INSIDE] = mesh.masks["inside-mouth"]
-    attributes[head : head + n_hair, shading.AO] = np.clip(occlusion[hair.vertices] + 0.1, 0, 1)
-    low, high = head + n_hair, head + n_hair + n_cloth
-    attributes[low:high, shading.AO] = occlusion[cloth]
-    attributes[low:high, shading.RED :] = cloth_colour
-    low, high = high, high + len(falling)
-    # The inner side of falling hair is in the dark.
-    attributes[low:high, shading.AO] = np.repeat([0.9, 0.3], len(falling) // 2)
-    curtain_rows = slice(low, high)
-    for prop in worn:
-        low, high = high, high + len(prop.vertices)
-        attributes[low:high, shading.AO] = 0.9
-        attributes[low:high, shading.LIP] = prop.gloss
-        attributes[low:high, shading.RED :] = prop.colour
-
-    uv = np.zeros((start, 2), np.float32)
-    base_uv = vertex_uv(mesh.base)
-    uv[:head], uv[head : head + n_hair] = base_uv, base_uv[hair.vertices]
-    hair_uv = np.zeros((start, 2), np.float32)
-    hair_uv[head : head + n_hair] = hair.uv
-    hair_uv[curtain_rows] = falling_uv
-    if len(falling):  # any texel the cut-out lets through
-        row, column = np.unravel_index(np.argmax(hair.coverage), hair.coverage.shape)
-        uv[curtain_rows] = (column + 0.5, row + 0.5)
-    bend = np.ones(start)
-
-    def follow(height: np.ndarray) -> np.ndarray:
-        turn = np.clip((height - 5.55) / 0.95, 0, 1)
-        return turn * turn * (3 - 2 * turn)
-
-    bend[:head] = follow(mesh.base[:, 1])
-    bend[curtain_rows] = follow(falling[:, 1] - 0.1)
-    bend[head : head + n_hair] = bend[hair.vertices]
-    bend[head + n_hair : head + n_hair + n_cloth] = bend[cloth]
+    hidden = np.zeros(len(neutral), bool)
+    hidden[garment.vertices] = (garment.moves * normals[garment.vertices]).sum(1) > 0.035
+    occlusion = _occlusion(neutral, skin_triangles, normals)
+    body = parts.body_parts(mesh, hidden, occlusion, hair, garment)
+    arrays = parts.join_parts([*body, *curtains, *map(parts.prop_part, worn)])
     return Person(
         traits=traits,
         neutral=neutral,
-        triangles=all_triangles,
-        material=all_material,
-        casts=(all_material == shading.LASH) | (all_material == shading.EYE),
-        shell=np.concatenate([hair.vertices, cloth]),
-        shell_move=np.concatenate([normals[hair.vertices] * hair.offset[:, None], cloth_moves]),
+        shadowless=np.isin(arrays["material"], (shading.LASH, shading.EYE)),
+        shell=np.concatenate([hair.vertices, garment.vertices]),
+        shell_move=np.concatenate([normals[hair.vertices] * hair.offset[:, None], garment.moves]),
         props=np.concatenate([falling, *(p.vertices for p in worn)]),
-        uv=uv,
-        hair_uv=hair_uv,
-        attributes=attributes,
-        bend=bend,
         skin=skin,
         coverage=hair.coverage,
         strands=hair.strands,
         wrinkles=draw_wrinkles(stream(traits.seed, traits.number, 6)),
-        colours=_colours(traits, stream(traits.seed, traits.number, 7)),
+        paint=_paint(traits, stream(traits.seed, traits.number, 7)),
         eye_centres=eyes,
         blink_gain=_blink_gains(mesh, neutral),
         reach=_reach(mesh, neutral, traits.brows.lift),
-        inter_ocular=float(np.linalg.norm(eyes[0] - eyes[1])),
+        **arrays,
     )

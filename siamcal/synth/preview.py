@@ -18,27 +18,19 @@ from siamcal.synth.traits import draw_traits
 
 __all__ = [
     "SHEETS",
-    "STUDIO_CAMERA",
-    "STUDIO_LIGHT",
     "contact_sheet",
     "studio_picture",
-    "studio_wall",
 ]
 
 SHEETS = ("people", "actions", "levels", "occlusion", "bias")
-STUDIO_LIGHT = Light(0.3, 0.45, 0.9, 0.45, 0.15, 0.03, 0.0, 5.0)
-STUDIO_CAMERA = Camera(0.62, 11.0, (0.0, 0.0), 0.0, 0.0)
-
-
-def studio_wall(size: int) -> np.ndarray:
-    """Return a grey background (size, size, 3) in linear light."""
-    return np.full((size, size, 3), 0.22, np.float32)
+_LIGHT = Light(0.3, 0.45, 0.9, 0.45, 0.15, 0.03, 0.0, 5.0)
+_CAMERA = Camera(0.62, 11.0, (0.0, 0.0), 0.0, 0.0)
 
 
 def studio_picture(person: Person, face: Face, size: int) -> np.ndarray:
     """Render a person before a grey wall, without noise; uint8 RGB (S, S, 3)."""
-    picture = render(person, face, STUDIO_LIGHT, STUDIO_CAMERA, studio_wall(size))
-    return expose(picture, Sensor(), None)
+    wall = np.full((size, size, 3), 0.22, np.float32)
+    return expose(render(person, face, _LIGHT, _CAMERA, wall), Sensor(), None)
 
 
 def _label(image: np.ndarray, text: str) -> np.ndarray:
@@ -55,12 +47,6 @@ def _rows(pictures: list[np.ndarray], columns: int) -> np.ndarray:
     padded = pictures + [blank] * (-len(pictures) % columns)
     rows = [np.concatenate(padded[k : k + columns], 1) for k in range(0, len(padded), columns)]
     return np.concatenate(rows, 0)
-
-
-def _alone(au: int, level: float) -> Face:
-    intensity = np.zeros(len(AUS))
-    intensity[AUS.index(au)] = level
-    return Face(intensity)
 
 
 def _people(plan: Plan, occlusion: bool) -> np.ndarray:
@@ -108,9 +94,11 @@ def contact_sheet(plan: Plan, sheet: str = "people") -> np.ndarray:
         return _rows(pictures, plan.participants)
     if sheet == "actions":
         faces = [("neutral", rest), ("blink", dataclasses.replace(rest, blink=1.0))]
-        faces += [(f"AU{au}", _alone(au, 5.0)) for au in AUS]
+        faces += [(f"AU{au}", Face.alone(au, 5.0)) for au in AUS]
     else:
-        faces = [(f"AU{au}, level {k}", _alone(au, k)) for au in (1, 4, 12, 26) for k in range(6)]
+        faces = [
+            (f"AU{au}, level {k}", Face.alone(au, k)) for au in (1, 4, 12, 26) for k in range(6)
+        ]
     for number in plan.people:
         person = build_person(draw_traits(plan.seed, number, plan.bias))
         pictures += [_label(studio_picture(person, face, size), text) for text, face in faces]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["FRAMES", "Prop", "fingers", "glasses", "join", "lock_of_hair"]
+__all__ = ["FRAMES", "Prop", "fingers", "glasses", "grid_triangles", "join", "lock_of_hair"]
 
 FRAMES = ("round", "oval", "square", "wide")
 # Frame -> half width and half height of a lens (decimetres), superellipse power.
@@ -60,6 +60,14 @@ def _tube(path: np.ndarray, radius: np.ndarray | float, closed: bool, sides: int
                 (i * sides + a, j * sides + b, i * sides + b),
             ]
     return vertices, np.array(triangles, np.int32)
+
+
+def grid_triangles(rows: int, columns: int) -> np.ndarray:
+    """Return triangles (t, 3) between vertices that are numbered row by row."""
+    index = np.arange(rows * columns).reshape(rows, columns)
+    a, b = index[:-1, :-1].ravel(), index[:-1, 1:].ravel()
+    c, d = index[1:, :-1].ravel(), index[1:, 1:].ravel()
+    return np.concatenate([np.stack([a, c, b], 1), np.stack([b, c, d], 1)])
 
 
 def join(parts: list[tuple[np.ndarray, np.ndarray]], colour: np.ndarray, gloss: float) -> Prop:

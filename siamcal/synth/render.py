@@ -19,7 +19,7 @@ from siamcal.synth.raster import (
     vertex_normals,
 )
 from siamcal.synth.scene import Camera, Light, rotation
-from siamcal.synth.shading import HAIR, LASH, shade_image
+from siamcal.synth.shading import HAIR, LASH, Lighting, Scene, Triple, shade_image, triple
 from siamcal.synth.wrinkles import WRINKLE_AUS, wrinkle_depth
 
 __all__ = ["Face", "Sensor", "encode_jpeg", "expose", "render", "write_png"]
@@ -58,6 +58,11 @@ class Face:
     blink: float = 0.0
     nuisance: dict[str, float] = field(default_factory=dict)
 
+    @classmethod
+    def alone(cls, au: int, level: float) -> Face:
+        """Return a face at rest but for one AU at this intensity."""
+        return cls(np.where(np.array(AUS) == au, level, 0.0))
+
 
 @dataclass(frozen=True)
 class Sensor:
@@ -91,9 +96,8 @@ def _mesh(person: Person, face: Face) -> np.ndarray:
     return np.concatenate([mesh, mesh[person.shell] + person.shell_move, person.props])
 
 
-def _place(person: Person, points: np.ndarray, face: Face, camera: Camera) -> tuple:
+def _place(person: Person, points: np.ndarray, face: Face, view: np.ndarray) -> tuple:
     """Turn head and chest; returns camera-space points (V, 3) and the head's matrix."""
-    view = rotation(camera.yaw, camera.pitch, 0.0)
     head = view @ rotation(face.yaw, face.pitch, face.roll)
     chest = view @ rotation(0.25 * face.yaw, 0.1 * face.pitch, 0.1 * face.roll)
     pivoted = points - _NECK
@@ -103,38 +107,42 @@ def _place(person: Person, points: np.ndarray, face: Face, camera: Camera) -> tu
     return np.ascontiguousarray(turned - aim), head
 
 
-def _lights(light: Light, camera: Camera, head: np.ndarray) -> np.ndarray:
-    """Return the shader's (9, 3) frame of directions and colours."""
-    view = rotation(camera.yaw, camera.pitch, 0.0)
-
+def _lights(light: Light, view: np.ndarray) -> Lighting:
     def direction(azimuth: float, elevation: float) -> np.ndarray:
         flat = np.cos(elevation)
         return view @ np.array([np.sin(azimuth) * flat, np.sin(elevation), np.cos(azimuth) * flat])
 
-    frame = np.zeros((9, 3))
-    frame[0] = direction(light.azimuth, light.elevation)
-    frame[1] = direction(-0.8 * np.sign(light.azimuth or 1.0) - 0.3 * light.azimuth, 0.15)
-    half = frame[0] + np.array([0, 0, 1.0])
-    frame[2] = half / np.linalg.norm(half)
-    frame[4], frame[5] = head[:, 1], head[:, 0]
+    key = direction(light.azimuth, light.elevation)
+    half = key + np.array([0, 0, 1.0])
     tint = np.array([1 + 0.5 * light.warmth, 1.0, 1 - light.warmth])
-    frame[6] = light.key * tint
-    frame[7] = light.fill * (0.5 + 0.5 * tint[::-1])
-    frame[8] = light.sky * (0.6 + 0.4 * tint[::-1])
-    return frame
+    return Lighting(
+        key=triple(key),
+        fill=triple(direction(-0.8 * np.sign(light.azimuth or 1.0) - 0.3 * light.azimuth, 0.15)),
+        half=triple(half / np.linalg.norm(half)),
+        key_colour=triple(light.key * tint),
+        fill_colour=triple(light.fill * (0.5 + 0.5 * tint[::-1])),
+        sky_colour=triple(light.sky * (0.6 + 0.4 * tint[::-1])),
+    )
 
 
-def _shadows(points: np.ndarray, person: Person, key: np.ndarray) -> tuple:
+def _shadows(points: np.ndarray, person: Person, key: Triple) -> tuple:
     """Return the shadow map and every vertex's texel and depth in it (V, 3)."""
     side = np.cross([0.0, 1.0, 0.02], key)
     side /= np.linalg.norm(side)
     basis = np.stack([side, np.cross(key, side), key], 1)
     local = np.ascontiguousarray(points @ basis)
-    seen = depth_map(local, person.triangles, person.casts, _SHADOW_SIZE, _SHADOW_SCALE)
+    seen = depth_map(local, person.triangles, person.shadowless, _SHADOW_SIZE, _SHADOW_SCALE)
     middle = _SHADOW_SIZE / 2
     return seen, np.stack(
         [middle + local[:, 0] * _SHADOW_SCALE, middle - local[:, 1] * _SHADOW_SCALE, local[:, 2]], 1
     )
+
+
+def _wrinkles(person: Person, intensity: np.ndarray) -> np.ndarray:
+    strength = 0.45 + 0.55 * person.traits.age
+    act = dict(zip(AUS, np.clip(intensity, 0, 5) / 5, strict=True))
+    weights = {au: person.traits.permanent[au] + strength * float(act[au]) for au in WRINKLE_AUS}
+    return wrinkle_depth(person.wrinkles, weights)
 
 
 def render(
@@ -153,13 +161,12 @@ def render(
         Linear light (S, S, 3) float32, anti-aliased; :func:`expose` makes 8-bit sRGB of it.
     """
     size = background.shape[0]
+    view = rotation(camera.yaw, camera.pitch, 0.0)
     local = _mesh(person, face)
-    points, head = _place(person, local, face, camera)
-    frame = _lights(light, camera, head)
-    scale = 2 * size * camera.face_share / _FACE_HEIGHT
+    points, head = _place(person, local, face, view)
     xy, near = project(
         points,
-        scale,
+        2 * size * camera.face_share / _FACE_HEIGHT,
         camera.distance,
         size * (1 + 2 * camera.shift[0]),
         size * (1 + 2 * camera.shift[1]),
@@ -178,43 +185,35 @@ def render(
         hits,
         depth,
     )
-    shadow_map, light_space = _shadows(points, person, frame[0])
-    act = np.clip(face.intensity, 0, 5) / 5
-    strength = 0.45 + 0.55 * person.traits.age
-    wrinkles = wrinkle_depth(
-        person.wrinkles,
-        {
-            au: person.traits.permanent[au] + strength * float(act[AUS.index(au)])
-            for au in WRINKLE_AUS
-        },
-    )
-    eyes = np.zeros((3, 7))
+    lights = _lights(light, view)
+    shadow_map, light_space = _shadows(points, person, lights.key)
     gaze = np.array([np.sin(face.gaze[0]), np.sin(face.gaze[1]), 1.0])
-    eyes[:2, :3] = person.eye_centres
-    eyes[:2, 3:6] = gaze / np.linalg.norm(gaze)
-    eyes[:2, 6] = 0.1 + 0.5 * face.gaze[1] - 0.35 * face.blink
-    eyes[2, 0] = 1.1
-    return shade_image(
-        hits,
-        depth,
-        background,
-        xy,
-        person.triangles,
-        person.material,
-        vertex_normals(points, person.triangles),
-        local,
-        light_space,
-        person.uv,
-        person.attributes,
-        person.skin,
-        wrinkles,
-        person.strands,
-        person.hair_uv,
-        shadow_map,
-        frame,
-        person.colours,
-        eyes,
+    scene = Scene(
+        triangles=person.triangles,
+        material=person.material,
+        xy=xy,
+        normals=vertex_normals(points, person.triangles),
+        local=local,
+        light_space=light_space,
+        uv=person.uv,
+        hair_uv=person.hair_uv,
+        attributes=person.attributes,
+        skin=person.skin,
+        wrinkles=_wrinkles(person, face.intensity),
+        strands=person.strands,
+        shadow_map=shadow_map,
+        paint=person.paint,
+        lights=lights,
+        up=triple(head[:, 1]),
+        side=triple(head[:, 0]),
+        left_eye=triple(person.eye_centres[0]),
+        right_eye=triple(person.eye_centres[1]),
+        gaze=triple(gaze / np.linalg.norm(gaze)),
+        lid=float(0.1 + 0.5 * face.gaze[1] - 0.35 * face.blink),
     )
+    picture = background.copy()
+    shade_image(scene, hits, depth, picture)
+    return picture
 
 
 def expose(picture: np.ndarray, sensor: Sensor, rng: np.random.Generator | None) -> np.ndarray:

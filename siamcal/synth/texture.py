@@ -21,6 +21,7 @@ __all__ = [
     "WIDTH",
     "Line",
     "Places",
+    "ease",
     "linear",
     "noise",
     "places",
@@ -95,6 +96,12 @@ def places() -> Places:
         angle=angle[:1].astype(np.float32),
         height=height[:, :1].astype(np.float32),
     )
+
+
+def ease(t: np.ndarray) -> np.ndarray:
+    """Return a smooth step: 0 up to t = 0, 1 from t = 1 on."""
+    t = np.clip(t, 0, 1)
+    return t * t * (3 - 2 * t)
 
 
 def linear(srgb: np.ndarray | tuple[float, ...]) -> np.ndarray:

@@ -89,18 +89,14 @@ def draw_wrinkles(rng: np.random.Generator) -> dict[int, WrinkleMap]:
     return {au: _cut(texture) for au, texture in drawn.items()}
 
 
-def wrinkle_depth(
-    maps: dict[int, WrinkleMap], weights: dict[int, float], out: np.ndarray | None = None
-) -> np.ndarray:
+def wrinkle_depth(maps: dict[int, WrinkleMap], weights: dict[int, float]) -> np.ndarray:
     """Add the weighted maps up to the wrinkle depth (h, w) of one frame.
 
     Args:
         maps: From :func:`draw_wrinkles`.
         weights: Strength by AU; what is missing or 0 is skipped.
-        out: (h, w) float32 to be overwritten.
     """
-    total = np.zeros((HEIGHT, WIDTH), np.float32) if out is None else out
-    total[:] = 0.0
+    total = np.zeros((HEIGHT, WIDTH), np.float32)
     for au, weight in weights.items():
         if weight > 0.0:
             m = maps[au]

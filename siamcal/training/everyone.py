@@ -13,8 +13,9 @@ from siamcal.datasets.crops.prepare import prepare
 from siamcal.errors import ConfigError
 from siamcal.files import write_json
 from siamcal.model.siamese import CalibratingSiamese
+from siamcal.settings import to_dict
 from siamcal.training.loop import fit
-from siamcal.training.recipe import Recipe, to_dict
+from siamcal.training.recipe import Recipe
 
 __all__ = ["config_facts", "train_everyone"]
 
@@ -89,6 +90,7 @@ def config_facts(recipe: Recipe, faces: FaceSet) -> dict[str, Any]:
             f"{source.name}: {len(source.participants)} participants, {len(faces)} frames"
             + (" (rendered faces only)" if rendered else "")
         ),
+        "rendered": rendered,
         "data_licence": source.licence or "not stated",
         "licence": "apache-2.0" if own_start and rendered else "other",
         "licence_reason": (

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from siamcal.files import asset
-from siamcal.model.create import create_backbone, load_face_weights
+from siamcal.model.create import create_backbone
 from siamcal.model.heads import make_head
 from siamcal.model.siamese import CalibratingSiamese
+from siamcal.model.weights import load_face_weights
 from siamcal.training.recipe import Recipe
 
 __all__ = ["NonCalibrated", "TrainingStep", "build_network", "synchronize_batchnorm"]

@@ -7,40 +7,28 @@ an unknown or misspelled key is an error, never ignored.
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import json
-import types
-import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from siamcal.errors import ConfigError
+from siamcal.model.merges import PAPER
+from siamcal.paper import PAPER_PREPROCESSING
 from siamcal.preprocessing import Preprocessing
-from siamcal.registry import recipes
+from siamcal.registry import merges, recipes
+from siamcal.settings import from_dict
 
-__all__ = [
-    "Augmentation",
-    "Recipe",
-    "from_dict",
-    "load_recipe",
-    "override",
-    "parse_value",
-    "to_dict",
-]
+__all__ = ["Augmentation", "Recipe", "load_recipe"]
 
 TASKS = ("intensity", "detection")
 PRECISIONS = ("fp32", "bf16", "fp16")
-PAPER_PREPROCESSING = Preprocessing(
-    align="ffhq_quad", illumination="csn_released", contrast="none", mask="none"
-)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of the training crops; the defaults are the paper's (protocol: authors' code).
+    """Random changes of the training crops; the defaults are the paper authors' code's.
 
     Attributes:
         flip: Probability of a horizontal flip.
@@ -73,7 +61,7 @@ class Recipe:
         weights: Start weights: "" (random), "asset:NAME" (in the package), "pretrained" (timm's,
             torchvision's, transformers' own) or the path of a face-recognition state dict.
         merge_at: Merge point; "layer4" means at the entrance of `layer4`.
-        merge: Form of the merge.
+        merge: Name of the form of the merge (`siamcal ls merges`).
         branches: "separate" forwards of target and reference (the paper) or "concatenate".
         freeze_pre_batchnorm: Keep BatchNorm before the merge point at its running statistics.
         freeze_batchnorm: Keep every BatchNorm at its running statistics.
@@ -112,7 +100,7 @@ class Recipe:
     backbone_options: Mapping[str, Any] = field(default_factory=dict)
     weights: str = ""
     merge_at: str = "layer4"
-    merge: str = "reference_minus_target"
+    merge: str = PAPER
     branches: str = "separate"
     freeze_pre_batchnorm: bool = False
     freeze_batchnorm: bool = False
@@ -153,6 +141,8 @@ class Recipe:
                     f"Recipe.{name} is {getattr(self, name)!r}; "
                     f"allowed: {', '.join(repr(v) for v in values)}."
                 )
+        if self.merge != PAPER:  # a form with parameters loads torch, which the default needn't
+            merges.get(self.merge)
 
 
 def load_recipe(name: str | Path) -> Recipe:
@@ -177,134 +167,3 @@ def _read(path: Path) -> str:
         return path.read_text()
     except OSError as error:
         raise ConfigError(f"Can't read the recipe {path}: {error.strerror}.") from None
-
-
-def to_dict(recipe: Any) -> dict[str, Any]:
-    """Nested plain dict of a recipe (or part of one), ready for JSON."""
-    return json.loads(json.dumps(dataclasses.asdict(recipe)))
-
-
-def from_dict(values: Mapping[str, Any], kind: type[Any]) -> Any:
-    """Build a dataclass from a plain dict, strictly.
-
-    Raises:
-        ConfigError: Unknown key (with near matches), missing key or wrong type.
-    """
-    hints = typing.get_type_hints(kind)
-    known = {f.name: f for f in dataclasses.fields(kind)}
-    for key in values:
-        if key not in known:
-            raise ConfigError(_unknown_key(key, kind, known))
-    arguments = {
-        key: _convert(value, hints[key], f"{kind.__name__}.{key}") for key, value in values.items()
-    }
-    missing = [
-        n
-        for n, f in known.items()
-        if n not in arguments
-        and f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise ConfigError(f"{kind.__name__} needs {', '.join(missing)}.")
-    return kind(**arguments)
-
-
-def override(recipe: Recipe, settings: Iterable[str]) -> Recipe:
-    """Apply `key=value` settings (`epochs=1`, `augmentation.flip=0`), checked for field and type.
-
-    Raises:
-        ConfigError: No such field (with near matches and their present values) or a wrong type.
-    """
-    values = to_dict(recipe)
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            raise ConfigError(f"Got the setting {setting!r}; write it as key=value, like epochs=1.")
-        _assign(values, key.strip(), text.strip(), Recipe)
-    return from_dict(values, Recipe)
-
-
-def _assign(values: dict[str, Any], key: str, text: str, kind: type[Any]) -> None:
-    head, dot, rest = key.partition(".")
-    hints = typing.get_type_hints(kind)
-    if head not in hints:
-        raise ConfigError(_unknown_key(head, kind, dict.fromkeys(hints), values))
-    if not dot:
-        if _is_mapping(hints[head]) or dataclasses.is_dataclass(hints[head]):
-            raise ConfigError(f"{head} has parts; set one of them, like {head}.KEY=value.")
-        values[head] = parse_value(text, hints[head], f"{kind.__name__}.{head}")
-    elif dataclasses.is_dataclass(hints[head]):
-        _assign(values[head], rest, text, typing.cast(type[Any], hints[head]))
-    elif _is_mapping(hints[head]):
-        values[head][rest] = _guess(text)
-    else:
-        raise ConfigError(f"{head} has no parts; write {head}=value.")
-
-
-def parse_value(text: str, hint: Any, where: str) -> Any:
-    """Text of the command line -> a value of the field's type."""
-    if hint in (str, Path):
-        return hint(text)
-    if hint is bool:
-        if text.lower() not in ("true", "false", "1", "0"):
-            raise ConfigError(f"{where} takes true or false, but got {text!r}.")
-        return text.lower() in ("true", "1")
-    if typing.get_origin(hint) is tuple:
-        parts = [p for p in text.strip("()[] ").split(",") if p.strip()]
-        return _convert([_guess(p.strip()) for p in parts], hint, where)
-    return _convert(_guess(text), hint, where)
-
-
-def _guess(text: str) -> Any:
-    """Number, boolean or text."""
-    lowered = text.lower()
-    if lowered in ("true", "false"):
-        return lowered == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _convert(value: Any, hint: Any, where: str) -> Any:
-    origin = typing.get_origin(hint)
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{where} takes a table of settings, but got {value!r}.")
-        return from_dict(value, typing.cast(type[Any], hint))
-    if _is_mapping(hint):
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{where} takes a table, but got {value!r}.")
-        return dict(value)
-    if origin is tuple:
-        kinds = typing.get_args(hint)
-        if not isinstance(value, list | tuple) or (
-            kinds[-1] is not Ellipsis and len(value) != len(kinds)
-        ):
-            raise ConfigError(f"{where} takes {len(kinds)} values, but got {value!r}.")
-        if kinds[-1] is Ellipsis:
-            kinds = (kinds[0],) * len(value)
-        return tuple(_convert(v, k, where) for v, k in zip(value, kinds, strict=True))
-    if origin is types.UnionType:
-        return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise ConfigError(f"{where} takes {hint.__name__}, but got {value!r}.")
-    return value
-
-
-def _is_mapping(hint: Any) -> bool:
-    origin = typing.get_origin(hint)
-    return isinstance(origin, type) and issubclass(origin, Mapping)
-
-
-def _unknown_key(
-    key: str, kind: type[Any], known: Mapping[str, Any], values: Mapping[str, Any] | None = None
-) -> str:
-    near = difflib.get_close_matches(key, list(known), n=3, cutoff=0.5) or sorted(known)
-    shown = [f"{n} (now {values[n]!r})" if values and n in values else n for n in near]
-    return f"{kind.__name__} has no field {key!r}; near: {', '.join(shown)}."

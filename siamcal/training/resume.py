@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from siamcal.files import replacing
-from siamcal.training.recipe import Recipe, to_dict
+from siamcal.settings import to_dict
+from siamcal.training.recipe import Recipe
 
 __all__ = ["CHECKPOINT", "TrainingState", "identity_of"]
 

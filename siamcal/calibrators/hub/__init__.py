@@ -1,6 +1,6 @@
 """Calibrators on the Hugging Face Hub: published, found, looked at and pulled.
 
-The only module that imports huggingface_hub, and only when something is asked of the Hub. Its
+huggingface_hub is imported in this folder only, and only when something is asked of the Hub. Its
 settings hold: HF_ENDPOINT (mirrors), HF_TOKEN, HF_HOME, HF_HUB_OFFLINE.
 """
 
@@ -39,10 +39,10 @@ from siamcal.calibrators.saving import (
     save_calibrator,
 )
 from siamcal.calibrators.saving import describe as describe_model
-from siamcal.calibrators.weights_file import MAX_WEIGHTS_BYTES
 from siamcal.errors import ConfigError, HubError
 from siamcal.files import write_atomically
 from siamcal.model.siamese import CalibratingSiamese
+from siamcal.model.weights_file import MAX_WEIGHTS_BYTES
 
 __all__ = [
     "Pushed",
@@ -96,7 +96,7 @@ def from_pretrained(
     if place.folder is not None:
         return load_calibrator(place.folder, **options)
     folder = snapshot(place, token, cache_dir, limit)
-    return load_calibrator(folder, own_files=False, **options)
+    return load_calibrator(folder, **options)
 
 
 def save_pretrained(

@@ -13,7 +13,6 @@ from torch import nn
 
 from siamcal.calibrators.card import model_card
 from siamcal.calibrators.config import CalibratorConfig, read_config
-from siamcal.calibrators.own_backbones import is_file_name
 from siamcal.calibrators.saving import (
     CARD_FILE,
     CONFIG_FILE,
@@ -22,6 +21,7 @@ from siamcal.calibrators.saving import (
     save_calibrator,
 )
 from siamcal.errors import ConfigError, DataNotFoundError
+from siamcal.model.create import is_file_name
 
 __all__ = ["Publication", "plan_from_folder", "plan_from_model"]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from siamcal.environment import usable_cores
 from siamcal.files import replacing
 from siamcal.progress import progress_bar
 
@@ -40,7 +41,7 @@ def fingerprints(files: Sequence[str], memory: Path) -> dict[str, str]:
     stats = {file: _stat(file) for file in files}
     fresh = [f for f, stat in stats.items() if stat is not None and (f, *stat) not in known]
     if fresh:
-        with ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 2)) as pool:
+        with ThreadPoolExecutor(min(8, usable_cores() + 2)) as pool:
             digests = progress_bar(
                 pool.map(_digest, fresh), total=len(fresh), description="check files", unit="file"
             )

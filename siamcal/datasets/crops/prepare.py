@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import shutil
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +25,7 @@ import pandas as pd
 
 from siamcal.datasets.base import DatasetSource, FaceSet
 from siamcal.datasets.crops.fingerprints import fingerprints
-from siamcal.datasets.crops.units import OK, Unit, read_status
-from siamcal.datasets.crops.workers import crop_units
+from siamcal.datasets.crops.units import OK, Unit, crop_units, read_status
 from siamcal.datasets.reference_rows import reference_rows
 from siamcal.environment import usable_cores
 from siamcal.errors import DataNotFoundError, SiamcalError
@@ -42,6 +42,8 @@ _FORMAT = 1
 _UNIT_IMAGES = 128
 # Fewer frames than this aren't worth the second a worker takes to start.
 _FRAMES_PER_WORKER = 150
+# Seconds between two looks at what the workers have written.
+_LOOK = 1.0
 
 
 def prepare(
@@ -145,7 +147,7 @@ class _Store:
         ):
             logger.warning("%s is damaged and made anew", self.folder)
             state = {"units": 0, "status_bytes": 0, "crops": 0}
-            self._write_progress(state)
+            write_json(self._progress, state)
         os.truncate(self.images, state["crops"] * self.crop_bytes)
         os.truncate(self.status, state["status_bytes"])
         return state["units"]
@@ -165,18 +167,16 @@ class _Store:
             status.write("".join(f"{line}\n" for line in lines).encode("utf-8"))
             status.flush()
             os.fsync(status.fileno())
-        self._write_progress(
+        write_json(
+            self._progress,
             {
                 "units": state["units"] + 1,
                 "status_bytes": self.status.stat().st_size,
                 "crops": state["crops"] + lines.count(OK),
-            }
+            },
         )
         crops.unlink()
         (self.units_folder / f"{unit.key}.txt").unlink()
-
-    def _write_progress(self, state: dict[str, int]) -> None:
-        write_json(self._progress, state)
 
 
 def _fill(store: _Store, units: list[Unit], preprocessing: Preprocessing, workers: int) -> None:
@@ -184,31 +184,57 @@ def _fill(store: _Store, units: list[Unit], preprocessing: Preprocessing, worker
     first = store.resume()
     finished = [read_status(unit, store.units_folder) is not None for unit in units]
     todo = [i for i in range(first, len(units)) if not finished[i]]
-    before = sum(len(u.frames) for i, u in enumerate(units) if i < first or finished[i])
     settings = {"format": _FORMAT, "preprocessing": dataclasses.asdict(preprocessing)}
     (store.folder / "settings.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
     ahead = first
-    with progress_bar(
-        total=sum(len(u.frames) for u in units),
-        initial=before,
-        description="crop faces",
-        unit="frame",
-    ) as bar:
-        messages = crop_units([units[i] for i in todo], preprocessing, store.units_folder, workers)
-        with contextlib.closing(messages):
-            for kind, value in messages:
-                if kind == "frames":
-                    bar.update(value)
-                    continue
-                finished[todo[value]] = True
-                # Appended in order, so that rows of the cache follow the rows of the table.
-                while ahead < len(units) and finished[ahead]:
-                    store.append(units[ahead])
-                    ahead += 1
+    done = [len(unit.frames) * (i < first or finished[i]) for i, unit in enumerate(units)]
+    positions = crop_units([units[i] for i in todo], preprocessing, store.units_folder, workers)
+    total = sum(len(unit.frames) for unit in units)
+    with _bar(done, store.units_folder, total), contextlib.closing(positions):
+        for number in (todo[position] for position in positions):
+            finished[number] = True
+            done[number] = len(units[number].frames)
+            # Appended in order, so that rows of the cache follow the rows of the table.
+            while ahead < len(units) and finished[ahead]:
+                store.append(units[ahead])
+                ahead += 1
     while ahead < len(units):  # units that were finished but not taken over when a run was killed
         store.append(units[ahead])
         ahead += 1
     shutil.rmtree(store.units_folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _bar(done: list[int], units_folder: Path, total: int) -> Iterator[None]:
+    """A bar of frames that moves while a long video is cropped, too.
+
+    Args:
+        done: Frames of each finished unit, 0 of others; read again and again.
+        units_folder: Where unfinished units write a line a frame.
+        total: Number of frames.
+    """
+
+    def frames() -> int:
+        lines = 0
+        for part in units_folder.glob("*.part"):
+            with contextlib.suppress(OSError):  # finished meanwhile
+                lines += part.read_bytes().count(b"\n")
+        return sum(done) + lines
+
+    def follow() -> None:
+        while not stop.wait(_LOOK):
+            bar.update(max(0, frames() - bar.n))
+
+    stop = threading.Event()
+    follower = threading.Thread(target=follow, daemon=True)
+    with progress_bar(total=total, initial=frames(), description="crop faces", unit="frame") as bar:
+        follower.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            follower.join()
+            bar.update(max(0, frames() - bar.n))
 
 
 def _face_set(

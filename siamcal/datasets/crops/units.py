@@ -1,4 +1,4 @@
-"""Crops the faces of one unit of work: a video, or some images of one sequence.
+"""Crops the faces of units of work: a video each, or some images of one sequence.
 
 A unit writes its crops and one status line a frame as it goes, so that a killed run goes on where
 it stopped. A video is decoded once, in order, and never held in memory.
@@ -6,18 +6,23 @@ it stopped. A video is decoded once, in order, and never held in memory.
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from siamcal.errors import FaceNotFoundError, MediaError, SiamcalError
+from siamcal.parallel import in_processes
 from siamcal.preprocessing import Preprocessing
 
-__all__ = ["OK", "Cropper", "Unit", "crop_unit", "read_status"]
+if TYPE_CHECKING:
+    from siamcal.faces import FacePipeline
+
+__all__ = ["OK", "Cropper", "Unit", "crop_unit", "crop_units", "read_status"]
 
 OK = "ok"
 
@@ -57,7 +62,46 @@ class Cropper(Protocol):
         ...
 
 
-def crop_unit(unit: Unit, pipeline: Cropper, folder: Path) -> Iterator[int]:
+def crop_units(
+    units: Sequence[Unit], preprocessing: Preprocessing, folder: Path, workers: int
+) -> Generator[int, None, None]:
+    """Crop units and yield the position of each as it is done; they end roughly in order.
+
+    Raises:
+        SiamcalError: A worker died or met an error; finished work stays.
+    """
+    from siamcal.faces import FacePipeline
+
+    if workers <= 1:
+        with FacePipeline(preprocessing) as pipeline:
+            for position, unit in enumerate(units):
+                crop_unit(unit, pipeline, folder)
+                yield position
+        return
+    work = functools.partial(_crop_in_worker, preprocessing=preprocessing, folder=folder)
+    yield from in_processes(work, enumerate(units), workers, "crops faces")
+
+
+@functools.lru_cache(maxsize=1)
+def _pipeline(preprocessing: Preprocessing) -> FacePipeline:
+    """The worker's pipeline: made once, not for each unit."""
+    from siamcal.faces import FacePipeline
+
+    return FacePipeline(preprocessing)
+
+
+def _crop_in_worker(numbered: tuple[int, Unit], preprocessing: Preprocessing, folder: Path) -> int:
+    position, unit = numbered
+    try:
+        crop_unit(unit, _pipeline(preprocessing), folder)
+    except SiamcalError:
+        raise
+    except Exception as error:
+        raise SiamcalError(f"Cropping {unit.frames[0][0]} failed: {error!r}") from error
+    return position
+
+
+def crop_unit(unit: Unit, pipeline: Cropper, folder: Path) -> None:
     """Write `<key>.u8` (the crops of frames with a face) and `<key>.txt` (a line a frame).
 
     A line is "ok" or the reason why the frame is left out. The text file gets its name when all is
@@ -67,34 +111,24 @@ def crop_unit(unit: Unit, pipeline: Cropper, folder: Path) -> Iterator[int]:
         unit: What to crop.
         pipeline: Cuts the face out of a frame.
         folder: Where to.
-
-    Yields:
-        Number of frames done since the last number.
     """
     crops_path, part = folder / f"{unit.key}.u8", folder / f"{unit.key}.txt.part"
     done = _restart(crops_path, part, pipeline.preprocessing.size**2 * 3)
-    if done:
-        yield done
     with crops_path.open("ab") as crops, part.open("a", encoding="utf-8") as lines:
-        waiting = 0
-        for rgb, problem in _frames(unit, done):
+        for number, (rgb, problem) in enumerate(_frames(unit, done), 1):
             crop, status = _crop(pipeline, rgb, problem)
             if crop is not None:
                 crops.write(crop.tobytes())
             lines.write(status + "\n")
-            waiting += 1
-            if waiting == _FLUSH:
+            if number % _FLUSH == 0:
                 # Crops first: a line without its crop would shift all that follow.
                 crops.flush()
                 lines.flush()
-                yield waiting
-                waiting = 0
         crops.flush()
         lines.flush()
         os.fsync(crops.fileno())
         os.fsync(lines.fileno())
     os.replace(part, folder / f"{unit.key}.txt")
-    yield waiting
 
 
 def read_status(unit: Unit, folder: Path) -> list[str] | None:

@@ -1,4 +1,4 @@
-"""From command-line options to a recipe and a prepared data set; shared by `bench` and `train`."""
+"""A recipe chosen by what a user names of it: data set, task, backbone, merge point, settings."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from siamcal.errors import ConfigError
-from siamcal.registry import recipes
-from siamcal.training.recipe import Recipe, load_recipe, override
+from siamcal.registry import datasets, recipes
+from siamcal.settings import override
+from siamcal.training.recipe import Recipe, load_recipe
 
 __all__ = ["choose_recipe"]
 
@@ -25,13 +26,14 @@ def choose_recipe(
 ) -> Recipe:
     """The recipe that the options name, with their changes applied.
 
-    Without `recipe`, the data set's own is taken: `synth`, or `<dataset>_<task>` for the paper's.
+    Without `recipe`, the data set's own is taken: `synth`, or `<dataset>_<task>` for the paper's;
+    a data set that has none gets the settings of `manifest`.
     A backbone brings the input size, normalisation, merge point and start weights of its own
     recipe, if it has one.
     """
     from siamcal.datasets.base import canonical_name
 
-    chosen = load_recipe(recipe or _recipe_of(dataset or "synth", task or "intensity"))
+    chosen = load_recipe(recipe) if recipe else _recipe_of(dataset or "synth", task)
     if dataset:
         chosen = dataclasses.replace(chosen, dataset=canonical_name(dataset))
     if task and task != "both":
@@ -47,10 +49,17 @@ def choose_recipe(
     return override(chosen, settings)
 
 
-def _recipe_of(dataset: str, task: str) -> str:
-    key = dataset.strip().lower().replace("+", "_plus").replace("-", "_")
-    task = "intensity" if task == "both" else task
-    return next((n for n in (f"{key}_{task}", key) if n in recipes), key)
+def _recipe_of(dataset: str, task: str | None) -> Recipe:
+    from siamcal.datasets.base import canonical_name
+
+    name = canonical_name(dataset)
+    key = name.replace("-", "_")
+    task = "detection" if task == "detection" else "intensity"
+    for own in (f"{key}_{task}", key):
+        if own in recipes:
+            return load_recipe(own)
+    datasets.get(name)  # an unknown name fails here
+    return dataclasses.replace(load_recipe("manifest"), name=key, dataset=name)
 
 
 def with_backbone(recipe: Recipe, backbone: str, merge_at: str | None) -> Recipe:

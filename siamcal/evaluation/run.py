@@ -1,0 +1,257 @@
+"""Whole comparisons: load and prepare the data, say what will happen, compare, report.
+
+What happens is told to this module's logger at level INFO; the command line shows it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from siamcal.datasets import load_dataset
+from siamcal.datasets.base import canonical_name
+from siamcal.datasets.crops.prepare import prepare
+from siamcal.environment import usable_cores
+from siamcal.errors import ConfigError
+from siamcal.evaluation.compare import compare, sweep_points
+from siamcal.evaluation.figures import write_figures
+from siamcal.evaluation.tables import paper_comparison, to_latex, to_markdown, write_report
+from siamcal.paper import TABLES, table_plan
+from siamcal.settings import to_dict
+from siamcal.synth.plan import make_plan
+from siamcal.training.choice import choose_recipe
+from siamcal.training.duration import estimate_seconds
+from siamcal.training.recipe import Recipe
+
+__all__ = ["Job", "outlook", "reproduce_tables", "run_comparison", "run_name", "swept_methods"]
+
+logger = logging.getLogger(__name__)
+
+# Frames that one core finds, aligns and crops in a second (benchmarks/speed.py); rendering takes
+# about as long.
+FRAMES_A_SECOND = 60.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """A comparison to run.
+
+    Attributes:
+        recipe: All settings of the trainings.
+        folder: The run's folder.
+        tasks: "intensity", "detection" or both.
+        methods: Of "ncg", "bs", "csn" and `csn@MERGE_POINT`.
+        data_root: Where the data lie.
+        seeds: Repeat with these seeds; default: the recipe's.
+        folds: Run these folds only; default: all.
+        workers: Processes that prepare the data.
+        tensorboard: Write TensorBoard logs.
+    """
+
+    recipe: Recipe
+    folder: Path
+    tasks: tuple[str, ...]
+    methods: tuple[str, ...]
+    data_root: Path | None = None
+    seeds: Sequence[int] | None = None
+    folds: Sequence[int] | None = None
+    workers: int | None = None
+    tensorboard: bool = False
+
+
+def run_comparison(job: Job) -> dict[str, Any]:
+    """Load, prepare, compare and report; finished parts of the run's folder are not run again.
+
+    Returns:
+        The results, as in the folder's `results.json`.
+    """
+    started = time.monotonic()
+    recipe = job.recipe
+    if recipe.dataset == "synth":  # loading it may render for a while: say so before
+        plan = make_plan(**recipe.dataset_options)
+        folds = min(3, plan.participants)
+        logger.info(outlook(job, plan.participants, plan.total, folds, 12, FRAMES_A_SECOND / 2))
+    source = load_dataset(recipe.dataset, job.data_root, **recipe.dataset_options)
+    if recipe.dataset != "synth":
+        people, aus = len(source.participants), len(source.task_aus(recipe.task))
+        logger.info(outlook(job, people, len(source.table), len(source.folds), aus))
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with _log_to(job.folder / "log.txt"):
+        faces = prepare(source, recipe.preprocessing, workers=job.workers)
+        comparison = compare(
+            recipe,
+            faces,
+            job.folder,
+            tasks=job.tasks,
+            methods=job.methods,
+            seeds=job.seeds,
+            folds=job.folds,
+            tensorboard=job.tensorboard,
+        )
+        write_report(comparison.results, job.folder)
+        write_figures(comparison.results, comparison.predictions, job.folder / "figures")
+        minutes = (time.monotonic() - started) / 60
+        logger.info(f"Done in {minutes:.1f} minutes; tables and figures: {job.folder}")
+    return comparison.results
+
+
+def outlook(
+    job: Job,
+    participants: int,
+    frames: int,
+    num_folds: int,
+    num_aus: int,
+    rate: float = FRAMES_A_SECOND,
+) -> str:
+    """What a comparison will do and about how long it takes on this machine, in a few lines.
+
+    The numbers are the data set's; one core prepares `rate` of its frames in a second.
+    """
+    kinds = [False] * bool({"ncg", "bs"} & set(job.methods))
+    kinds += [True] * sum(m.startswith("csn") for m in job.methods)
+    folds_run = len(job.folds or range(num_folds))
+    repeats = len(job.tasks) * len(job.seeds or [0])
+    training = repeats * estimate_seconds(
+        job.recipe, frames, num_folds, num_aus=num_aus, calibrated=kinds, folds_run=folds_run
+    )
+    return (
+        f"{job.recipe.dataset}: {participants} participants, {frames} frames, "
+        f"{folds_run} folds; {job.recipe.backbone}, merge at {job.recipe.merge_at}; "
+        f"{', '.join(job.tasks)}; {repeats * folds_run * len(kinds)} trainings.\n"
+        f"On this machine about {_minutes(training)} of training, and "
+        f"{_minutes(frames / rate / usable_cores())} "
+        f"before it to prepare the faces, the first time.\n"
+        f"Run folder: {job.folder} (the same command goes on where it was interrupted)."
+    )
+
+
+def _minutes(seconds: float) -> str:
+    minutes = max(1, round(seconds / 60))
+    if minutes >= 180:
+        return f"{minutes / 60:.0f} hours"
+    return f"{minutes} minute{'s' * (minutes != 1)}"
+
+
+def swept_methods(recipe: Recipe, methods: str, merge_at: str | None = None) -> tuple[str, ...]:
+    """Names of methods from text, with CSN at each merge point of a sweep.
+
+    Args:
+        recipe: All settings; CSN at its merge point is plain "csn".
+        methods: Names with commas, like "ncg,bs,csn".
+        merge_at: Merge points with commas, or "all" of `sweep_points`; one or None: no sweep.
+    """
+    names = [m.strip() for m in methods.split(",") if m.strip()]
+    if not merge_at or (merge_at != "all" and "," not in merge_at):
+        return tuple(names)
+    points = sweep_points(recipe) if merge_at == "all" else map(str.strip, merge_at.split(","))
+    swept = ["csn" if p == recipe.merge_at else f"csn@{p}" for p in points]
+    return (*(m for m in names if m != "csn"), *swept)
+
+
+def run_name(recipe: Recipe, tasks: Sequence[str]) -> str:
+    """A name that is the same for the same settings, so that a run is found again."""
+    settings = {k: v for k, v in to_dict(recipe).items() if k != "task"}
+    text = json.dumps(settings, sort_keys=True)
+    backbone = "".join(c if c.isalnum() or c in "._-" else "_" for c in recipe.backbone)
+    task = "both" if len(tasks) > 1 else tasks[0]
+    digest = hashlib.sha256(text.encode()).hexdigest()[:6]
+    return f"{recipe.dataset}-{backbone}-{task}-{digest}"
+
+
+def reproduce_tables(
+    table: str,
+    runs: Path,
+    *,
+    dataset: str | None = None,
+    data_root: Path | None = None,
+    options: dict[str, Any] | None = None,
+    settings: Sequence[str] = (),
+    workers: int | None = None,
+) -> dict[str, pd.DataFrame]:
+    """Run what tables of the paper need and set ours beside the paper's.
+
+    Args:
+        table: Numbers of tables ("2", "S1,S2") or "all".
+        runs: Folder of all runs; each run's folder gets its part of the tables as files.
+        dataset: Only this data set's part.
+        data_root: Where its data lie.
+        options: Options of the data set.
+        settings: Changes of the recipes, `key=value`.
+        workers: Processes that prepare the data.
+
+    Returns:
+        Title -> table.
+
+    Raises:
+        ConfigError: A table has nothing on the data set, or needs several and one folder is named.
+        UnknownNameError: The paper has no such table.
+    """
+    numbers = list(TABLES) if table.lower() == "all" else table.upper().split(",")
+    found = {}
+    for (place, task), methods in _needed(numbers, dataset, data_root).items():
+        recipe = choose_recipe(dataset=place, task=task, options=options, settings=settings)
+        # The paper's CSN is its Stage 4; at the recipe's own merge point both are one training.
+        own = f"csn@{recipe.merge_at}"
+        folder = runs / f"paper-{run_name(recipe, (task,))}"
+        once = tuple(dict.fromkeys("csn" if m == own else m for m in methods))
+        job = Job(recipe, folder, (task,), once, data_root, workers=workers)
+        found[place, task] = run_comparison(job)
+    tables = {}
+    for number in numbers:
+        for (place, task), results in found.items():
+            frame = paper_comparison(results, number, task)
+            if len(frame):
+                title = f"Table {number}: {place}, AU {task}"
+                stem = runs / results["name"] / f"paper_table_{number}"
+                stem.with_suffix(".md").write_text(to_markdown(frame, "method") + "\n")
+                stem.with_suffix(".tex").write_text(to_latex(frame, title) + "\n")
+                frame.to_csv(stem.with_suffix(".csv"), index_label="method")
+                tables[title] = frame
+    return tables
+
+
+def _needed(
+    numbers: Sequence[str], dataset: str | None, data_root: Path | None
+) -> Mapping[tuple[str, str], list[str]]:
+    """What has to be trained for the tables: (data set, task) -> methods."""
+    plan = [entry for number in numbers for entry in table_plan(number)]
+    wanted = ", ".join(sorted({place for place, _, _ in plan}))
+    chosen = canonical_name(dataset) if dataset else None
+    jobs: dict[tuple[str, str], list[str]] = {}
+    for place, task, methods in plan:
+        if chosen in (None, place):
+            known = jobs.setdefault((place, task), [])
+            known += [m for m in methods if m not in known]
+    named = ",".join(numbers)
+    if chosen and not jobs:
+        raise ConfigError(f"Table {named} has no results on {chosen!r}; it has {wanted}.")
+    if not chosen and "," in wanted and data_root is not None:
+        raise ConfigError(
+            f"Table {named} needs {wanted}. Name one with --dataset, or set "
+            "SIAMCAL_<DATASET>_ROOT for each instead of --data-root."
+        )
+    return jobs
+
+
+@contextlib.contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    """Everything siamcal logs goes to this file too."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger("siamcal")
+    root.setLevel(logging.INFO)
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()

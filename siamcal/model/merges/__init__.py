@@ -1,0 +1,48 @@
+"""Forms of the merge, found by name: what is made of target and reference at the merge point.
+
+A form is one registered function or class in one file of this folder:
+
+- a function `(target, reference) -> merged` of two feature tensors of equal shape, or
+- a subclass of nn.Module, for forms with parameters. `Form(shape)` is made once for each tensor
+  that is merged; `shape` is that of one sample, its batch dimension included, (1, C, H, W) for
+  example. It is called as `form(target, reference)` on whole batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+from siamcal.registry import merges
+
+if TYPE_CHECKING:  # settings are checked by name, and read without torch
+    from torch import Tensor, nn
+
+__all__ = ["CUSTOM", "PAPER", "MergeForm", "form_name", "paper"]
+
+MergeForm: TypeAlias = "Callable[[Tensor, Tensor], Tensor] | type[nn.Module]"
+
+PAPER = "paper"
+CUSTOM = "custom"
+
+
+@merges.register(PAPER)
+def paper(merge_at: str) -> str:
+    """The authors' sign: reference - target, but target - reference at "output".
+
+    Not a form itself but the name of one, by merge point: behind the network the sign is the
+    result's (arXiv:2409.00240 and its code).
+    """
+    return "target_minus_reference" if merge_at == "output" else "reference_minus_target"
+
+
+def form_name(merge: str | MergeForm, merge_at: str) -> str:
+    """The registered name of a form at a merge point; "custom" for one that has no name.
+
+    Raises:
+        UnknownNameError: Nothing has that name; the message shows the near matches.
+    """
+    if callable(merge):
+        return next((name for name in merges.names() if merges.get(name) is merge), CUSTOM)
+    merges.get(merge)
+    return paper(merge_at) if merge == PAPER else merge

@@ -1,0 +1,197 @@
+"""Weights files, of strangers too: their sizes are capped and nothing in them is executed.
+
+safetensors holds a header against its file before a byte of data is touched; what is added here are
+the caps, plain state dicts (`.pth`), and errors that say what to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from siamcal.errors import DataNotFoundError, WeightsError
+from siamcal.files import write_atomically
+
+__all__ = [
+    "MAX_WEIGHTS_BYTES",
+    "TensorInfo",
+    "checksum_of_tensors",
+    "read_header",
+    "read_state_dict",
+    "read_tensors",
+    "write_tensors",
+]
+
+MAX_WEIGHTS_BYTES = 4 << 30
+# Room for 30,000 tensors; parsing it takes less than 100 MB whatever it holds.
+_MAX_HEADER_BYTES = 4 << 20
+_MAX_TENSORS = 30_000
+# No layer of torch computes in the types of fewer bits that safetensors knows besides.
+_DTYPES = (
+    "BOOL", "U8", "I8", "I16", "U16", "I32", "U32", "I64", "U64", "F16", "BF16", "F32", "F64",
+)  # fmt: skip
+# What other people's training code puts around a state dict, and before its names.
+_CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
+_PREFIXES = ("module.", "backbone.", "model.", "net.", "encoder.")
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What the header says of one tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def read_header(path: str | Path, max_bytes: int = MAX_WEIGHTS_BYTES) -> dict[str, TensorInfo]:
+    """Names, types and shapes of a safetensors file's tensors; no data is read.
+
+    Args:
+        path: The file.
+        max_bytes: Largest file that is accepted.
+
+    Raises:
+        WeightsError: Not a safetensors file, cut short, too large, or its header lies.
+    """
+    path = Path(path)
+    _check_sizes(path, max_bytes)
+    with _opened(path) as file:
+        names = file.keys()
+        if len(names) > _MAX_TENSORS:
+            raise WeightsError(f"{path} declares {len(names):,} tensors; at most {_MAX_TENSORS:,}.")
+        slices = {name: file.get_slice(name) for name in names}
+        header = {n: TensorInfo(s.get_dtype(), tuple(s.get_shape())) for n, s in slices.items()}
+    for name, info in header.items():
+        if info.dtype not in _DTYPES:
+            raise WeightsError(
+                f"{path}: tensor {name[:80]!r} has the type {info.dtype!r}; allowed: "
+                f"{', '.join(_DTYPES)}."
+            )
+    return header
+
+
+def read_tensors(path: str | Path, max_bytes: int = MAX_WEIGHTS_BYTES) -> dict[str, Tensor]:
+    """All tensors of a file whose header passes `read_header`.
+
+    Raises:
+        WeightsError: See `read_header`.
+    """
+    names = read_header(path, max_bytes)
+    with _opened(Path(path)) as file:
+        return {name: file.get_tensor(name) for name in names}
+
+
+def read_state_dict(path: str | Path, names: Collection[str] = ()) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name, without running any code that the file may hold.
+
+    Args:
+        path: A .safetensors file, or a state dict of torch's, also one under a key such as
+            `state_dict`.
+        names: Names of the network it is for. A prefix that all names of the file share
+            (`module.`, `backbone.`, ...) is taken off as long as none of these is among them.
+
+    Raises:
+        DataNotFoundError: There is no such file.
+        WeightsError: It isn't a plain state dict.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise DataNotFoundError(
+            f"There is no file {path}. InsightFace's model zoo (arcface_torch) has "
+            "glint360k_cosface_r50_fp16_0.1/backbone.pth (non-commercial research only); give the "
+            "path of your copy."
+        )
+    content = read_tensors(path) if path.suffix == ".safetensors" else _unpickled(path)
+    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    while state and not any(name in state for name in names):
+        prefix = next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), None)
+        if prefix is None:
+            break
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: str | Path) -> str:
+    """Write a safetensors file atomically; return its SHA-256.
+
+    Tensors that share memory are written one by one, each whole.
+    """
+    from safetensors.torch import save
+
+    plain = {name: t.detach().cpu().contiguous().clone() for name, t in sorted(tensors.items())}
+    data = save(plain, metadata={"format": "pt"})
+    write_atomically(path, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def checksum_of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and values, whatever the order of the entries."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(f"{name}\0{plain.dtype}\0{tuple(plain.shape)}\0".encode())
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _check_sizes(path: Path, max_bytes: int) -> None:
+    """What safetensors would take in its stride: gigabytes, and headers that take them to parse."""
+    if not path.is_file():
+        raise WeightsError(f"{path} is missing; a calibrator needs its weights beside config.json.")
+    size = path.stat().st_size
+    if size > max_bytes:
+        raise WeightsError(
+            f"{path} has {size:,} bytes; at most {max_bytes:,} are accepted. No calibrator is that "
+            "large; if you made it yourself, pass max_bytes."
+        )
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > _MAX_HEADER_BYTES:
+        raise WeightsError(
+            f"{path} declares a header of {length:,} bytes; at most {_MAX_HEADER_BYTES:,} are "
+            "read. If it is a pickle or a torch archive under another name: those can run code and "
+            "are never read. Ask its author for model.safetensors, or convert face weights with "
+            "`siamcal convert`."
+        )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            yield file
+    except WeightsError:
+        raise
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise WeightsError(
+            f"{path} can't be read as safetensors ({str(error)[:200]}): it is cut short, damaged "
+            "or another kind of file. Download or save it again."
+        ) from None
+
+
+def _unpickled(path: Path) -> Mapping[Any, Any]:
+    with path.open("rb") as file:
+        is_zip = file.read(2) == b"PK"
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except Exception as error:
+        reason = str(error).partition("\n")[0][:160]
+        raise WeightsError(
+            f"{path} can't be read without running code ({reason}). Only plain state dicts are "
+            "read; save `model.state_dict()` and give that file."
+        ) from None
+    for key in _CONTAINERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content:
+        raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict.")
+    return content
