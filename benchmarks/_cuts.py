@@ -6,13 +6,14 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from siamcal.errors import MergePointError
 from siamcal.graph import InputSpec, MergePoint, input_spec, list_merge_points
-from siamcal.graph.inputs import run_network
+from siamcal.graph.inputs import run_network, tensors_in
 from siamcal.graph.roles import largest_difference
 from siamcal.model.create import create_backbone
 from siamcal.model.siamese import CalibratingSiamese

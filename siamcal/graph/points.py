@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
+from siamcal.errors import MergePointError
 from siamcal.graph.flow import Flow, eager
 from siamcal.graph.inputs import (
     ImageInputs,
@@ -25,6 +26,7 @@ from siamcal.graph.inputs import (
     place_of,
     probes,
     run_network,
+    tensors_in,
 )
 from siamcal.graph.randomness import RandomState
 from siamcal.graph.state import in_mode, kept_buffers
@@ -99,6 +101,11 @@ def list_merge_points(
             recorder, result = _record(backbone, inputs, image_inputs, output)
     finally:
         random.restore()
+    if not tensors_in(result):
+        raise MergePointError(
+            f"The output of {type(backbone).__name__}, a {type(result).__name__}, holds no tensor "
+            "that siamcal can find; name the part that is meant with output=."
+        )
     total_parameters = max(recorder.parameters, 1)
     total_flops = max(recorder.flops, 1)
     points = [
@@ -112,8 +119,7 @@ def list_merge_points(
         )
         for call in recorder.legal(result)
     ]
-    first = next((t for t in pytree.tree_leaves(result) if isinstance(t, Tensor)), None)
-    shape = tuple(first.shape[1:]) if first is not None else ()
+    shape = tuple(tensors_in(result)[0].shape[1:])
     return [*points, MergePoint("output", shape, 1, 1.0, 1.0, type(backbone).__name__)]
 
 
@@ -196,7 +202,7 @@ class _Recorder:
 
     def legal(self, result: Any) -> list[_Call]:
         """Calls without which nothing of the image reaches the output."""
-        ends = pytree.tree_leaves(result)
+        ends = tensors_in(result)
         return [
             call
             for call in self.calls.values()
