@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -37,7 +38,7 @@ class Flow(TorchDispatchMode):
         self._parents: list[tuple[int, ...]] = []
         self._sources: set[int] = set()
         self._now: dict[Any, int] = {}  # storage -> its present value
-        self._kept: list[Tensor] = []  # lest a storage's key is used again
+        self._kept: list[Any] = []  # lest a storage's key is used again
 
     def mark(self, tensor: Tensor) -> Tensor:
         """A copy that counts as the image."""
@@ -87,7 +88,7 @@ class Flow(TorchDispatchMode):
 
     def _set(self, tensor: Tensor, value: int) -> int:
         if _key(tensor) not in self._now:
-            self._kept.append(tensor.detach())
+            self._kept.append(_hold(tensor))
         self._now[_key(tensor)] = value
         return value
 
@@ -97,6 +98,14 @@ def _key(tensor: Tensor) -> Any:
         return tensor.untyped_storage()._cdata
     except (NotImplementedError, RuntimeError):  # sparse and the like have no storage of their own
         return ("tensor", id(tensor))
+
+
+def _hold(tensor: Tensor) -> Any:
+    """Keeps a key from being used again, without keeping the values."""
+    try:
+        return StorageWeakRef(tensor.untyped_storage())
+    except (NotImplementedError, RuntimeError):
+        return tensor
 
 
 def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:

@@ -74,6 +74,7 @@ class Randomness(TorchDispatchMode):
         self.paths: dict[str, None] = {}
         self._names = {module: name for name, module in network.named_modules()}
         self._running: list[str] = []
+        self._stopped = False
         self._state = _python_state()
 
     @contextmanager
@@ -90,9 +91,14 @@ class Randomness(TorchDispatchMode):
             for handle in handles:
                 handle.remove()
 
+    def stop(self) -> None:
+        """What runs from now on isn't noted."""
+        self._look()
+        self._stopped = True
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if torch.Tag.nondeterministic_seeded not in func.tags:
+        if self._stopped or torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs)
         tensors = [a for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, Tensor)]
         state = _generator(tensors[0].device if tensors else kwargs.get("device"))
@@ -111,7 +117,7 @@ class Randomness(TorchDispatchMode):
         self._running.pop()
 
     def _look(self) -> None:
-        now = _python_state()
+        now = self._state if self._stopped else _python_state()
         if now != self._state:
             self._state = now
             self._note()

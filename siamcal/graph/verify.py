@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _NormBase
 
 from siamcal.errors import MergePointError
 from siamcal.graph.faithful import compare_with_network
@@ -66,52 +68,77 @@ def check_split(split: Split, example: Inputs, images: ImageInputs, *, verify: b
     """
     network = split.network
     random = RandomState(place_of(network)[0])
+    first = _observed if isinstance(split, HookSplit) else _plain
     failure: Exception | None = None
     try:
         with kept_buffers(network), eager():
             for probe in probes(example, images, *place_of(network)):
                 try:
                     with in_mode(network, False), torch.no_grad():
-                        expected = _fresh_run(split, probe.large)
+                        seen = first(split, probe.large, images)
+                except MergePointError:
+                    raise
                 except Exception as error:
                     failure = failure or error
                     continue
-                _check(split, probe, images, expected, random, verify)
+                finally:
+                    random.restore()
+                check = _check_hook if isinstance(split, HookSplit) else _check_halves
+                check(split, probe, images, seen, verify)
                 split.per_sample = probe.per_sample
-                _find_randomness(split, probe)
                 return
     finally:
         random.restore()
     raise failure_of_example(network, example, failure) from failure
 
 
-def _check(
-    split: Split,
-    probe: Probe,
-    images: ImageInputs,
-    expected: Any,
-    random: RandomState,
-    verify: bool,
-) -> None:
-    if not tensors_in(expected):
+@dataclass
+class _Seen:
+    """One run of the network.
+
+    Attributes:
+        output: What it gave.
+        leaves: Copies of the values that crossed, for a hook.
+        depends: Whether each of them comes from the image.
+        drawing: Paths of the modules that drew random numbers before the merge point.
+        before: Paths of the modules that ran before it only.
+    """
+
+    output: Any
+    leaves: list[Any] = field(default_factory=list)
+    depends: list[bool] = field(default_factory=list)
+    drawing: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
+
+
+def _plain(split: Split, inputs: Inputs, images: ImageInputs) -> _Seen:
+    return _with_tensors(_Seen(run_network(split.network, fresh(inputs), split.selector)))
+
+
+def _with_tensors(seen: _Seen) -> _Seen:
+    if not tensors_in(seen.output):
         raise IllegalPointError(
-            f"its output, a {type(expected).__name__}, holds no tensor that siamcal can find. Name "
-            "the part that is meant with output= (a key, an attribute's name, an index or a "
+            f"its output, a {type(seen.output).__name__}, holds no tensor that siamcal can find. "
+            "Name the part that is meant with output= (a key, an attribute's name, an index or a "
             "function)"
         )
-    random.restore()
-    if isinstance(split, HookSplit):
-        with torch.no_grad():
-            _check_hook(split, probe, images, expected, random, verify)
-        return
+    return seen
+
+
+def _check_halves(
+    split: Split, probe: Probe, images: ImageInputs, seen: _Seen, verify: bool
+) -> None:
     with in_mode(split.network, False), torch.no_grad():
         leaves, state = _find_roles(split, probe, images)
-        if not verify or not isinstance(split, FxSplit):
+        if not isinstance(split, FxSplit):
             return
-        _compare(expected, split.resume(cloned(leaves), state))
-        if probe.small is not None:
-            _compare_batches(expected, split.resume(*_small(split, probe)), probe.unit)
-    compare_with_network(split, probe.large)
+        if verify:
+            _compare(seen.output, split.resume(cloned(leaves), state))
+        if verify and probe.small is not None:
+            _compare_batches(seen.output, split.resume(*_small(split, probe)), probe.unit)
+    if verify:
+        compare_with_network(split, probe.large)
+    _find_randomness(split, probe)
 
 
 def _find_randomness(split: Split, probe: Probe) -> None:
@@ -120,8 +147,6 @@ def _find_randomness(split: Split, probe: Probe) -> None:
     Found by running, so that functions count like modules: a module's draw stops with its own
     training mode, or it doesn't.
     """
-    if split.mechanism == "output":
-        return
     found = []
     for training in (True, False):
         watch = Randomness(split.network)
@@ -132,10 +157,6 @@ def _find_randomness(split: Split, probe: Probe) -> None:
             _LOG.info("draws in train mode aren't known, the network fails there: %s", error)
         found.append(tuple(watch.paths))
     split.drawing, split.loud = found
-
-
-def _fresh_run(split: Split, inputs: Inputs) -> Any:
-    return run_network(split.network, fresh(inputs), split.selector)
 
 
 def _find_roles(split: Split, probe: Probe, images: ImageInputs) -> tuple[list[Any], Any]:
@@ -176,51 +197,53 @@ def _small(split: Split, probe: Probe) -> tuple[list[Any], Any]:
     return split.crossing(fresh(probe.small))  # type: ignore[arg-type]
 
 
-def _check_hook(
-    split: HookSplit,
-    probe: Probe,
-    images: ImageInputs,
-    expected: Any,
-    random: RandomState,
-    verify: bool,
-) -> None:
+def _check_hook(split: Split, probe: Probe, images: ImageInputs, seen: _Seen, verify: bool) -> None:
     """Nothing of the image passes the merge module by, in eval and in train mode."""
-    with in_mode(split.network, False):
-        leaves, depends = _observed(split, probe, images)
-        random.restore()
-        seen: list[list[Any]] = []
+    split = cast(HookSplit, split)
+    with in_mode(split.network, False), torch.no_grad():
+        others: list[list[Any]] = []
 
         def replace(own: list[Any]) -> list[Any]:
-            seen.append(own)
-            return cloned(leaves)
+            others.append(own)
+            return cloned(seen.leaves)
 
         # The features of the first images decide everything, whatever the images now are: this
         # finds what the record of the flow can't follow (numbers, numpy).
         actual = split.observe(fresh(probe.other), replace)
-        if verify and _differs(expected, actual):
+        if verify and _differs(seen.output, actual):
             raise BypassError(f"a part of the image's features passes '{split.merge_at}' by")
-        depends = _varying(leaves, seen[0], depends, [True] * len(leaves))
+        depends = _varying(seen.leaves, others[0], seen.depends, [True] * len(seen.leaves))
         small = _small(split, probe)[0] if probe.small is not None else None
-        assign_roles(split, leaves, small, depends, 2 if small is not None else 1, probe.unit)
-    if verify:
-        with in_mode(split.network, True):
-            _check_hook_in_training(split, probe, images)
+        units = 2 if small is not None else 1
+        assign_roles(split, seen.leaves, small, depends, units, probe.unit)
+    split.pre_modules, split.loud, split.drawing = seen.before, seen.drawing, seen.drawing
+    with in_mode(split.network, True), torch.no_grad():
+        trained = _observed_in_training(split, probe, images)
+    if trained is None:
+        return
+    if len(trained.leaves) != len(split.differenced):
+        raise IllegalPointError("other values cross there in train mode than in eval mode")
+    split.drawing = trained.drawing
 
 
-def _observed(split: HookSplit, probe: Probe, images: ImageInputs) -> tuple[list[Any], list[bool]]:
-    """Leaves of the merge module's arguments, and whether each comes from the image."""
-    flow, found = Flow(), _Order(split)
+def _observed(split: Split, inputs: Inputs, images: ImageInputs) -> _Seen:
+    """Run with a hook that only looks, and follow the image.
+
+    Raises:
+        BypassError: The image reaches the output by a way around the merge module.
+    """
+    split = cast(HookSplit, split)
+    flow, order, watch = Flow(), _Order(split), Randomness(split.network)
     leaves: list[Any] = []
 
     def see(own: list[Any]) -> list[Any]:
         leaves.extend(cloned(own))
-        found.merged()
+        order.merged()
+        watch.stop()
         return leaves
 
-    with found.watching(), flow:
-        output = split.observe(marked(flow, probe.large, images), see)
-    split.pre_modules = found.before
-    depends = [isinstance(v, Tensor) and flow.comes_from_image([v]) for v in leaves]
+    with watch.watching(), order.watching(), flow:
+        output = split.observe(marked(flow, inputs, images), see)
     entered = [
         flow.value_of(v)
         for v in leaves
@@ -228,26 +251,27 @@ def _observed(split: HookSplit, probe: Probe, images: ImageInputs) -> tuple[list
     ]
     if flow.comes_from_image(tensors_in(output), without=[e for e in entered if e is not None]):
         raise BypassError(f"a part of the image's features passes '{split.merge_at}' by")
-    return leaves, depends
+    depends = [isinstance(v, Tensor) and flow.comes_from_image([v]) for v in leaves]
+    return _with_tensors(_Seen(output, leaves, depends, tuple(watch.paths), order.before))
 
 
-def _check_hook_in_training(split: HookSplit, probe: Probe, images: ImageInputs) -> None:
+def _observed_in_training(split: HookSplit, probe: Probe, images: ImageInputs) -> _Seen | None:
+    """The same in train mode, at a batch that has statistics; None where it can't run."""
+    alone = not any(isinstance(m, _NormBase) for m in split.network.modules())
+    inputs = probe.small if alone and probe.small is not None else probe.large
     for attempt in range(_DRAWS):
-        before = split.pre_modules
         try:
-            leaves, _ = _observed(split, probe, images)
-        except MergePointError as error:
-            if isinstance(error, IllegalPointError) and attempt + 1 < _DRAWS:
-                continue  # skipped in this draw
+            return _observed(split, inputs, images)
+        except IllegalPointError:
+            if attempt + 1 == _DRAWS:
+                raise
+            # Skipped in this draw: some networks leave out layers by chance.
+        except MergePointError:
             raise
         except Exception as error:
             _LOG.info("not verified in train mode, the network itself fails there: %s", error)
-            return
-        finally:
-            split.pre_modules = before
-        if len(leaves) != len(split.differenced):
-            raise IllegalPointError("other values cross there in train mode than in eval mode")
-        return
+            return None
+    return None
 
 
 class _Order:
