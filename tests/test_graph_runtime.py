@@ -117,6 +117,10 @@ class Listed(Dropping):
 MECHANISMS = {"shallow fx": Dropping, "full fx": Listed, "hook": Untraceable}
 
 
+def asked(mechanism):
+    return "fx" if "fx" in mechanism else "auto"
+
+
 def pair(batch=2, seed=1, side=9):
     g = torch.Generator().manual_seed(seed)
     return tuple(torch.rand(batch, 3, side, side, generator=g) for _ in range(2))
@@ -128,7 +132,9 @@ class TestWhatIsDoneToTheWrappedNetwork:
 
     def wrapped(self, mechanism, dtype=torch.float32):
         network = MECHANISMS[mechanism]().to(dtype).eval()
-        model = CalibratingSiamese(network, "body", example_inputs=pair()[0])
+        model = CalibratingSiamese(
+            network, "body", example_inputs=pair()[0], mechanism=asked(mechanism)
+        )
         assert model.split.mechanism == mechanism
         return model
 
@@ -138,7 +144,8 @@ class TestWhatIsDoneToTheWrappedNetwork:
         names = {k: v.clone() for k, v in network.state_dict().items()}
         attributes = {n: dict(vars(m)) for n, m in network.named_modules()}
         modes = {n: m.training for n, m in network.named_modules()}
-        model = CalibratingSiamese(network, "body", example_inputs=pair()[0])
+        options = {"example_inputs": pair()[0], "mechanism": asked(mechanism)}
+        model = CalibratingSiamese(network, "body", **options)
         model.eval()(*pair())
         assert model.unwrap() is network
         after = network.state_dict()
@@ -149,10 +156,15 @@ class TestWhatIsDoneToTheWrappedNetwork:
         assert {n: m.training for n, m in network.named_modules()} == modes
         for name, module in network.named_modules():
             assert vars(module).keys() == attributes[name].keys()
-            assert not module._forward_pre_hooks
+            # One hook waits at the merge module for as long as it is wrapped.
+            waits = name == "body" and mechanism == "hook"
+            assert len(module._forward_pre_hooks) == waits
             assert not module._forward_hooks
             assert "forward" not in vars(module)
         assert list(model.state_dict()) == ["backbone." + k for k in names]
+        del model
+        gc.collect()
+        assert not network.body._forward_pre_hooks
 
     def test_train_and_eval_reach_every_part(self, mechanism):
         model = self.wrapped(mechanism)
@@ -258,7 +270,7 @@ class TestWhatIsDoneToTheWrappedNetwork:
         for p, q in zip(model.parameters(), twin.parameters(), strict=True):
             torch.testing.assert_close(p.grad, q.grad)
 
-    def test_wrapping_costs_at_most_five_forwards(self, mechanism):
+    def test_wrapping_costs_few_forwards(self, mechanism):
         network, runs = MECHANISMS[mechanism]().eval(), dict.fromkeys(("stem", "body", "head"), 0)
 
         def count(name):
@@ -269,9 +281,10 @@ class TestWhatIsDoneToTheWrappedNetwork:
 
         for name in runs:
             network.get_submodule(name).register_forward_hook(count(name))
-        split = split_network(network, "body", example_inputs=pair()[0])
+        split = split_network(network, "body", example_inputs=pair()[0], mechanism=asked(mechanism))
         assert split.mechanism == mechanism
-        assert 1 <= max(runs.values()) <= 5
+        # Traced code is also held against the network in what a step leaves behind.
+        assert 1 <= max(runs.values()) <= (5 if mechanism == "hook" else 20)
 
 
 @pytest.mark.parametrize("network", [Dropping, Untraceable])

@@ -27,6 +27,37 @@ class _Reached(BaseException):
     """Ends a forward at the merge point; not an Exception, lest the network catches it."""
 
 
+class _Replacement:
+    """What was replaced in a forward, for gradient checkpointing.
+
+    Checkpointing runs a part of the forward again during the backward pass, by itself, and has to
+    find the same replacement. It is told by the memory of the arguments, and lives as long as the
+    gradient graph: graph nodes of the arguments and of the merged features hold it.
+    """
+
+    def __init__(self, leaves: Sequence[Any], replace: Replace) -> None:
+        self._storages = [StorageWeakRef(v.untyped_storage()) for v in leaves if _is_plain(v)]
+        self.replace = replace
+
+    def fits(self, leaves: Sequence[Any]) -> bool:
+        """Whether these are the arguments that were replaced."""
+        if any(storage.expired() for storage in self._storages):
+            return False
+        keys = [v.untyped_storage()._cdata for v in leaves if _is_plain(v)]
+        return keys == [storage.cdata for storage in self._storages]
+
+    def live_with(self, leaves: Sequence[Any]) -> bool:
+        """Tie its life to the graph behind some tensors; False where there is none."""
+        nodes = [v.grad_fn for v in leaves if isinstance(v, Tensor) and v.grad_fn is not None]
+        for node in nodes:
+            node.metadata.setdefault("siamcal", []).append(self)  # type: ignore[attr-defined]
+        return bool(nodes)
+
+
+def _is_plain(leaf: Any) -> bool:
+    return type(leaf) in (Tensor, nn.Parameter)
+
+
 class _MergeHook:
     """A forward pre-hook that stays on the merge module and mostly does nothing.
 
@@ -36,9 +67,8 @@ class _MergeHook:
 
     def __init__(self) -> None:
         self._local = threading.local()
-        # What was replaced, for gradient checkpointing: it runs a part of the forward again during
-        # the backward pass, by itself, and has to find the same replacement.
-        self._replaced: list[tuple[tuple[StorageWeakRef, ...], Replace]] = []
+        self._replaced: list[weakref.ref[_Replacement]] = []
+        self._latest: _Replacement | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -56,32 +86,36 @@ class _MergeHook:
         finally:
             stack.pop()
 
-    def remember(self, leaves: Sequence[Any], replace: Replace) -> None:
-        """Note what replaced the arguments with these leaves."""
-        if torch.is_inference_mode_enabled():
+    def remember(
+        self, given: Sequence[Any], merged: Sequence[Any], replace: Replace, learns: bool
+    ) -> None:
+        """Note what replaced the arguments with these leaves in a forward that `learns`."""
+        if not learns or torch.compiler.is_compiling():
             return
-        alive = [r for r in self._replaced if not any(s.expired() for s in r[0])]
-        self._replaced = [*alive, (_storages(leaves), replace)]
+        replacement = _Replacement(given, replace)
+        held = replacement.live_with(given) | replacement.live_with(merged)
+        if not held and not torch.is_grad_enabled():
+            # No graph yet: reentrant checkpointing makes it later, from this forward's inputs.
+            self._latest = replacement
+        alive = [r for r in self._replaced if r() is not None]
+        self._replaced = [*alive, weakref.ref(replacement)]
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         stack = self._stack()
         if stack:
             return stack[-1](args, kwargs)
         if self._replaced and torch._C._current_graph_task_id() != -1:
-            keys = [s.cdata for s in _storages(pytree.tree_leaves((args, kwargs)))]
-            for storages, replace in reversed(self._replaced):
-                if [s.cdata for s in storages] == keys:
-                    return replace(args, kwargs)
+            leaves = pytree.tree_leaves((args, kwargs))
+            for reference in reversed(self._replaced):
+                replacement = reference()
+                if replacement is not None and replacement.fits(leaves):
+                    return replacement.replace(args, kwargs)
         return None
 
     def _stack(self) -> list[Replace]:
         if not hasattr(self._local, "stack"):
             self._local.stack = []
         return self._local.stack
-
-
-def _storages(leaves: Sequence[Any]) -> tuple[StorageWeakRef, ...]:
-    return tuple(StorageWeakRef(v.untyped_storage()) for v in leaves if isinstance(v, Tensor))
 
 
 class HookSplit(Split):
@@ -144,13 +178,15 @@ class HookSplit(Split):
         return self._substitute(inputs, replace)
 
     def _substitute(self, inputs: Inputs, replace: Replace) -> Any:
-        calls = 0
+        calls, learns = 0, torch.is_grad_enabled()
 
         def counted(args: Any, kwargs: Any) -> Any:
             nonlocal calls
             calls += 1
-            self.hook.remember(pytree.tree_leaves((args, kwargs)), replace)
-            return replace(args, kwargs)
+            given = pytree.tree_leaves((args, kwargs))
+            replaced = replace(args, kwargs)
+            self.hook.remember(given, pytree.tree_leaves(replaced), replace, learns)
+            return replaced
 
         with self._watched(counted):
             output = run_network(self.network, inputs, self.selector)

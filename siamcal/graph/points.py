@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from siamcal.errors import MergePointError
 from siamcal.graph.flow import Flow, eager
@@ -150,6 +151,19 @@ def marked(flow: Flow, inputs: Inputs, images: ImageInputs) -> Inputs:
     return args[0] if isinstance(inputs, Tensor) else kwargs or args
 
 
+class _Flops(TorchDispatchMode):
+    """Counts as torch's FlopCounterMode, whose module tracker needs gradients."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            self.total += count(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
 class _Recorder:
     """Runs a network once and records what of the image enters each of its modules."""
 
@@ -161,7 +175,7 @@ class _Recorder:
         self.flops = 0
         self._names = {module: name for name, module in network.named_modules()}
         self._seen: set[int] = set()
-        self._counter = FlopCounterMode(display=False)
+        self._counter = _Flops()
 
     def run(self, inputs: Inputs, images: ImageInputs, output: OutputSelector) -> Any:
         handles = [m.register_forward_pre_hook(self._enter, with_kwargs=True) for m in self._names]
@@ -171,7 +185,7 @@ class _Recorder:
         finally:
             for handle in handles:
                 handle.remove()
-        self.flops = self._counter.get_total_flops()
+        self.flops = self._counter.total
         return result
 
     def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -179,7 +193,7 @@ class _Recorder:
         if name in self.calls:
             self.calls[name].times += 1
             return None
-        flops = self._counter.get_total_flops()
+        flops = self._counter.total
         call = self.calls[name] = _Call(name, module, parameters=self.parameters, flops=flops)
         for parameter in module._parameters.values():
             if parameter is not None and id(parameter) not in self._seen:
