@@ -289,10 +289,9 @@ def probes(
     rows = [isinstance(v, Tensor) and v.ndim > 0 and v.shape[0] == batch for v in leaves]
     image_only = [i in places for i in range(len(leaves))]
     plain = isinstance(inputs, Tensor)
-    for unit, units in ((1, 2), (batch, 2), (batch, 1)):
-        if ((unit, units) == (1, 2) and batch == 1) or unit != 1 or batch != 1 or units == 1:
-            for per_sample in dict.fromkeys((tuple(rows), tuple(image_only))):
-                yield _probe(leaves, spec, places, per_sample, unit, units, device, dtype, plain)
+    for unit, units in dict.fromkeys(((1, 2), (batch, 2), (batch, 1))):
+        for per_sample in dict.fromkeys((tuple(rows), tuple(image_only))):
+            yield _probe(leaves, spec, places, per_sample, unit, units, device, dtype, plain)
 
 
 def _probe(
