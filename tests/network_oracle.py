@@ -44,9 +44,15 @@ def set_random_state(state: tuple[object, object]) -> None:
 
 
 def run(network: nn.Module, inputs: object) -> object:
+    inputs = fresh(inputs)
     if isinstance(inputs, dict):
         return network(**inputs)
     return network(*inputs) if isinstance(inputs, tuple) else network(inputs)
+
+
+def fresh(inputs: object) -> object:
+    """Copies, for networks that write into their input."""
+    return pytree.tree_map(lambda v: v.clone(), inputs)
 
 
 def values_of(inputs: object) -> list[Tensor]:
@@ -157,7 +163,7 @@ def _local(name: str, prefix: str, path: str) -> str:
 
 
 def _rename_text(text: str, prefix: str, own: str) -> str:
-    text = re.sub(r"\b(v\d+|result|y)\b", rf"{prefix}\1", text)
+    text = re.sub(r"\b(v\d+|result|y)\b(?!=[^=])", rf"{prefix}\1", text)
     return re.sub(r"\bself\b", own, text)
 
 
@@ -259,7 +265,12 @@ class Analysis:
     def bypassed(self) -> bool:
         """Whether the image reaches the output around what enters the merge module."""
         reached: set[object] = {self.plan.params[0]}
+        base = dict(self.base)
         for i, f in enumerate(self.flat):
+            for name in f.step.out:
+                if i == self.merge or base.get(f.step.alias) != self.base.get(f.step.alias):
+                    # What enters the module is replaced, so what it returns is no view of it.
+                    base[name] = name if i == self.merge else base[f.step.alias]
             if i == self.merge:
                 given = [n for n in f.step.args if self.kinds.get(n) in DISCRETE]
                 reads = [n for n in f.step.reads if n not in f.step.args] + given
@@ -267,16 +278,16 @@ class Analysis:
                 reads = list(f.step.reads)
             if f.step.shape_only:
                 continue
-            if any(n in reached or ("memory", self.base[n]) in reached for n in reads):
+            if any(n in reached or ("memory", base[n]) in reached for n in reads):
                 reached.update(f.step.out)
-                reached.update(("memory", self.base[w]) for w in f.step.writes)
+                reached.update(("memory", base[w]) for w in f.step.writes if i != self.merge)
                 reached.update(
-                    ("memory", self.base[o])
+                    ("memory", base[o])
                     for o in f.step.out
-                    if self.base[o] != o or self.base[o] in self.writers
+                    if base[o] != o or o in self.writers or i == self.merge
                 )
         return any(
-            n in reached or ("memory", self.base.get(n)) in reached for n in self.plan.returns
+            n in reached or ("memory", base.get(n)) in reached for n in self.plan.returns
         )
 
     def crossing(self) -> list[str]:
@@ -402,7 +413,7 @@ def _part(
 ) -> dict[str, object]:
     scope: dict[str, object] = {**SCOPE, "self": network, **values}
     if inputs is not None:
-        scope.update(zip(analysis.plan.params, values_of(inputs), strict=True))
+        scope.update(zip(analysis.plan.params, values_of(fresh(inputs)), strict=True))
     for i in order:
         exec("\n".join(analysis.flat[i].lines), scope)
     return scope

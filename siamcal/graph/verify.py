@@ -120,8 +120,6 @@ def _find_randomness(split: Split, probe: Probe) -> None:
     Found by running, so that functions count like modules: a module's draw stops with its own
     training mode, or it doesn't.
     """
-    if split.mechanism == "output":
-        return
     found = []
     for training in (True, False):
         watch = Randomness(split.network)
