@@ -50,6 +50,8 @@ class Reference:
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Reference:
         """The samples at a position, a slice, a list or tensor of positions, or a boolean mask."""
+        for layout in self.layouts:
+            self._layout(layout)
         positions = torch.arange(len(self), device=self.device)
         if isinstance(index, Sequence):
             index = torch.as_tensor(index, device=self.device)

@@ -156,7 +156,7 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
             encoded = _gathered(self.encode(reference), index)
             return self._calibrate(split, target, encoded, quiet=True)
         # Dropout draws the same for both branches: two draws would drown the difference.
-        draws = split.loud or (self.training and self._quiet)
+        draws = split.loud or self._drawing()
         state = RandomState(place_of(self.backbone)[0]) if draws else None
         encoded = self._encode(split, reference)
         if state is not None:
@@ -260,6 +260,10 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
                 if isinstance(module, nn.modules.batchnorm._NormBase):
                     yield module
 
+    def _drawing(self) -> tuple[str, ...]:
+        """What draws before the merge point now: single modules may train while the rest doesn't."""
+        return tuple(p for p in self._quiet if self.backbone.get_submodule(p).training)
+
     @contextmanager
     def _quieted(self, split: Split, wanted: bool = True) -> Iterator[Callable[[], None]]:
         """What draws random numbers before the merge point doesn't, until the yielded call.
@@ -267,7 +271,7 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
         A module's draws depend on its own training mode, so only that is switched off, and on again
         at the merge point: behind it the same module may draw as it likes.
         """
-        paths = self._quiet if wanted and self.training else ()
+        paths = self._drawing() if wanted else ()
         if isinstance(split, FxSplit):
             # Code traced in one mode can't go on in another.
             kept = [p for p in paths if p in split.through]
