@@ -14,11 +14,11 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils import _pytree as pytree
 
 from siamcal.graph.inputs import Inputs, OutputSelector, as_call, run_network
-from siamcal.graph.split import IllegalPointError, Merge, Split, called
+from siamcal.graph.split import IllegalPointError, Merge, Split, called, uncalled
 
 __all__ = ["HookSplit"]
 
-_REGISTERING = threading.Lock()
+_WRITING = threading.Lock()
 
 Replace: TypeAlias = Callable[[Any, Any], Any]
 
@@ -60,8 +60,10 @@ class _MergeHook:
         """Note what replaced the arguments with these leaves."""
         if torch.is_inference_mode_enabled():
             return
-        alive = [r for r in self._replaced if not any(s.expired() for s in r[0])]
-        self._replaced = [*alive, (_storages(leaves), replace)]
+        storages = _storages(leaves)
+        with _WRITING:  # another thread may be noting its own
+            alive = [r for r in self._replaced if not any(s.expired() for s in r[0])]
+            self._replaced = [*alive, (storages, replace)] if storages else alive
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         stack = self._stack()
@@ -81,7 +83,11 @@ class _MergeHook:
 
 
 def _storages(leaves: Sequence[Any]) -> tuple[StorageWeakRef, ...]:
-    return tuple(StorageWeakRef(v.untyped_storage()) for v in leaves if isinstance(v, Tensor))
+    tensors = [v for v in leaves if isinstance(v, Tensor)]
+    try:
+        return tuple(StorageWeakRef(t.untyped_storage()) for t in tensors)
+    except NotImplementedError:  # stand-ins of torch.func and sparse tensors have none
+        return ()
 
 
 class HookSplit(Split):
@@ -113,7 +119,7 @@ class HookSplit(Split):
             except _Reached:
                 pass
         if not caught:
-            raise IllegalPointError(f"'{self.merge_at}' {called(0)}")
+            raise IllegalPointError(uncalled(self.network, self.merge_at))
         leaves, spec = pytree.tree_flatten(caught[0])
         return leaves, (spec, inputs)
 
@@ -149,12 +155,16 @@ class HookSplit(Split):
         def counted(args: Any, kwargs: Any) -> Any:
             nonlocal calls
             calls += 1
+            if calls > 1:  # an error that says how often follows
+                return None
             self.hook.remember(pytree.tree_leaves((args, kwargs)), replace)
             return replace(args, kwargs)
 
         with self._watched(counted):
             output = run_network(self.network, inputs, self.selector)
-        if calls != 1:
+        if calls == 0:
+            raise IllegalPointError(uncalled(self.network, self.merge_at))
+        if calls > 1:
             raise IllegalPointError(f"'{self.merge_at}' {called(calls)}")
         return output
 
@@ -168,7 +178,7 @@ class HookSplit(Split):
         """See that the hook is on the module that is the merge module now."""
         module = self.network.get_submodule(self.merge_at)
         if self.hook not in module._forward_pre_hooks.values():
-            with _REGISTERING:
+            with _WRITING:
                 if self.hook not in module._forward_pre_hooks.values():
                     handle = module.register_forward_pre_hook(self.hook, with_kwargs=True)
                     weakref.finalize(self, handle.remove)
