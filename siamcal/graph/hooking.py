@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils import _pytree as pytree
 
+from siamcal.errors import MergePointError
 from siamcal.graph.inputs import Inputs, OutputSelector, as_call, run_network
+from siamcal.graph.recomputation import in_backward, is_lost, note, noted
 from siamcal.graph.split import IllegalPointError, Merge, Split, called, uncalled
 
 __all__ = ["HookSplit"]
@@ -58,8 +60,9 @@ class _MergeHook:
 
     def remember(self, leaves: Sequence[Any], replace: Replace) -> None:
         """Note what replaced the arguments with these leaves."""
-        if torch.is_inference_mode_enabled():
+        if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
             return
+        note(self, replace)
         storages = _storages(leaves)
         with _WRITING:  # another thread may be noting its own
             alive = [r for r in self._replaced if not any(s.expired() for s in r[0])]
@@ -69,11 +72,25 @@ class _MergeHook:
         stack = self._stack()
         if stack:
             return stack[-1](args, kwargs)
-        if self._replaced and torch._C._current_graph_task_id() != -1:
-            keys = [s.cdata for s in _storages(pytree.tree_leaves((args, kwargs)))]
-            for storages, replace in reversed(self._replaced):
-                if [s.cdata for s in storages] == keys:
-                    return replace(args, kwargs)
+        if not torch.compiler.is_compiling() and in_backward():
+            return self._again(args, kwargs)
+        return None
+
+    def _again(self, args: Any, kwargs: Any) -> Any:
+        """What replaces the arguments of a call that a backward pass repeats."""
+        known, replace = noted(self)
+        if known:  # without a note it is the plain network's
+            return None if replace is None else replace(args, kwargs)
+        keys = [s.cdata for s in _storages(pytree.tree_leaves((args, kwargs)))]
+        alive = [r for r in self._replaced if not any(s.expired() for s in r[0])]
+        for storages, replace in reversed(alive):
+            if [s.cdata for s in storages] == keys:
+                return replace(args, kwargs)
+        if alive:
+            raise MergePointError(
+                "The merge module runs again in a backward pass, and it isn't known for which "
+                "forward. Use torch.utils.checkpoint, or don't recompute there."
+            )
         return None
 
     def _stack(self) -> list[Replace]:
@@ -107,9 +124,16 @@ class HookSplit(Split):
     def crossing(self, inputs: Inputs) -> tuple[list[Any], Any]:
         """Arguments of the merge module's call, at which the forward ends."""
         caught: list[Any] = []
+        graph = torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
         def stop(args: Any, kwargs: Any) -> None:
             caught.append((args, kwargs))
+            tensors = [v for v in pytree.tree_leaves(caught) if isinstance(v, Tensor)]
+            if graph and is_lost(t for t in tensors if t.is_floating_point()):
+                raise MergePointError(
+                    f"'{self.merge_at}' lies inside a re-entrant checkpoint, which no gradient of "
+                    "the reference leaves. Checkpoint with use_reentrant=False."
+                )
             raise _Reached
 
         with self._watched(stop):
