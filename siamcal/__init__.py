@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "CalibratingSiamese": "siamcal.model.siamese",
     "MergePoint": "siamcal.graph",
+    "MergePointError": "siamcal.errors",
     "Preprocessing": "siamcal.preprocessing",
     "Recipe": "siamcal.training.recipe",
     "Reference": "siamcal.model.reference",

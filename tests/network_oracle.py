@@ -286,9 +286,7 @@ class Analysis:
                     for o in f.step.out
                     if base[o] != o or o in self.writers or i == self.merge
                 )
-        return any(
-            n in reached or ("memory", base.get(n)) in reached for n in self.plan.returns
-        )
+        return any(n in reached or ("memory", base.get(n)) in reached for n in self.plan.returns)
 
     def crossing(self) -> list[str]:
         """Variables made before the merge and read behind it."""
@@ -305,8 +303,11 @@ class Analysis:
                 later = [w for w in self.writers.get(self.base[name], ()) if w > i]
                 if any(w in self.before for w in later):
                     raise UndefinedError("a value is overwritten before the merge")
-        draws = {i for i, f in enumerate(self.flat) if f.step.draws and (
-            training or f.step.draws == "always")}
+        draws = {
+            i
+            for i, f in enumerate(self.flat)
+            if f.step.draws and (training or f.step.draws == "always")
+        }
         if draws & set(behind) and draws & self.before:
             raise UndefinedError("random draws of both parts alternate")
         if any(self.flat[i].step.writes for i in behind):
@@ -370,9 +371,7 @@ def by_hook(
     return output
 
 
-def by_plan(
-    network: Program, analysis: Analysis, target: object, reference: object
-) -> object:
+def by_plan(network: Program, analysis: Analysis, target: object, reference: object) -> object:
     """The output of the plan cut in two, crossing values differenced.
 
     Raises:

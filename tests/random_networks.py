@@ -24,7 +24,7 @@ C = 4  # channels, height and width of every map
 DISCRETE = ("mask", "ids", "num")
 INPUTS = ("vec", "mat", "ids", "msk")  # kinds of second inputs; "msk" is a boolean vec
 
-Pair = namedtuple("Pair", ["first", "second"])  # noqa: PYI024
+Pair = namedtuple("Pair", ["first", "second"])
 
 
 @dataclasses.dataclass
@@ -125,7 +125,7 @@ def call_text(step: Step, owner: nn.Module | Program, self_name: str = "self") -
 
 
 def _attribute(path: str) -> str:
-    """"parts.0" -> "parts[0]"."""
+    """ "parts.0" -> "parts[0]"."""
     head, _, rest = path.partition(".")
     return f"{head}[{rest}]" if rest.isdigit() else path
 

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 from siamcal.errors import ConfigError, MergePointError
 from siamcal.graph.hooking import HookSplit
 from siamcal.graph.inputs import (
+    ExampleError,
     ImageInputs,
     Inputs,
     InputSignature,
     OutputSelector,
     example_inputs_for,
 )
-from siamcal.graph.points import list_merge_points, nearest_points
+from siamcal.graph.points import check_parameters, list_merge_points, nearest_points
+from siamcal.graph.reasons import cure, in_words, reason_of
 from siamcal.graph.split import FxSplit, IllegalPointError, OutputSplit, Split
 from siamcal.graph.state import in_mode
 from siamcal.graph.verify import check_split
@@ -65,7 +64,7 @@ def split_network(
         raise ConfigError(
             f"mechanism takes {', '.join(map(repr, MECHANISMS))}, but got {mechanism!r}."
         )
-    _check_initialised(backbone)
+    check_parameters(backbone)
     inputs = example_inputs if example_inputs is not None else example_inputs_for(backbone)
     if merge_at == "output":
         split: Split = OutputSplit(backbone, merge_at, output)
@@ -78,35 +77,21 @@ def split_network(
             if mechanism != "auto" and mechanism not in kind:
                 continue
             try:
-                with torch.inference_mode(False), _plain_device():
+                with torch.inference_mode(False):
                     split = make()
                     check_split(split, inputs, image_inputs, verify=verify)
                 return _finished(split, reasons, inputs, image_inputs)
-            except IllegalPointError:
+            except (IllegalPointError, ExampleError):
                 raise
             except Exception as error:
                 _LOG.debug("cut at %s by %s failed", merge_at, kind, exc_info=True)
-                reasons[kind] = _first_line(error)
-        raise IllegalPointError("; ".join(f"{k}: {v}" for k, v in reasons.items()) + _cure(reasons))
+                reasons[kind] = reason_of(error)
+        raise IllegalPointError(in_words(reasons) + cure(reasons))
     except IllegalPointError as error:
         raise MergePointError(
             f"{type(backbone).__name__} can't be cut at {merge_at!r}: {error}. "
             f"{_advice(backbone, merge_at, inputs, output, image_inputs)}"
         ) from error
-
-
-def _check_initialised(backbone: nn.Module) -> None:
-    for name, parameter in backbone.named_parameters():
-        if is_lazy(parameter):
-            raise MergePointError(
-                f"{name!r} of {type(backbone).__name__} has no shape yet (a lazy module). Run the "
-                "network once on an input, then wrap it."
-            )
-
-
-def _plain_device() -> AbstractContextManager[Any]:
-    """Probes are drawn on the CPU and moved, whatever the default device is."""
-    return torch.device("cpu")
 
 
 def _finished(
@@ -120,20 +105,6 @@ def _finished(
         )
         split.recheck = partial(check_split, example=inputs, images=images, verify=True)
     return split
-
-
-_CURES = (
-    ("einops", "use einops' layers (einops.layers.torch) in place of its functions"),
-    ("control flow", "wrap the function that branches on a tensor's values with torch.fx.wrap"),
-    ("iterated", "wrap the function with the loop with torch.fx.wrap"),
-    ("Proxy", "wrap the function that can't take it with torch.fx.wrap at the top of your file"),
-)
-
-
-def _cure(reasons: Mapping[str, str]) -> str:
-    """What makes a network traceable, as far as the trace's complaint tells."""
-    traced = " ".join(v for k, v in reasons.items() if "fx" in k)
-    return next((f". To cut it there, {cure}" for sign, cure in _CURES if sign in traced), "")
 
 
 def _canonical(backbone: nn.Module, merge_at: str) -> str:
@@ -190,8 +161,3 @@ def _advice(
         return "Use merge_at='output', or a module that the whole image passes through."
     near = ", ".join(repr(n) for n in nearest_points(backbone, merge_at, points))
     return f"Nearest legal merge points: {near}. list_merge_points(backbone) lists all."
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().split("\n")[0]
-    return text[:200] if text else type(error).__name__

@@ -122,9 +122,14 @@ class Dataflow:
         return Cut(frozenset(pre), crossing)
 
     def _keep_writes(self, pre: set[fx.Node], index: int) -> None:
-        """In-place writes to what lies before the merge happen before it, as in the program."""
+        """In-place writes to what lies before the merge happen before it, as in the program.
+
+        So do writes to buffers, which each branch's run counts for.
+        """
         for node in self.order[:index]:
-            if node not in pre and self._mutates(node) and self._base[node] in pre:
+            if node in pre or not self._mutates(node):
+                continue
+            if self._base[node] in pre or self._base[node].op == "get_attr":
                 pre |= self.ancestors([node])
 
     def _keep_dead(self, pre: set[fx.Node], index: int) -> None:

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils import _pytree as pytree
 
+from siamcal.errors import MergePointError
 from siamcal.graph.inputs import Inputs, OutputSelector, as_call, run_network
-from siamcal.graph.split import IllegalPointError, Merge, Split, called
+from siamcal.graph.recomputation import in_backward, is_lost, note, noted
+from siamcal.graph.split import IllegalPointError, Merge, Split, called, uncalled
 
 __all__ = ["HookSplit"]
 
-_REGISTERING = threading.Lock()
+_WRITING = threading.Lock()
 
 Replace: TypeAlias = Callable[[Any, Any], Any]
 
@@ -92,24 +94,39 @@ class _MergeHook:
         """Note what replaced the arguments with these leaves in a forward that `learns`."""
         if not learns or torch.compiler.is_compiling():
             return
+        note(self, replace)
         replacement = _Replacement(given, replace)
         held = replacement.live_with(given) | replacement.live_with(merged)
         if not held and not torch.is_grad_enabled():
             # No graph yet: reentrant checkpointing makes it later, from this forward's inputs.
             self._latest = replacement
-        alive = [r for r in self._replaced if r() is not None]
-        self._replaced = [*alive, weakref.ref(replacement)]
+        with _WRITING:  # another thread may be noting its own
+            alive = [r for r in self._replaced if r() is not None]
+            self._replaced = [*alive, weakref.ref(replacement)]
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         stack = self._stack()
         if stack:
             return stack[-1](args, kwargs)
-        if self._replaced and torch._C._current_graph_task_id() != -1:
-            leaves = pytree.tree_leaves((args, kwargs))
-            for reference in reversed(self._replaced):
-                replacement = reference()
-                if replacement is not None and replacement.fits(leaves):
-                    return replacement.replace(args, kwargs)
+        if not torch.compiler.is_compiling() and in_backward():
+            return self._again(args, kwargs)
+        return None
+
+    def _again(self, args: Any, kwargs: Any) -> Any:
+        """What replaces the arguments of a call that a backward pass repeats."""
+        known, replace = noted(self)
+        if known:  # without a note it is the plain network's
+            return None if replace is None else replace(args, kwargs)
+        leaves = pytree.tree_leaves((args, kwargs))
+        alive = [r for r in (reference() for reference in self._replaced) if r is not None]
+        for replacement in reversed(alive):
+            if replacement.fits(leaves):
+                return replacement.replace(args, kwargs)
+        if alive:
+            raise MergePointError(
+                "The merge module runs again in a backward pass, and it isn't known for which "
+                "forward. Use torch.utils.checkpoint, or don't recompute there."
+            )
         return None
 
     def _stack(self) -> list[Replace]:
@@ -135,9 +152,16 @@ class HookSplit(Split):
     def crossing(self, inputs: Inputs) -> tuple[list[Any], Any]:
         """Arguments of the merge module's call, at which the forward ends."""
         caught: list[Any] = []
+        graph = torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
         def stop(args: Any, kwargs: Any) -> None:
             caught.append((args, kwargs))
+            tensors = [v for v in pytree.tree_leaves(caught) if isinstance(v, Tensor)]
+            if graph and is_lost(t for t in tensors if t.is_floating_point()):
+                raise MergePointError(
+                    f"'{self.merge_at}' lies inside a re-entrant checkpoint, which no gradient of "
+                    "the reference leaves. Checkpoint with use_reentrant=False."
+                )
             raise _Reached
 
         with self._watched(stop):
@@ -147,7 +171,7 @@ class HookSplit(Split):
             except _Reached:
                 pass
         if not caught:
-            raise IllegalPointError(f"'{self.merge_at}' {called(0)}")
+            raise IllegalPointError(uncalled(self.network, self.merge_at))
         leaves, spec = pytree.tree_flatten(caught[0])
         return leaves, (spec, inputs)
 
@@ -183,6 +207,8 @@ class HookSplit(Split):
         def counted(args: Any, kwargs: Any) -> Any:
             nonlocal calls
             calls += 1
+            if calls > 1:  # an error that says how often follows
+                return None
             given = pytree.tree_leaves((args, kwargs))
             replaced = replace(args, kwargs)
             self.hook.remember(given, pytree.tree_leaves(replaced), replace, learns)
@@ -190,7 +216,9 @@ class HookSplit(Split):
 
         with self._watched(counted):
             output = run_network(self.network, inputs, self.selector)
-        if calls != 1:
+        if calls == 0:
+            raise IllegalPointError(uncalled(self.network, self.merge_at))
+        if calls > 1:
             raise IllegalPointError(f"'{self.merge_at}' {called(calls)}")
         return output
 
@@ -204,7 +232,7 @@ class HookSplit(Split):
         """See that the hook is on the module that is the merge module now."""
         module = self.network.get_submodule(self.merge_at)
         if self.hook not in module._forward_pre_hooks.values():
-            with _REGISTERING:
+            with _WRITING:
                 if self.hook not in module._forward_pre_hooks.values():
                     handle = module.register_forward_pre_hook(self.hook, with_kwargs=True)
                     weakref.finalize(self, handle.remove)

@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from siamcal.errors import ConfigError, MergePointError
 
 __all__ = [
+    "ExampleError",
     "ImageInputs",
     "InputSignature",
     "InputSpec",
@@ -95,7 +96,12 @@ def example_inputs_for(backbone: nn.Module, batch: int = 2) -> Tensor:
     """
     spec = input_spec(backbone)
     shape = spec.shape if spec else (_first_channels(backbone), 224, 224)
-    return torch.rand((batch, *shape), generator=torch.Generator().manual_seed(0))
+    return torch.rand((batch, *shape), generator=_generator(0), device="cpu")
+
+
+def _generator(seed: int) -> torch.Generator:
+    """Draws are made on the CPU and moved, whatever the default device is."""
+    return torch.Generator("cpu").manual_seed(seed)
 
 
 def _first_channels(backbone: nn.Module) -> int:
@@ -305,14 +311,15 @@ def _probe(
     dtype: torch.dtype,
     plain: bool,
 ) -> Probe:
-    generator = torch.Generator().manual_seed(20240900240 % 2**31)
+    generator = _generator(20240900240 % 2**31)
     count = unit * units
 
     def draw(leaf: Tensor) -> Tensor:
-        low, high = float(leaf.min()), float(leaf.max())
+        low, high = (0.0, 1.0) if leaf.is_meta else (float(leaf.min()), float(leaf.max()))
         if not low < high:
             low, high = 0.0, 1.0
-        sample = torch.rand((count, *leaf.shape[1:]), generator=generator) * (high - low) + low
+        sample = torch.rand((count, *leaf.shape[1:]), generator=generator, device="cpu")
+        sample = sample * (high - low) + low
         return sample.to(device, dtype if leaf.is_floating_point() else leaf.dtype)
 
     def place(leaf: Any, resized: bool) -> Any:
@@ -391,12 +398,19 @@ def fresh(inputs: Inputs) -> Inputs:
     return pytree.tree_map(copy, kwargs or args)
 
 
+class ExampleError(MergePointError):
+    """The network can't run on the example inputs, whatever the place."""
+
+
 def failure_of_example(
     backbone: nn.Module, inputs: Inputs, error: Exception | None
-) -> MergePointError:
+) -> ExampleError:
     """The error for a network that can't run on the example inputs."""
     shapes = [tuple(t.shape) for t in pytree.tree_leaves(as_call(inputs)) if isinstance(t, Tensor)]
-    return MergePointError(
+    cure = "an input (a tensor, a tuple or a dict of keywords) it takes"
+    if any(isinstance(m, nn.Conv3d) for m in backbone.modules()):
+        cure += "; for videos, for example torch.rand(2, 3, 16, 112, 112)"
+    return ExampleError(
         f"{type(backbone).__name__} can't run on inputs of shape {shapes}: {error}. Pass "
-        "example_inputs=..., an input (a tensor, a tuple or a dict of keywords) it takes."
+        f"example_inputs=..., {cure}."
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -32,7 +33,7 @@ from siamcal.graph.inputs import (
 from siamcal.graph.randomness import RandomState
 from siamcal.graph.state import in_mode, kept_buffers
 
-__all__ = ["MergePoint", "list_merge_points", "marked", "nearest_points"]
+__all__ = ["MergePoint", "check_parameters", "list_merge_points", "marked", "nearest_points"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def list_merge_points(
     Raises:
         MergePointError: The network can't run on the inputs.
     """
+    check_parameters(backbone)
     inputs = example_inputs if example_inputs is not None else example_inputs_for(backbone)
     random = RandomState(place_of(backbone)[0])
     try:
@@ -122,6 +124,26 @@ def list_merge_points(
     ]
     shape = tuple(tensors_in(result)[0].shape[1:])
     return [*points, MergePoint("output", shape, 1, 1.0, 1.0, type(backbone).__name__)]
+
+
+def check_parameters(backbone: nn.Module) -> None:
+    """Refuse a network whose parameters can't be computed with.
+
+    Raises:
+        MergePointError: They have no shape yet, or were made in inference mode.
+    """
+    kind = type(backbone).__name__
+    for name, tensor in (*backbone.named_parameters(), *backbone.named_buffers()):
+        if is_lazy(tensor):
+            raise MergePointError(
+                f"{name!r} of {kind} has no shape yet (a lazy module). Run the network once on an "
+                "input, then wrap it."
+            )
+        if tensor.is_inference():
+            raise MergePointError(
+                f"{name!r} of {kind} was made inside torch.inference_mode(), so nothing can be "
+                "recorded of it. Make the network outside, or under torch.no_grad()."
+            )
 
 
 def _record(

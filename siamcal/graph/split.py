@@ -34,7 +34,7 @@ from siamcal.graph.inputs import (
 from siamcal.graph.state import fingerprint
 from siamcal.graph.tracing import Trace, compile_parts, trace
 
-__all__ = ["FxSplit", "IllegalPointError", "OutputSplit", "Split", "called"]
+__all__ = ["FxSplit", "IllegalPointError", "OutputSplit", "Split", "called", "uncalled"]
 
 # Cuts that are kept for attributes and modes that come back.
 _KEPT = 16
@@ -343,3 +343,13 @@ def called(times: int) -> str:
     if times == 0:
         return "isn't called when the network runs"
     return f"is called {times} times in one forward, so the place is ambiguous"
+
+
+def uncalled(network: nn.Module, merge_at: str) -> str:
+    """Why a module that isn't called is no merge point, and which of its parts may be one."""
+    path, module = merge_at, network.get_submodule(merge_at)
+    while type(module).forward is nn.Module.forward and len(module._modules):
+        name, module = next(iter(module.named_children()))
+        path = f"{path}.{name}"
+    hint = "" if path == merge_at else f", it only holds others: try its first part, {path!r}"
+    return f"'{merge_at}' {called(0)}{hint}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -12,12 +11,14 @@ from typing import Any
 
 from torch import nn
 
-from siamcal.errors import ConfigError, DataNotFoundError, UnknownNameError
-from siamcal.registry import backbones
+from siamcal.errors import ConfigError, MissingDependencyError, UnknownNameError
+from siamcal.model.user_file import function_of_file, place_of_error
+from siamcal.registry import backbones, late_module
 
 __all__ = [
     "BackboneSpec",
     "create_backbone",
+    "full_name",
     "has_public_weights",
     "is_file_name",
     "may_be_named",
@@ -78,7 +79,9 @@ def create_backbone(
     try:
         network = function(**arguments, **options)
     except TypeError as error:
-        raise ConfigError(f"The backbone {name!r} can't be made: {error}.") from error
+        file = str(Path(name.rpartition(":")[0]).expanduser().resolve())
+        place = place_of_error(error, file) if is_file_name(name) else ""
+        raise ConfigError(f"The backbone {name!r} can't be made: {error}{place}.") from error
     if not isinstance(network, nn.Module):
         raise ConfigError(
             f"{name!r} returned a {type(network).__name__}; it must return a torch.nn.Module."
@@ -119,27 +122,26 @@ def _find(name: str) -> tuple[Callable[..., Any], dict[str, Any]]:
     """The function that makes the backbone, and the part of the name it takes."""
     if is_file_name(name):
         path, _, function = name.rpartition(":")
-        return _from_file(Path(path), function), {}
+        return function_of_file(Path(path), function), {}
     source, colon, rest = name.partition(":")
-    if colon:
+    if colon and f"{source}:" in backbones:
         return backbones.get(source + ":"), {"name": rest}
-    return backbones.get(name), {}
-
-
-def _from_file(path: Path, name: str) -> Callable[..., Any]:
-    """A function of a user's own Python file."""
-    path = path.expanduser()
-    if not path.is_file():
-        raise DataNotFoundError(f"There is no file {path}; give ./FILE.py:FUNCTION.")
-    spec = importlib.util.spec_from_file_location(f"siamcal_user_{path.stem}", path.resolve())
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{path} can't be read as a Python file.")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    function = getattr(module, name, None)
-    if not callable(function):
-        known = [k for k, v in vars(module).items() if callable(v) and not k.startswith("_")]
+    if colon and (file := Path(*source.split(".")).with_suffix(".py")).is_file():
+        raise UnknownNameError(f"No backbone is called {name!r}. Did you mean './{file}:{rest}'?")
+    if not colon and name not in backbones and (full := full_name(name)) != name:
         raise UnknownNameError(
-            f"{path} has no function {name!r}; it has: {', '.join(sorted(known)) or 'none'}."
+            f"No backbone is called {name!r}. Did you mean {full!r}? siamcal ls backbones lists "
+            "the names and sources."
         )
-    return function
+    return backbones.get(source + colon if colon else name), {}
+
+
+def full_name(name: str) -> str:
+    """A name with its source where only timm has a model so called; the same name elsewhere."""
+    if ":" in name or name in backbones:
+        return name
+    try:
+        known = late_module("siamcal.backbones.timm").load_timm().list_models()
+    except MissingDependencyError:
+        return name
+    return f"timm:{name}" if name.split(".")[0] in known else name

@@ -26,6 +26,7 @@ from siamcal.graph.inputs import (
 )
 from siamcal.graph.randomness import RandomState
 from siamcal.graph.split import FxSplit, Split
+from siamcal.model.create import full_name
 from siamcal.model.merges import PAPER, MergeForm, form_name
 from siamcal.model.pretrained import PretrainedMixin
 from siamcal.model.reference import Reference
@@ -97,6 +98,7 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
         freeze_pre_batchnorm: bool = False,
     ) -> None:
         super().__init__()
+        _check_network(backbone)
         self.merge = form_name(merge, merge_at)
         if branches not in BRANCHES:
             raise ConfigError(f"branches takes 'separate' or 'concatenate', but got {branches!r}.")
@@ -261,7 +263,7 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
                     yield module
 
     def _drawing(self) -> tuple[str, ...]:
-        """What draws before the merge point now: single modules may train while the rest doesn't."""
+        """What draws before the merge point now: single modules may train while others don't."""
         return tuple(p for p in self._quiet if self.backbone.get_submodule(p).training)
 
     @contextmanager
@@ -300,6 +302,24 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
             yield end
         finally:
             end()
+
+
+def _check_network(backbone: Any) -> None:
+    if isinstance(backbone, str):
+        raise ConfigError(
+            f"CalibratingSiamese takes a network, not its name. Write "
+            f"CalibratingSiamese(create_backbone({full_name(backbone)!r}), ...)."
+        )
+    if not isinstance(backbone, nn.Module):
+        raise ConfigError(
+            f"CalibratingSiamese takes a network (an nn.Module), but got {_kind(backbone)}."
+        )
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__}; pass an object, {value.__name__}(...)"
+    return f"a {type(value).__name__}"
 
 
 def _made(form: Any, split: Split) -> Any:
