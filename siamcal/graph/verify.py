@@ -13,7 +13,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _NormBase
 
 from siamcal.errors import MergePointError
 from siamcal.graph.faithful import compare_with_network
@@ -266,12 +265,10 @@ def _observed(split: Split, inputs: Inputs, images: ImageInputs) -> _Seen:
 
 
 def _observed_in_training(split: HookSplit, probe: Probe, images: ImageInputs) -> _Seen | None:
-    """The same in train mode, at a batch that has statistics; None where it can't run."""
-    alone = not any(isinstance(m, _NormBase) for m in split.network.modules())
-    inputs = probe.small if alone and probe.small is not None else probe.large
+    """The same in train mode, at two samples (one has no order to draw); None where it can't run."""
     for attempt in range(_DRAWS):
         try:
-            return _observed(split, inputs, images)
+            return _observed(split, probe.large, images)
         except IllegalPointError:
             if attempt + 1 == _DRAWS:
                 raise
