@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -38,9 +38,9 @@ class _MergeHook:
 
     def __init__(self) -> None:
         self._local = threading.local()
-        # What was replaced, for gradient checkpointing: it runs a part of the forward again during
-        # the backward pass, by itself, and has to find the same replacement.
-        self._replaced: list[tuple[tuple[StorageWeakRef, ...], Replace]] = []
+        # What was replaced, for recomputations that torch.utils.checkpoint knows nothing of. The
+        # graph owns the replacement, lest a wrapper lives as long as its network.
+        self._replaced: list[tuple[tuple[StorageWeakRef, ...], weakref.ref[_Replacement]]] = []
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -49,43 +49,59 @@ class _MergeHook:
         self.__init__()  # type: ignore[misc]
 
     @contextmanager
-    def active(self, replace: Replace) -> Iterator[None]:
+    def active(self, module: nn.Module, replace: Replace) -> Iterator[_Replacement]:
         """`replace(args, kwargs)` gives the module's arguments, in this thread."""
-        stack = self._stack()
-        stack.append(replace)
-        try:
-            yield
-        finally:
-            stack.pop()
-
-    def remember(self, leaves: Sequence[Any], replace: Replace) -> None:
-        """Note what replaced the arguments with these leaves."""
-        if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
-            return
-        note(self, replace)
-        storages = _storages(leaves)
-        with _WRITING:  # another thread may be noting its own
-            alive = [r for r in self._replaced if not any(s.expired() for s in r[0])]
-            self._replaced = [*alive, (storages, replace)] if storages else alive
+        active = _Replacement(module, replace)
+        with self._in_turn(active):
+            yield active
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         stack = self._stack()
         if stack:
-            return stack[-1](args, kwargs)
+            active = stack[-1]
+            if active is None or active.module is not module:  # a module that was the merge module
+                return None
+            return self._replace(active, args, kwargs)
         if not torch.compiler.is_compiling() and in_backward():
-            return self._again(args, kwargs)
+            return self._again(module, args, kwargs)
         return None
 
-    def _again(self, args: Any, kwargs: Any) -> Any:
+    def _replace(self, active: _Replacement, args: Any, kwargs: Any) -> Any:
+        active.calls += 1
+        if active.calls > 1:  # an error that says how often follows
+            return None
+        with self._in_turn(None):  # the merge may run the network itself
+            new = active.replace(args, kwargs)
+        if not torch.compiler.is_compiling():
+            self._remember(active, pytree.tree_leaves((args, kwargs)), pytree.tree_leaves(new))
+        return new
+
+    def _remember(self, active: _Replacement, old: Sequence[Any], new: Sequence[Any]) -> None:
+        """Note what replaced the arguments, for gradient checkpointing."""
+        if torch.is_inference_mode_enabled():
+            return
+        note(self, active)
+        nodes = [v.grad_fn for v in new if isinstance(v, Tensor) and v.grad_fn is not None]
+        if not nodes:
+            return
+        nodes[0].metadata[self] = active  # type: ignore[index]
+        storages = _storages(old)
+        with _WRITING:  # another thread may be noting its own
+            alive = [r for r in self._replaced if r[1]() is not None]
+            self._replaced = [*alive, (storages, weakref.ref(active))]
+
+    def _again(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         """What replaces the arguments of a call that a backward pass repeats."""
-        known, replace = noted(self)
+        known, active = noted(self)
         if known:  # without a note it is the plain network's
-            return None if replace is None else replace(args, kwargs)
+            wanted = active is not None and active.module is module
+            return active.replace(args, kwargs) if wanted else None
         keys = [s.cdata for s in _storages(pytree.tree_leaves((args, kwargs)))]
-        alive = [r for r in self._replaced if not any(s.expired() for s in r[0])]
-        for storages, replace in reversed(alive):
-            if [s.cdata for s in storages] == keys:
-                return replace(args, kwargs)
+        alive = [(s, a) for s, r in self._replaced if (a := r()) is not None and a.module is module]
+        for storages, own in reversed(alive):
+            expired = any(s.expired() for s in storages)
+            if keys and not expired and [s.cdata for s in storages] == keys:
+                return own.replace(args, kwargs)
         if alive:
             raise MergePointError(
                 "The merge module runs again in a backward pass, and it isn't known for which "
@@ -93,10 +109,28 @@ class _MergeHook:
             )
         return None
 
-    def _stack(self) -> list[Replace]:
+    @contextmanager
+    def _in_turn(self, active: _Replacement | None) -> Iterator[None]:
+        stack = self._stack()
+        stack.append(active)
+        try:
+            yield
+        finally:
+            stack.pop()
+
+    def _stack(self) -> list[_Replacement | None]:
         if not hasattr(self._local, "stack"):
             self._local.stack = []
         return self._local.stack
+
+
+class _Replacement:
+    """What replaces the arguments of a module in one forward, and how often it was called."""
+
+    def __init__(self, module: nn.Module, replace: Replace) -> None:
+        self.module = module
+        self.replace = replace
+        self.calls = 0
 
 
 def _storages(leaves: Sequence[Any]) -> tuple[StorageWeakRef, ...]:
@@ -174,35 +208,42 @@ class HookSplit(Split):
         return self._substitute(inputs, replace)
 
     def _substitute(self, inputs: Inputs, replace: Replace) -> Any:
-        calls = 0
-
-        def counted(args: Any, kwargs: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls > 1:  # an error that says how often follows
-                return None
-            self.hook.remember(pytree.tree_leaves((args, kwargs)), replace)
-            return replace(args, kwargs)
-
-        with self._watched(counted):
+        with self._watched(replace) as active:
             output = run_network(self.network, inputs, self.selector)
-        if calls == 0:
+        if active.calls == 0:
             raise IllegalPointError(uncalled(self.network, self.merge_at))
-        if calls > 1:
-            raise IllegalPointError(f"'{self.merge_at}' {called(calls)}")
+        if active.calls > 1:
+            raise IllegalPointError(f"'{self.merge_at}' {called(active.calls)}")
         return output
 
     @contextmanager
-    def _watched(self, replace: Replace) -> Iterator[None]:
-        self._stay()
-        with self.hook.active(replace):
-            yield
+    def _watched(self, replace: Replace) -> Iterator[_Replacement]:
+        with self.hook.active(self._stay(), replace) as active:
+            yield active
 
-    def _stay(self) -> None:
-        """See that the hook is on the module that is the merge module now."""
+    def _stay(self) -> nn.Module:
+        """See that the hook is on the module that is the merge module now, before all others.
+
+        Hooks of the user belong to the module: what they get is the merged features.
+        """
         module = self.network.get_submodule(self.merge_at)
-        if self.hook not in module._forward_pre_hooks.values():
+        hooks: Any = module._forward_pre_hooks
+        if not _is_first(self.hook, hooks.values()):
             with _WRITING:
-                if self.hook not in module._forward_pre_hooks.values():
-                    handle = module.register_forward_pre_hook(self.hook, with_kwargs=True)
+                for key in [k for k, hook in hooks.items() if hook is self.hook]:
+                    hooks.move_to_end(key, last=False)
+                if not _is_first(self.hook, hooks.values()):
+                    options = {"with_kwargs": True, "prepend": True}
+                    handle = module.register_forward_pre_hook(self.hook, **options)
                     weakref.finalize(self, handle.remove)
+        return module
+
+
+def _is_first(hook: _MergeHook, hooks: Iterable[Any]) -> bool:
+    """Whether only hooks of its kind come before it."""
+    for other in hooks:
+        if other is hook:
+            return True
+        if not isinstance(other, _MergeHook):
+            return False
+    return False
