@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils import _pytree as pytree
 
 from siamcal.errors import MergePointError
-from siamcal.graph.inputs import Inputs, OutputSelector, as_call, run_network
-from siamcal.graph.recomputation import in_backward, is_lost, note, noted
+from siamcal.graph.inputs import Inputs, OutputSelector, as_call, run_network, tensors_in
+from siamcal.graph.recomputation import in_backward, in_own_function, is_lost, note, noted
 from siamcal.graph.split import IllegalPointError, Merge, Split, called, uncalled
 
 __all__ = ["HookSplit"]
@@ -38,9 +37,8 @@ class _MergeHook:
 
     def __init__(self) -> None:
         self._local = threading.local()
-        # What was replaced, for recomputations that torch.utils.checkpoint knows nothing of. The
-        # graph owns the replacement, lest a wrapper lives as long as its network.
-        self._replaced: list[tuple[tuple[StorageWeakRef, ...], weakref.ref[_Replacement]]] = []
+        # Replacements that a graph still holds, and so may want again.
+        self._kept: weakref.WeakSet[_Replacement] = weakref.WeakSet()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -73,22 +71,18 @@ class _MergeHook:
         with self._in_turn(None):  # the merge may run the network itself
             new = active.replace(args, kwargs)
         if not torch.compiler.is_compiling():
-            self._remember(active, pytree.tree_leaves((args, kwargs)), pytree.tree_leaves(new))
+            note(self, active)  # for gradient checkpointing
         return new
 
-    def _remember(self, active: _Replacement, old: Sequence[Any], new: Sequence[Any]) -> None:
-        """Note what replaced the arguments, for gradient checkpointing."""
-        if torch.is_inference_mode_enabled():
+    def keep(self, active: _Replacement, output: Any) -> None:
+        """Keep a replacement for as long as the output's graph may want it again."""
+        if torch.compiler.is_compiling():
             return
-        note(self, active)
-        nodes = [v.grad_fn for v in new if isinstance(v, Tensor) and v.grad_fn is not None]
-        if not nodes:
-            return
-        nodes[0].metadata[self] = active  # type: ignore[index]
-        storages = _storages(old)
-        with _WRITING:  # another thread may be noting its own
-            alive = [r for r in self._replaced if r[1]() is not None]
-            self._replaced = [*alive, (storages, weakref.ref(active))]
+        for tensor in tensors_in(output):
+            if tensor.grad_fn is not None:
+                tensor.grad_fn.metadata[self] = active  # type: ignore[index]
+                with _WRITING:
+                    self._kept.add(active)
 
     def _again(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         """What replaces the arguments of a call that a backward pass repeats."""
@@ -96,13 +90,9 @@ class _MergeHook:
         if known:  # without a note it is the plain network's
             wanted = active is not None and active.module is module
             return active.replace(args, kwargs) if wanted else None
-        keys = [s.cdata for s in _storages(pytree.tree_leaves((args, kwargs)))]
-        alive = [(s, a) for s, r in self._replaced if (a := r()) is not None and a.module is module]
-        for storages, own in reversed(alive):
-            expired = any(s.expired() for s in storages)
-            if keys and not expired and [s.cdata for s in storages] == keys:
-                return own.replace(args, kwargs)
-        if alive:
+        with _WRITING:
+            kept = any(other.module is module for other in self._kept)
+        if kept:
             raise MergePointError(
                 "The merge module runs again in a backward pass, and it isn't known for which "
                 "forward. Use torch.utils.checkpoint, or don't recompute there."
@@ -133,14 +123,6 @@ class _Replacement:
         self.calls = 0
 
 
-def _storages(leaves: Sequence[Any]) -> tuple[StorageWeakRef, ...]:
-    tensors = [v for v in leaves if isinstance(v, Tensor)]
-    try:
-        return tuple(StorageWeakRef(t.untyped_storage()) for t in tensors)
-    except NotImplementedError:  # stand-ins of torch.func and sparse tensors have none
-        return ()
-
-
 class HookSplit(Split):
     """The network runs unchanged; a hook replaces the merge module's input.
 
@@ -164,10 +146,7 @@ class HookSplit(Split):
             caught.append((args, kwargs))
             tensors = [v for v in pytree.tree_leaves(caught) if isinstance(v, Tensor)]
             if graph and is_lost(t for t in tensors if t.is_floating_point()):
-                raise MergePointError(
-                    f"'{self.merge_at}' lies inside a re-entrant checkpoint, which no gradient of "
-                    "the reference leaves. Checkpoint with use_reentrant=False."
-                )
+                raise self._graphless()
             raise _Reached
 
         with self._watched(stop):
@@ -188,8 +167,11 @@ class HookSplit(Split):
 
     def run(self, inputs: Inputs, merge: Merge) -> Any:
         """One forward, the features replaced on the way."""
+        graph = torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
         def replace(args: Any, kwargs: Any) -> Any:
+            if graph and in_own_function():
+                raise self._graphless()
             leaves, spec = pytree.tree_flatten((args, kwargs))
             mask = self._mask(leaves)
             merged = iter(merge(tuple(v for v, d in zip(leaves, mask, strict=True) if d)))
@@ -214,7 +196,16 @@ class HookSplit(Split):
             raise IllegalPointError(uncalled(self.network, self.merge_at))
         if active.calls > 1:
             raise IllegalPointError(f"'{self.merge_at}' {called(active.calls)}")
+        self.hook.keep(active, output)
         return output
+
+    def _graphless(self) -> MergePointError:
+        return MergePointError(
+            f"'{self.merge_at}' lies inside a part that runs without a graph and again in the "
+            "backward pass (a re-entrant checkpoint, a reversible block), so no gradient would "
+            "reach the reference. Use torch.utils.checkpoint with use_reentrant=False there, or "
+            "torch.no_grad() where no gradient is wanted."
+        )
 
     @contextmanager
     def _watched(self, replace: Replace) -> Iterator[_Replacement]:
