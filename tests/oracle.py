@@ -2,7 +2,8 @@
 
 The plain network runs twice: once on the reference, to see what enters the merge module, and once
 on the target, with a forward pre-hook that replaces what of the image enters it by
-reference - target. Everything else that enters the module is the target's.
+reference - target. Everything else that enters the module is the target's. Other hooks on the
+module belong to it and come after.
 """
 
 import copy
@@ -70,7 +71,7 @@ def calibrated(network, place, target, reference, passed=()):
         return pytree.tree_unflatten(new, spec)
 
     state = states()
-    handle = module.register_forward_pre_hook(see, with_kwargs=True)
+    handle = module.register_forward_pre_hook(see, with_kwargs=True, prepend=True)
     try:
         called(network, reference)
     except _Seen:
@@ -78,7 +79,7 @@ def calibrated(network, place, target, reference, passed=()):
     finally:
         handle.remove()
     restore(state)
-    handle = module.register_forward_pre_hook(replace, with_kwargs=True)
+    handle = module.register_forward_pre_hook(replace, with_kwargs=True, prepend=True)
     try:
         return called(network, target)
     finally:

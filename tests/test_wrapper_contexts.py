@@ -571,6 +571,75 @@ def test_checkpoints_recompute_and_their_gradients_are_right(make, reentrant, pl
     assert calls >= 2 * 4 + before
 
 
+class Again(torch.autograd.Function):
+    """A recomputation of one's own, as reversible networks and other libraries have it."""
+
+    @staticmethod
+    def forward(ctx, run, x, *parameters):
+        ctx.run = run
+        ctx.save_for_backward(x, *parameters)
+        with torch.no_grad():
+            return run(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, *parameters = ctx.saved_tensors
+        x = x.detach().requires_grad_()
+        with torch.enable_grad():
+            y = ctx.run(x)
+        return None, *torch.autograd.grad(y, [x, *parameters], gradient)
+
+
+class Recomputed(Net):
+    def __init__(self, inside):
+        super().__init__()
+        self.inside = inside
+
+    def forward(self, x):
+        x = self.stem(x)
+        run = (lambda v: self.body(v * 2)) if self.inside else self.body
+        return self.fc(Again.apply(run, x, *self.body.parameters()).mean((2, 3)))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_recomputation_of_ones_own_around_the_merge_point(inside):
+    """Its gradients wouldn't reach the reference; without gradients it is right."""
+    network = Recomputed(inside).train()
+    model = CalibratingSiamese(network, "body", example_inputs=images()).train()
+    target, reference = images(), images(3, 2)
+    with pytest.raises(MergePointError, match="no gradient would reach the reference"):
+        model(target, reference)
+    with torch.no_grad():
+        right = calibrated(network, "body", target, reference)
+        assert torch.equal(model(target, reference), right)
+        assert torch.equal(model(target, model.encode(reference)), right)
+    network(images()).sum().backward()
+    assert torch.isfinite(network.body.weight.grad).all()
+
+
+def test_an_unknown_run_of_the_merge_module_in_a_backward_pass_is_refused():
+    network = Net().train()
+    model = CalibratingSiamese(network, "body", example_inputs=images()).train()
+
+    def again(gradient):
+        network.body(torch.zeros(1, 4, 8, 8))
+
+    output = model(images(), images(3, 2))
+    output.register_hook(again)
+    with pytest.raises(MergePointError, match="runs again in a backward pass"):
+        output.sum().backward()
+    del output
+    plain = network(images())
+    plain.register_hook(again)
+    plain.sum().backward()
+
+
+@pytest.mark.parametrize("place", ["stem", "fc"])
+def test_a_recomputation_of_ones_own_before_or_behind_the_merge_point(place):
+    network = Recomputed(True).train()
+    assert_right(network, place, images(), images(3, 2))
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_checkpoints_of_timm(when):
     network = attention()

@@ -94,7 +94,8 @@ def _compare_steps(
         return
     finally:
         random.restore()
-    split.ignored |= _caches(expected, step(plain), mode)
+    split.ignored |= frozenset(expected.written)
+    missed = _missed(expected, step(plain))
     random.restore()
     with context, torch.enable_grad(), kept_buffers(network):
         leaves, _ = split.crossing(fresh(inputs))
@@ -106,6 +107,11 @@ def _compare_steps(
         return split.resume([v.clone() if isinstance(v, Tensor) else v for v in leaves], state)
 
     actual = step(halves)
+    for path, name in missed - actual.written.keys():
+        raise UnfaithfulError(
+            f"the forward of {path or 'the network'!r} writes the attribute {name!r} in {mode} "
+            "mode, which traced code doesn't"
+        )
     difference = _difference(expected, actual)
     if difference and not _difference(expected, step(plain)):
         raise UnfaithfulError(
@@ -154,20 +160,16 @@ def _step(
             handle.remove()
 
 
-def _caches(first: _Step, second: _Step, mode: str) -> frozenset[tuple[str, str]]:
-    """Attributes that a forward writes the same into at every run: nobody misses them.
+def _missed(first: _Step, second: _Step) -> frozenset[tuple[str, str]]:
+    """Attributes that somebody misses unless they are written (a loss kept for later, a counter).
 
-    Raises:
-        UnfaithfulError: Others (a loss kept for later, a counter) would stay as they are.
+    The others are caches: a forward writes the same into them at every run.
     """
-    for place, value in first.written.items():
-        if not _same(value, second.written.get(place)) or _holds_gradient(value):
-            path, name = place
-            raise UnfaithfulError(
-                f"the forward of {path or 'the network'!r} writes the attribute {name!r} in {mode} "
-                "mode, which traced code doesn't"
-            )
-    return frozenset(first.written)
+    return frozenset(
+        place
+        for place, value in first.written.items()
+        if not _same(value, second.written.get(place)) or _holds_gradient(value)
+    )
 
 
 def _holds_gradient(value: Any) -> bool:

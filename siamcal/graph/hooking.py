@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils import _pytree as pytree
 
 from siamcal.errors import MergePointError
-from siamcal.graph.inputs import Inputs, OutputSelector, as_call, run_network
-from siamcal.graph.recomputation import in_backward, is_lost, note, noted
+from siamcal.graph.inputs import Inputs, OutputSelector, as_call, run_network, tensors_in
+from siamcal.graph.recomputation import in_backward, in_own_function, is_lost, note, noted
 from siamcal.graph.split import IllegalPointError, Merge, Split, called, uncalled
 
 __all__ = ["HookSplit"]
@@ -29,37 +28,6 @@ class _Reached(BaseException):
     """Ends a forward at the merge point; not an Exception, lest the network catches it."""
 
 
-class _Replacement:
-    """What was replaced in a forward, for gradient checkpointing.
-
-    Checkpointing runs a part of the forward again during the backward pass, by itself, and has to
-    find the same replacement. It is told by the memory of the arguments, and lives as long as the
-    gradient graph: graph nodes of the arguments and of the merged features hold it.
-    """
-
-    def __init__(self, leaves: Sequence[Any], replace: Replace) -> None:
-        self._storages = [StorageWeakRef(v.untyped_storage()) for v in leaves if _is_plain(v)]
-        self.replace = replace
-
-    def fits(self, leaves: Sequence[Any]) -> bool:
-        """Whether these are the arguments that were replaced."""
-        if any(storage.expired() for storage in self._storages):
-            return False
-        keys = [v.untyped_storage()._cdata for v in leaves if _is_plain(v)]
-        return keys == [storage.cdata for storage in self._storages]
-
-    def live_with(self, leaves: Sequence[Any]) -> bool:
-        """Tie its life to the graph behind some tensors; False where there is none."""
-        nodes = [v.grad_fn for v in leaves if isinstance(v, Tensor) and v.grad_fn is not None]
-        for node in nodes:
-            node.metadata.setdefault("siamcal", []).append(self)  # type: ignore[attr-defined]
-        return bool(nodes)
-
-
-def _is_plain(leaf: Any) -> bool:
-    return type(leaf) in (Tensor, nn.Parameter)
-
-
 class _MergeHook:
     """A forward pre-hook that stays on the merge module and mostly does nothing.
 
@@ -69,8 +37,8 @@ class _MergeHook:
 
     def __init__(self) -> None:
         self._local = threading.local()
-        self._replaced: list[weakref.ref[_Replacement]] = []
-        self._latest: _Replacement | None = None
+        # Replacements that a graph still holds, and so may want again.
+        self._kept: weakref.WeakSet[_Replacement] = weakref.WeakSet()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -79,60 +47,80 @@ class _MergeHook:
         self.__init__()  # type: ignore[misc]
 
     @contextmanager
-    def active(self, replace: Replace) -> Iterator[None]:
+    def active(self, module: nn.Module, replace: Replace) -> Iterator[_Replacement]:
         """`replace(args, kwargs)` gives the module's arguments, in this thread."""
-        stack = self._stack()
-        stack.append(replace)
-        try:
-            yield
-        finally:
-            stack.pop()
-
-    def remember(
-        self, given: Sequence[Any], merged: Sequence[Any], replace: Replace, learns: bool
-    ) -> None:
-        """Note what replaced the arguments with these leaves in a forward that `learns`."""
-        if not learns or torch.compiler.is_compiling():
-            return
-        note(self, replace)
-        replacement = _Replacement(given, replace)
-        held = replacement.live_with(given) | replacement.live_with(merged)
-        if not held and not torch.is_grad_enabled():
-            # No graph yet: reentrant checkpointing makes it later, from this forward's inputs.
-            self._latest = replacement
-        with _WRITING:  # another thread may be noting its own
-            alive = [r for r in self._replaced if r() is not None]
-            self._replaced = [*alive, weakref.ref(replacement)]
+        active = _Replacement(module, replace)
+        with self._in_turn(active):
+            yield active
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         stack = self._stack()
         if stack:
-            return stack[-1](args, kwargs)
+            active = stack[-1]
+            if active is None or active.module is not module:  # a module that was the merge module
+                return None
+            return self._replace(active, args, kwargs)
         if not torch.compiler.is_compiling() and in_backward():
-            return self._again(args, kwargs)
+            return self._again(module, args, kwargs)
         return None
 
-    def _again(self, args: Any, kwargs: Any) -> Any:
+    def _replace(self, active: _Replacement, args: Any, kwargs: Any) -> Any:
+        active.calls += 1
+        if active.calls > 1:  # an error that says how often follows
+            return None
+        with self._in_turn(None):  # the merge may run the network itself
+            new = active.replace(args, kwargs)
+        if not torch.compiler.is_compiling():
+            note(self, active)  # for gradient checkpointing
+        return new
+
+    def keep(self, active: _Replacement, output: Any) -> None:
+        """Keep a replacement for as long as the output's graph may want it again."""
+        if torch.compiler.is_compiling():
+            return
+        for tensor in tensors_in(output):
+            if tensor.grad_fn is not None:
+                tensor.grad_fn.metadata[self] = active  # type: ignore[index]
+                with _WRITING:
+                    self._kept.add(active)
+
+    def _again(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         """What replaces the arguments of a call that a backward pass repeats."""
-        known, replace = noted(self)
+        known, active = noted(self)
         if known:  # without a note it is the plain network's
-            return None if replace is None else replace(args, kwargs)
-        leaves = pytree.tree_leaves((args, kwargs))
-        alive = [r for r in (reference() for reference in self._replaced) if r is not None]
-        for replacement in reversed(alive):
-            if replacement.fits(leaves):
-                return replacement.replace(args, kwargs)
-        if alive:
+            wanted = active is not None and active.module is module
+            return active.replace(args, kwargs) if wanted else None
+        with _WRITING:
+            kept = any(other.module is module for other in self._kept)
+        if kept:
             raise MergePointError(
                 "The merge module runs again in a backward pass, and it isn't known for which "
                 "forward. Use torch.utils.checkpoint, or don't recompute there."
             )
         return None
 
-    def _stack(self) -> list[Replace]:
+    @contextmanager
+    def _in_turn(self, active: _Replacement | None) -> Iterator[None]:
+        stack = self._stack()
+        stack.append(active)
+        try:
+            yield
+        finally:
+            stack.pop()
+
+    def _stack(self) -> list[_Replacement | None]:
         if not hasattr(self._local, "stack"):
             self._local.stack = []
         return self._local.stack
+
+
+class _Replacement:
+    """What replaces the arguments of a module in one forward, and how often it was called."""
+
+    def __init__(self, module: nn.Module, replace: Replace) -> None:
+        self.module = module
+        self.replace = replace
+        self.calls = 0
 
 
 class HookSplit(Split):
@@ -158,10 +146,7 @@ class HookSplit(Split):
             caught.append((args, kwargs))
             tensors = [v for v in pytree.tree_leaves(caught) if isinstance(v, Tensor)]
             if graph and is_lost(t for t in tensors if t.is_floating_point()):
-                raise MergePointError(
-                    f"'{self.merge_at}' lies inside a re-entrant checkpoint, which no gradient of "
-                    "the reference leaves. Checkpoint with use_reentrant=False."
-                )
+                raise self._graphless()
             raise _Reached
 
         with self._watched(stop):
@@ -182,8 +167,11 @@ class HookSplit(Split):
 
     def run(self, inputs: Inputs, merge: Merge) -> Any:
         """One forward, the features replaced on the way."""
+        graph = torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
         def replace(args: Any, kwargs: Any) -> Any:
+            if graph and in_own_function():
+                raise self._graphless()
             leaves, spec = pytree.tree_flatten((args, kwargs))
             mask = self._mask(leaves)
             merged = iter(merge(tuple(v for v, d in zip(leaves, mask, strict=True) if d)))
@@ -202,37 +190,51 @@ class HookSplit(Split):
         return self._substitute(inputs, replace)
 
     def _substitute(self, inputs: Inputs, replace: Replace) -> Any:
-        calls, learns = 0, torch.is_grad_enabled()
-
-        def counted(args: Any, kwargs: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls > 1:  # an error that says how often follows
-                return None
-            given = pytree.tree_leaves((args, kwargs))
-            replaced = replace(args, kwargs)
-            self.hook.remember(given, pytree.tree_leaves(replaced), replace, learns)
-            return replaced
-
-        with self._watched(counted):
+        with self._watched(replace) as active:
             output = run_network(self.network, inputs, self.selector)
-        if calls == 0:
+        if active.calls == 0:
             raise IllegalPointError(uncalled(self.network, self.merge_at))
-        if calls > 1:
-            raise IllegalPointError(f"'{self.merge_at}' {called(calls)}")
+        if active.calls > 1:
+            raise IllegalPointError(f"'{self.merge_at}' {called(active.calls)}")
+        self.hook.keep(active, output)
         return output
 
-    @contextmanager
-    def _watched(self, replace: Replace) -> Iterator[None]:
-        self._stay()
-        with self.hook.active(replace):
-            yield
+    def _graphless(self) -> MergePointError:
+        return MergePointError(
+            f"'{self.merge_at}' lies inside a part that runs without a graph and again in the "
+            "backward pass (a re-entrant checkpoint, a reversible block), so no gradient would "
+            "reach the reference. Use torch.utils.checkpoint with use_reentrant=False there, or "
+            "torch.no_grad() where no gradient is wanted."
+        )
 
-    def _stay(self) -> None:
-        """See that the hook is on the module that is the merge module now."""
+    @contextmanager
+    def _watched(self, replace: Replace) -> Iterator[_Replacement]:
+        with self.hook.active(self._stay(), replace) as active:
+            yield active
+
+    def _stay(self) -> nn.Module:
+        """See that the hook is on the module that is the merge module now, before all others.
+
+        Hooks of the user belong to the module: what they get is the merged features.
+        """
         module = self.network.get_submodule(self.merge_at)
-        if self.hook not in module._forward_pre_hooks.values():
+        hooks: Any = module._forward_pre_hooks
+        if not _is_first(self.hook, hooks.values()):
             with _WRITING:
-                if self.hook not in module._forward_pre_hooks.values():
-                    handle = module.register_forward_pre_hook(self.hook, with_kwargs=True)
+                for key in [k for k, hook in hooks.items() if hook is self.hook]:
+                    hooks.move_to_end(key, last=False)
+                if not _is_first(self.hook, hooks.values()):
+                    options = {"with_kwargs": True, "prepend": True}
+                    handle = module.register_forward_pre_hook(self.hook, **options)
                     weakref.finalize(self, handle.remove)
+        return module
+
+
+def _is_first(hook: _MergeHook, hooks: Iterable[Any]) -> bool:
+    """Whether only hooks of its kind come before it."""
+    for other in hooks:
+        if other is hook:
+            return True
+        if not isinstance(other, _MergeHook):
+            return False
+    return False

@@ -200,7 +200,9 @@ class _Recorder:
         self._counter = _Flops()
 
     def run(self, inputs: Inputs, images: ImageInputs, output: OutputSelector) -> Any:
-        handles = [m.register_forward_pre_hook(self._enter, with_kwargs=True) for m in self._names]
+        # Hooks of the user belong to the modules they are on.
+        options = {"with_kwargs": True, "prepend": True}
+        handles = [m.register_forward_pre_hook(self._enter, **options) for m in self._names]
         try:
             with self._counter, self.flow:
                 result = run_network(self.network, marked(self.flow, inputs, images), output)

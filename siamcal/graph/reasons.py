@@ -26,6 +26,7 @@ _CURES = (
     ("writes to a buffer", "write it in a module of your own that holds nothing else"),
     ("writes the attribute", "choose a point that needs no trace"),
     ("no_grad", "choose a point behind the place where that part joins the rest"),
+    ("the gradient of", "choose a point that needs no trace"),
     ("gradient checkpointing", "choose a point that needs no trace, or switch checkpointing off"),
     ("control flow", _WRAP),
     ("iterated", _WRAP),

@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
+from torch.utils import _pytree as pytree
 
-__all__ = ["in_backward", "is_lost", "note", "noted"]
+__all__ = ["in_backward", "in_own_function", "is_lost", "note", "noted"]
 
 _NOTES = "_siamcal_notes"
 
@@ -46,13 +48,31 @@ def noted(key: Hashable) -> tuple[bool, Any]:
 
 
 def is_lost(tensors: Iterable[Tensor]) -> bool:
-    """Whether gradients don't reach these tensors since a re-entrant checkpoint made them."""
-    for frame in _frames():
-        if "ctx" in frame.f_locals and frame.f_code.co_name == "forward":
-            given = [a for a in frame.f_locals.get("args", ()) if isinstance(a, Tensor)]
-            inside = [t for t in tensors if not t.requires_grad]
-            return any(not any(t is g for g in given) for t in inside)
+    """Whether gradients don't reach these tensors, made inside a function that recomputes.
+
+    Such a function (a re-entrant checkpoint, a reversible block) runs without a graph, so only what
+    is given to it has one.
+    """
+    for frame in _functions():
+        values = pytree.tree_leaves(list(frame.f_locals.values()))
+        given = [v for v in values if isinstance(v, Tensor)]
+        return any(not any(t is g for g in given) for t in tensors if not t.requires_grad)
     return False
+
+
+def in_own_function() -> bool:
+    """Whether an autograd function runs now that isn't torch's re-entrant checkpoint."""
+    return any(frame.f_code.co_filename != _file() for frame in _functions())
+
+
+def _functions() -> Iterator[FrameType]:
+    """The running forwards of autograd functions, the innermost first."""
+    for frame in _stack():
+        code = frame.f_code
+        # Only by its usual name: to read all frames' variables would keep their tensors alive.
+        named = code.co_name == "forward" and code.co_varnames[:1] == ("ctx",)
+        if named and isinstance(frame.f_locals["ctx"], FunctionCtx):
+            yield frame
 
 
 def _leave(record: Any, key: Hashable, value: Any) -> None:
@@ -77,10 +97,16 @@ def _records() -> Iterator[Any]:
 
 def _frames() -> Iterator[FrameType]:
     """The running functions of torch.utils.checkpoint, the innermost first."""
-    module = sys.modules.get("torch.utils.checkpoint")
-    file = getattr(module, "__file__", None)
+    return (frame for frame in _stack() if frame.f_code.co_filename == _file())
+
+
+def _file() -> str | None:
+    return getattr(sys.modules.get("torch.utils.checkpoint"), "__file__", None)
+
+
+def _stack() -> Iterator[FrameType]:
+    """All running functions, the innermost first."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
-        if frame.f_code.co_filename == file:
-            yield frame
+        yield frame
         frame = frame.f_back

@@ -265,7 +265,7 @@ def _observed(split: Split, inputs: Inputs, images: ImageInputs) -> _Seen:
 
 
 def _observed_in_training(split: HookSplit, probe: Probe, images: ImageInputs) -> _Seen | None:
-    """The same in train mode, at two samples (one has no order to draw); None where it can't run."""
+    """The same in train mode, at two samples: one has no order to draw; None if it fails there."""
     for attempt in range(_DRAWS):
         try:
             return _observed(split, probe.large, images)
