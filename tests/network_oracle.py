@@ -286,9 +286,7 @@ class Analysis:
                     for o in f.step.out
                     if base[o] != o or o in self.writers or i == self.merge
                 )
-        return any(
-            n in reached or ("memory", base.get(n)) in reached for n in self.plan.returns
-        )
+        return any(n in reached or ("memory", base.get(n)) in reached for n in self.plan.returns)
 
     def crossing(self) -> list[str]:
         """Variables made before the merge and read behind it."""
@@ -301,19 +299,36 @@ class Analysis:
         """Raise where running all statements before the merge first isn't what the program does."""
         behind = [i for i in range(self.merge) if i not in self.before]
         for i in behind:
-            for name in self.flat[i].step.reads:
+            for name in self.flat[i].step.reads if not self.is_alias(i) else ():
                 later = [w for w in self.writers.get(self.base[name], ()) if w > i]
                 if any(w in self.before for w in later):
                     raise UndefinedError("a value is overwritten before the merge")
-        draws = {i for i, f in enumerate(self.flat) if f.step.draws and (
-            training or f.step.draws == "always")}
+        draws = {
+            i
+            for i, f in enumerate(self.flat)
+            if f.step.draws == "always" or (f.step.draws and training)
+        }
         if draws & set(behind) and draws & self.before:
             raise UndefinedError("random draws of both parts alternate")
-        if any(self.flat[i].step.writes for i in behind):
-            for i in behind:
-                for w in self.flat[i].step.writes:
-                    if self.base[w].partition(":")[1]:
-                        raise UndefinedError("a buffer behind the merge is written before it")
+
+    def is_alias(self, i: int) -> bool:
+        """Whether a statement only gives memory another name."""
+        step = self.flat[i].step
+        return bool(step.alias) and not self.flat[i].path and not step.writes
+
+    def again(self, crossing: list[str]) -> tuple[list[str], list[int]]:
+        """Crossing variables without those that are views, and the statements that make these."""
+        roots, repeated = [], []
+        stack = list(reversed(crossing))
+        while stack:
+            name = stack.pop()
+            i = self.definer.get(name)
+            if i is not None and self.is_alias(i):
+                repeated.append(i)
+                stack.append(self.flat[i].step.alias)
+            elif name not in roots:
+                roots.append(name)
+        return roots, repeated
 
 
 # -- the oracles ----------------------------------------------------------------------------------
@@ -370,9 +385,7 @@ def by_hook(
     return output
 
 
-def by_plan(
-    network: Program, analysis: Analysis, target: object, reference: object
-) -> object:
+def by_plan(network: Program, analysis: Analysis, target: object, reference: object) -> object:
     """The output of the plan cut in two, crossing values differenced.
 
     Raises:
@@ -382,7 +395,7 @@ def by_plan(
     a.check_order(network.training)
     if not all(f.exact for f in a.flat):
         raise UndefinedError("a block is skipped at random")
-    crossing = a.crossing()
+    crossing, repeated = a.again(a.crossing())
     differenced = [n for n in crossing if n in a.images]
     if not any(n in a.images for n in a.flat[a.merge].step.args):
         raise UndefinedError("what enters doesn't depend on the image")
@@ -402,7 +415,7 @@ def by_plan(
     scope = _part(network, a, target, sorted(a.before), {})
     new = {n: theirs[n] - scope[n] for n in differenced}
     kept = {n: scope[n] for n in crossing if n not in new and ":" not in n}
-    rest = [i for i in range(len(a.flat)) if i not in a.before]
+    rest = sorted({i for i in range(len(a.flat)) if i not in a.before} | set(repeated))
     scope = _part(network, a, None, rest, {**kept, **new})
     exec("answer = " + packed(a.plan.returns, a.plan.gives), scope)
     return scope["answer"]

@@ -125,7 +125,7 @@ def call_text(step: Step, owner: nn.Module | Program, self_name: str = "self") -
 
 
 def _attribute(path: str) -> str:
-    """"parts.0" -> "parts[0]"."""
+    """ "parts.0" -> "parts[0]"."""
     head, _, rest = path.partition(".")
     return f"{head}[{rest}]" if rest.isdigit() else path
 

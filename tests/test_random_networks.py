@@ -209,8 +209,14 @@ class Case:
         rows = rowed(few, self.kinds, index)
         number = self.rng.randrange(2**20)
         calls = {
-            "stored": (self.reference, lambda r: self.model(fresh(self.target), self.model.encode(fresh(r)))),
-            "index": (rows, lambda r: self.model(fresh(self.target), self.model.encode(fresh(few)), index)),
+            "stored": (
+                self.reference,
+                lambda r: self.model(fresh(self.target), self.model.encode(fresh(r))),
+            ),
+            "index": (
+                rows,
+                lambda r: self.model(fresh(self.target), self.model.encode(fresh(few)), index),
+            ),
         }
         if any("dropout" in s or "torch.rand(1" in s for s in sources(self.network)):
             return  # what draws in evaluation mode can't be told apart here
@@ -313,8 +319,10 @@ class Case:
 
 
 def first(inputs: object) -> Tensor:
-    return inputs[0] if isinstance(inputs, tuple) else (
-        next(iter(inputs.values())) if isinstance(inputs, dict) else inputs
+    return (
+        inputs[0]
+        if isinstance(inputs, tuple)
+        else (next(iter(inputs.values())) if isinstance(inputs, dict) else inputs)
     )
 
 

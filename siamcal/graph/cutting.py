@@ -126,6 +126,11 @@ _CURES = (
     ("einops", "use einops' layers (einops.layers.torch) in place of its functions"),
     ("control flow", "wrap the function that branches on a tensor's values with torch.fx.wrap"),
     ("iterated", "wrap the function with the loop with torch.fx.wrap"),
+    (
+        "argument of type",
+        "name the part of the output that is meant with output=, if it is the "
+        "output that torch.fx can't take apart",
+    ),
     ("Proxy", "wrap the function that can't take it with torch.fx.wrap at the top of your file"),
 )
 

@@ -71,7 +71,7 @@ def check_split(split: Split, example: Inputs, images: ImageInputs, *, verify: b
         with kept_buffers(network), eager():
             for probe in probes(example, images, *place_of(network)):
                 try:
-                    with in_mode(network, False), torch.no_grad():
+                    with in_mode(network, False), torch.no_grad(), kept_buffers(network):
                         expected = _fresh_run(split, probe.large)
                 except Exception as error:
                     failure = failure or error
@@ -104,13 +104,18 @@ def _check(
         with torch.no_grad():
             _check_hook(split, probe, images, expected, random, verify)
         return
+    # Each comparison begins with the buffers (counters, running values) as they are.
     with in_mode(split.network, False), torch.no_grad():
-        leaves, state = _find_roles(split, probe, images)
+        with kept_buffers(split.network):
+            _find_roles(split, probe, images)
         if not verify or not isinstance(split, FxSplit):
             return
-        _compare(expected, split.resume(cloned(leaves), state))
+        with kept_buffers(split.network):
+            leaves, state = split.crossing(fresh(probe.large))
+            _compare(expected, split.resume(cloned(leaves), state))
         if probe.small is not None:
-            _compare_batches(expected, split.resume(*_small(split, probe)), probe.unit)
+            with kept_buffers(split.network):
+                _compare_batches(expected, split.resume(*_small(split, probe)), probe.unit)
     compare_with_network(split, probe.large)
 
 
@@ -136,8 +141,8 @@ def _fresh_run(split: Split, inputs: Inputs) -> Any:
     return run_network(split.network, fresh(inputs), split.selector)
 
 
-def _find_roles(split: Split, probe: Probe, images: ImageInputs) -> tuple[list[Any], Any]:
-    """Roles of the values that cross, told from where the image goes; and these values."""
+def _find_roles(split: Split, probe: Probe, images: ImageInputs) -> None:
+    """Roles of the values that cross, told from where the image goes."""
     flow = Flow()
     with flow:
         leaves, state = split.crossing(marked(flow, probe.large, images))
@@ -149,7 +154,6 @@ def _find_roles(split: Split, probe: Probe, images: ImageInputs) -> tuple[list[A
         depends = _varying(leaves, others, depends, possible)
     small = _small(split, probe)[0] if probe.small is not None else None
     assign_roles(split, leaves, small, depends, 2 if small is not None else 1, probe.unit)
-    return leaves, state
 
 
 def _varying(
@@ -184,7 +188,8 @@ def _check_hook(
 ) -> None:
     """Nothing of the image passes the merge module by, in eval and in train mode."""
     with in_mode(split.network, False):
-        leaves, depends = _observed(split, probe, images)
+        with kept_buffers(split.network):
+            leaves, depends = _observed(split, probe, images)
         random.restore()
         seen: list[list[Any]] = []
 
@@ -194,7 +199,8 @@ def _check_hook(
 
         # The features of the first images decide everything, whatever the images now are: this
         # finds what the record of the flow can't follow (numbers, numpy).
-        actual = split.observe(fresh(probe.other), replace)
+        with kept_buffers(split.network):
+            actual = split.observe(fresh(probe.other), replace)
         if verify and _differs(expected, actual):
             raise BypassError(f"a part of the image's features passes '{split.merge_at}' by")
         depends = _varying(leaves, seen[0], depends, [True] * len(leaves))
@@ -209,22 +215,26 @@ def _observed(split: HookSplit, probe: Probe, images: ImageInputs) -> tuple[list
     """Leaves of the merge module's arguments, and whether each comes from the image."""
     flow, found = Flow(), _Order(split)
     leaves: list[Any] = []
+    entered: list[int | None] = []
 
     def see(own: list[Any]) -> list[Any]:
-        leaves.extend(cloned(own))
+        given = cloned(own)
+        # Taken down at once: what is written into the arguments later is another value.
+        entered.extend(flow.value_of(v) if isinstance(v, Tensor) else None for v in given)
+        leaves.extend(cloned(given))
         found.merged()
-        return leaves
+        return given
 
     with found.watching(), flow:
         output = split.observe(marked(flow, probe.large, images), see)
     split.pre_modules = found.before
     depends = [isinstance(v, Tensor) and flow.comes_from_image([v]) for v in leaves]
-    entered = [
-        flow.value_of(v)
-        for v in leaves
-        if isinstance(v, Tensor) and (v.is_floating_point() or v.is_complex())
+    continuous = [
+        e
+        for e, v in zip(entered, leaves, strict=True)
+        if e is not None and (v.is_floating_point() or v.is_complex())
     ]
-    if flow.comes_from_image(tensors_in(output), without=[e for e in entered if e is not None]):
+    if flow.comes_from_image(tensors_in(output), without=continuous):
         raise BypassError(f"a part of the image's features passes '{split.merge_at}' by")
     return leaves, depends
 
