@@ -127,7 +127,9 @@ def flatten(network: Program, merge_at: str, everything: bool) -> tuple[list[Fla
             for out, kind, name in zip(named.out, named.kinds, child.plan.returns, strict=True):
                 yield _alias(out, _local(name, inner, child_path), kind)
             if not always:
-                skipped = Step("", named.out, (*named.out, *named.args), named.kinds)
+                # Where the merge module runs, the block around it wasn't skipped.
+                past = () if merge_at.startswith(child_path + ".") else named.args
+                skipped = Step("", named.out, (*named.out, *past), named.kinds)
                 yield Flat(skipped, (), "", False)
 
     return list(unrolled(network, "", "", (), True)), network.plan
@@ -196,6 +198,8 @@ class Analysis:
     def __init__(self, flat: list[Flat], plan: Plan, merge_at: str) -> None:
         self.flat, self.plan = flat, plan
         calls = [i for i, f in enumerate(flat) if f.path == merge_at]
+        if merge_at == "output":
+            calls = [len(flat)]
         if len(calls) != 1:
             raise UndefinedError(f"called {len(calls)} times")
         self.merge = calls[0]
@@ -206,7 +210,7 @@ class Analysis:
         self.writers: dict[str, list[int]] = {}
         self._link()
         self.images = self._depends()
-        self.before = self._before()
+        self.before = self._before() if merge_at != "output" else set(range(len(flat)))
 
     def _link(self) -> None:
         for i, f in enumerate(self.flat):
@@ -297,7 +301,8 @@ class Analysis:
 
     def check_order(self, training: bool) -> None:
         """Raise where running all statements before the merge first isn't what the program does."""
-        behind = [i for i in range(self.merge) if i not in self.before]
+        live = self._live()
+        behind = [i for i in range(self.merge) if i not in self.before and i in live]
         for i in behind:
             for name in self.flat[i].step.reads if not self.is_alias(i) else ():
                 later = [w for w in self.writers.get(self.base[name], ()) if w > i]
@@ -310,6 +315,12 @@ class Analysis:
         }
         if draws & set(behind) and draws & self.before:
             raise UndefinedError("random draws of both parts alternate")
+
+    def _live(self) -> set[int]:
+        ends = {self.definer[n] for n in self.plan.returns if n in self.definer}
+        for name in self.plan.returns:
+            ends.update(self.writers.get(self.base.get(name, name), ()))
+        return self._closure(ends)
 
     def is_alias(self, i: int) -> bool:
         """Whether a statement only gives memory another name."""

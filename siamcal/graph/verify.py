@@ -189,7 +189,7 @@ def _check_hook(
     """Nothing of the image passes the merge module by, in eval and in train mode."""
     with in_mode(split.network, False):
         with kept_buffers(split.network):
-            leaves, depends = _observed(split, probe, images)
+            leaves, depends, numbers = _observed(split, probe, images)
         random.restore()
         seen: list[list[Any]] = []
 
@@ -203,6 +203,9 @@ def _check_hook(
             actual = split.observe(fresh(probe.other), replace)
         if verify and _differs(expected, actual):
             raise BypassError(f"a part of the image's features passes '{split.merge_at}' by")
+        if verify and numbers:
+            random.restore()
+            _check_numbers(split, probe, images, expected, leaves)
         depends = _varying(leaves, seen[0], depends, [True] * len(leaves))
         small = _small(split, probe)[0] if probe.small is not None else None
         assign_roles(split, leaves, small, depends, 2 if small is not None else 1, probe.unit)
@@ -211,8 +214,31 @@ def _check_hook(
             _check_hook_in_training(split, probe, images)
 
 
-def _observed(split: HookSplit, probe: Probe, images: ImageInputs) -> tuple[list[Any], list[bool]]:
-    """Leaves of the merge module's arguments, and whether each comes from the image."""
+def _check_numbers(
+    split: HookSplit, probe: Probe, images: ImageInputs, expected: Any, leaves: Sequence[Any]
+) -> None:
+    """Numbers that Python got from the image decide nothing behind the merge module.
+
+    Two images may well give the same `x.sum() > 0`, so the numbers are falsified.
+    """
+    flow = Flow(scramble=True)
+    try:
+        with kept_buffers(split.network), flow:
+            actual = split.observe(marked(flow, probe.large, images), lambda own: cloned(leaves))
+    except Exception as error:
+        _LOG.info("no run with falsified numbers, the network fails then: %s", error)
+        return
+    if _differs(expected, actual):
+        raise BypassError(f"a number made from the image passes '{split.merge_at}' by")
+
+
+def _observed(
+    split: HookSplit, probe: Probe, images: ImageInputs
+) -> tuple[list[Any], list[bool], bool]:
+    """Leaves of the merge module's arguments, and whether each comes from the image.
+
+    The last one tells whether Python got a number of the image that doesn't come from these.
+    """
     flow, found = Flow(), _Order(split)
     leaves: list[Any] = []
     entered: list[int | None] = []
@@ -236,14 +262,14 @@ def _observed(split: HookSplit, probe: Probe, images: ImageInputs) -> tuple[list
     ]
     if flow.comes_from_image(tensors_in(output), without=continuous):
         raise BypassError(f"a part of the image's features passes '{split.merge_at}' by")
-    return leaves, depends
+    return leaves, depends, flow.reached(flow.left, without=continuous)
 
 
 def _check_hook_in_training(split: HookSplit, probe: Probe, images: ImageInputs) -> None:
     for attempt in range(_DRAWS):
         before = split.pre_modules
         try:
-            leaves, _ = _observed(split, probe, images)
+            leaves, _, _ = _observed(split, probe, images)
         except MergePointError as error:
             if isinstance(error, IllegalPointError) and attempt + 1 < _DRAWS:
                 continue  # skipped in this draw

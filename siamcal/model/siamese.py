@@ -261,7 +261,7 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
                     yield module
 
     def _drawing(self) -> tuple[str, ...]:
-        """What draws before the merge point now; single modules may train where the rest doesn't."""
+        """What draws before the merge point now; a module may train where the rest doesn't."""
         return tuple(p for p in self._quiet if self.backbone.get_submodule(p).training)
 
     @contextmanager
