@@ -127,7 +127,9 @@ def flatten(network: Program, merge_at: str, everything: bool) -> tuple[list[Fla
             for out, kind, name in zip(named.out, named.kinds, child.plan.returns, strict=True):
                 yield _alias(out, _local(name, inner, child_path), kind)
             if not always:
-                skipped = Step("", named.out, (*named.out, *named.args), named.kinds)
+                # Where the merge module runs, the block around it wasn't skipped.
+                past = () if merge_at.startswith(child_path + ".") else named.args
+                skipped = Step("", named.out, (*named.out, *past), named.kinds)
                 yield Flat(skipped, (), "", False)
 
     return list(unrolled(network, "", "", (), True)), network.plan
@@ -196,6 +198,8 @@ class Analysis:
     def __init__(self, flat: list[Flat], plan: Plan, merge_at: str) -> None:
         self.flat, self.plan = flat, plan
         calls = [i for i, f in enumerate(flat) if f.path == merge_at]
+        if merge_at == "output":
+            calls = [len(flat)]
         if len(calls) != 1:
             raise UndefinedError(f"called {len(calls)} times")
         self.merge = calls[0]
@@ -206,7 +210,7 @@ class Analysis:
         self.writers: dict[str, list[int]] = {}
         self._link()
         self.images = self._depends()
-        self.before = self._before()
+        self.before = self._before() if merge_at != "output" else set(range(len(flat)))
 
     def _link(self) -> None:
         for i, f in enumerate(self.flat):
@@ -297,24 +301,45 @@ class Analysis:
 
     def check_order(self, training: bool) -> None:
         """Raise where running all statements before the merge first isn't what the program does."""
-        behind = [i for i in range(self.merge) if i not in self.before]
+        live = self._live()
+        behind = [i for i in range(self.merge) if i not in self.before and i in live]
         for i in behind:
-            for name in self.flat[i].step.reads:
+            for name in self.flat[i].step.reads if not self.is_alias(i) else ():
                 later = [w for w in self.writers.get(self.base[name], ()) if w > i]
                 if any(w in self.before for w in later):
                     raise UndefinedError("a value is overwritten before the merge")
         draws = {
             i
             for i, f in enumerate(self.flat)
-            if f.step.draws and (training or f.step.draws == "always")
+            if f.step.draws == "always" or (f.step.draws and training)
         }
         if draws & set(behind) and draws & self.before:
             raise UndefinedError("random draws of both parts alternate")
-        if any(self.flat[i].step.writes for i in behind):
-            for i in behind:
-                for w in self.flat[i].step.writes:
-                    if self.base[w].partition(":")[1]:
-                        raise UndefinedError("a buffer behind the merge is written before it")
+
+    def _live(self) -> set[int]:
+        ends = {self.definer[n] for n in self.plan.returns if n in self.definer}
+        for name in self.plan.returns:
+            ends.update(self.writers.get(self.base.get(name, name), ()))
+        return self._closure(ends)
+
+    def is_alias(self, i: int) -> bool:
+        """Whether a statement only gives memory another name."""
+        step = self.flat[i].step
+        return bool(step.alias) and not self.flat[i].path and not step.writes
+
+    def again(self, crossing: list[str]) -> tuple[list[str], list[int]]:
+        """Crossing variables without those that are views, and the statements that make these."""
+        roots, repeated = [], []
+        stack = list(reversed(crossing))
+        while stack:
+            name = stack.pop()
+            i = self.definer.get(name)
+            if i is not None and self.is_alias(i):
+                repeated.append(i)
+                stack.append(self.flat[i].step.alias)
+            elif name not in roots:
+                roots.append(name)
+        return roots, repeated
 
 
 # -- the oracles ----------------------------------------------------------------------------------
@@ -381,7 +406,7 @@ def by_plan(network: Program, analysis: Analysis, target: object, reference: obj
     a.check_order(network.training)
     if not all(f.exact for f in a.flat):
         raise UndefinedError("a block is skipped at random")
-    crossing = a.crossing()
+    crossing, repeated = a.again(a.crossing())
     differenced = [n for n in crossing if n in a.images]
     if not any(n in a.images for n in a.flat[a.merge].step.args):
         raise UndefinedError("what enters doesn't depend on the image")
@@ -401,7 +426,7 @@ def by_plan(network: Program, analysis: Analysis, target: object, reference: obj
     scope = _part(network, a, target, sorted(a.before), {})
     new = {n: theirs[n] - scope[n] for n in differenced}
     kept = {n: scope[n] for n in crossing if n not in new and ":" not in n}
-    rest = [i for i in range(len(a.flat)) if i not in a.before]
+    rest = sorted({i for i in range(len(a.flat)) if i not in a.before} | set(repeated))
     scope = _part(network, a, None, rest, {**kept, **new})
     exec("answer = " + packed(a.plan.returns, a.plan.gives), scope)
     return scope["answer"]

@@ -154,7 +154,9 @@ class Case:
         theirs = tensors_of(run(self.twin, reference))
         set_random_state(state)
         ours = tensors_of(run(self.twin, target))
-        return [t - r for t, r in zip(ours, theirs, strict=True)]
+        plan = Analysis(*flatten(self.twin, self.place, True), self.place)
+        marks = [n in plan.images for n in plan.plan.returns]
+        return [t - r if m else t for t, r, m in zip(ours, theirs, marks, strict=True)]
 
     def paired(self, stage: str, training: bool) -> None:
         """Target and reference images of equal number; in training the gradients too."""

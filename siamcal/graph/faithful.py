@@ -87,10 +87,15 @@ def _compare_steps(
     def plain(images: Inputs) -> Any:
         return run_network(network, images, split.selector)
 
+    def halves(images: Inputs) -> Any:
+        leaves, state = split.crossing(images)
+        return split.resume([v.clone() if isinstance(v, Tensor) else v for v in leaves], state)
+
     try:
         expected = step(plain)
     except Exception as error:
         _LOG.info("not verified in %s mode, the network itself fails there: %s", mode, error)
+        _check_failing(step, halves, mode, error)
         return
     finally:
         random.restore()
@@ -102,11 +107,10 @@ def _compare_steps(
     if len(leaves) != len(split.differenced):
         raise UnfaithfulError(f"other values cross there in {mode} mode")
 
-    def halves(images: Inputs) -> Any:
-        leaves, state = split.crossing(images)
-        return split.resume([v.clone() if isinstance(v, Tensor) else v for v in leaves], state)
-
-    actual = step(halves)
+    try:
+        actual = step(halves)
+    except Exception as error:
+        raise UnfaithfulError(f"the traced code fails in {mode} mode: {error}") from error
     for path, name in missed - actual.written.keys():
         raise UnfaithfulError(
             f"the forward of {path or 'the network'!r} writes the attribute {name!r} in {mode} "
@@ -118,6 +122,26 @@ def _compare_steps(
             f"the traced code differs from the network in {mode} mode: {difference}"
         )
     random.restore()
+
+
+def _check_failing(
+    step: Callable[[Callable[[Inputs], Any]], _Step],
+    halves: Callable[[Inputs], Any],
+    mode: str,
+    failure: Exception,
+) -> None:
+    """Traced code may not train where its network can't: nothing tells whether it does so rightly.
+
+    A value that is written over before its gradient is taken is such a case; it crosses as a copy.
+    """
+    try:
+        step(halves)
+    except Exception:
+        return
+    reason = str(failure).strip().split(":")[0]
+    raise UnfaithfulError(
+        f"the network itself fails in {mode} mode ({reason}), so the traced code can't be compared"
+    )
 
 
 def _step(

@@ -31,10 +31,19 @@ class Flow(TorchDispatchMode):
     """Records the values that come from marked tensors while it is active.
 
     A value is a version of a storage: views share it, and an in-place write makes the next one.
+
+    Args:
+        scramble: Falsify the numbers that Python gets from such values, which shows by another
+            result who uses them.
+
+    Attributes:
+        left: Values of which Python got a number.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, scramble: bool = False) -> None:
         super().__init__()
+        self.left: list[int] = []
+        self._scramble = scramble
         self._parents: list[tuple[int, ...]] = []
         self._sources: set[int] = set()
         self._now: dict[Any, int] = {}  # storage -> its present value
@@ -52,9 +61,13 @@ class Flow(TorchDispatchMode):
 
     def comes_from_image(self, values: Iterable[Any], without: Collection[int] = ()) -> bool:
         """Whether the image reaches one of these tensors by a way around the values `without`."""
-        blocked = set(without)
         ends = [self.value_of(v) for v in values if isinstance(v, Tensor)]
-        stack = [e for e in ends if e is not None]
+        return self.reached([e for e in ends if e is not None], without)
+
+    def reached(self, values: Iterable[int], without: Collection[int] = ()) -> bool:
+        """The same for values."""
+        blocked = set(without)
+        stack = list(values)
         while stack:
             value = stack.pop()
             if value in blocked:
@@ -72,6 +85,9 @@ class Flow(TorchDispatchMode):
         result = func(*args, **kwargs)
         if not parents or func._schema.name.rpartition("::")[2] in _SHAPE_ONLY:
             return result
+        if isinstance(result, bool | int | float | complex):
+            self.left.extend(parents)
+            return _another(result) if self._scramble else result
         written = _written(func, args, kwargs)
         known = {_key(t) for t in given} - {_key(t) for t in written}
         made = [t for t in pytree.tree_leaves(result) if isinstance(t, Tensor)]
@@ -91,6 +107,10 @@ class Flow(TorchDispatchMode):
             self._kept.append(_hold(tensor))
         self._now[_key(tensor)] = value
         return value
+
+
+def _another(number: Any) -> Any:
+    return not number if isinstance(number, bool) else -3 * number - 1
 
 
 def _key(tensor: Tensor) -> Any:

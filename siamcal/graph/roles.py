@@ -54,7 +54,10 @@ def assign_roles(
                 "only floating-point features can be differenced"
             )
         if not isinstance(value, (Tensor, *_SIMPLE)):
-            raise IllegalPointError(f"a {type(value).__name__} object crosses there")
+            raise IllegalPointError(
+                f"an object of the class {type(value).__name__} crosses there, which can't be "
+                "taken apart; if it is the output, name the part that is meant with output="
+            )
         differenced.append(is_image)
         if is_image:
             layouts.append(layout)

@@ -78,7 +78,11 @@ def check_split(split: Split, example: Inputs, images: ImageInputs, *, verify: b
         with kept_buffers(network), eager():
             for probe in probes(example, images, *place_of(network)):
                 try:
-                    with in_mode(network, False), torch.no_grad():
+                    with (
+                        in_mode(network, False),
+                        torch.no_grad(),
+                        kept_buffers(network),
+                    ):
                         seen = first(split, probe.large, images)
                 except MergePointError:
                     raise
@@ -109,6 +113,7 @@ class _Seen:
         output: What it gave.
         leaves: Copies of the values that crossed, for a hook.
         depends: Whether each of them comes from the image.
+        numbers: Whether Python got a number of the image that doesn't come from these.
         drawing: Paths of the modules that drew random numbers before the merge point.
         before: Paths of the modules that ran before it only.
     """
@@ -116,6 +121,7 @@ class _Seen:
     output: Any
     leaves: list[Any] = field(default_factory=list)
     depends: list[bool] = field(default_factory=list)
+    numbers: bool = False
     drawing: tuple[str, ...] = ()
     before: tuple[str, ...] = ()
 
@@ -137,17 +143,23 @@ def _with_tensors(seen: _Seen) -> _Seen:
 def _check_halves(
     split: Split, probe: Probe, images: ImageInputs, seen: _Seen, verify: bool
 ) -> None:
+    # Each comparison begins with the buffers (counters, running values) as they are.
     with in_mode(split.network, False), torch.no_grad():
-        leaves, state = _find_roles(split, probe, images)
+        with kept_buffers(split.network):
+            _find_roles(split, probe, images)
         if not isinstance(split, FxSplit):
             return
         if verify:
-            _compare(seen.output, split.resume(cloned(leaves), state))
+            with kept_buffers(split.network):
+                leaves, state = split.crossing(fresh(probe.large))
+                _compare(seen.output, split.resume(cloned(leaves), state))
         if verify and probe.small is not None:
-            _compare_batches(seen.output, split.resume(*_small(split, probe)), probe.unit)
+            with kept_buffers(split.network):
+                _compare_batches(seen.output, split.resume(*_small(split, probe)), probe.unit)
     if verify:
         compare_with_network(split, probe.large)
-    _find_randomness(split, probe)
+    with kept_buffers(split.network):
+        _find_randomness(split, probe)
 
 
 def _find_randomness(split: Split, probe: Probe) -> None:
@@ -168,8 +180,8 @@ def _find_randomness(split: Split, probe: Probe) -> None:
     split.drawing, split.loud = found
 
 
-def _find_roles(split: Split, probe: Probe, images: ImageInputs) -> tuple[list[Any], Any]:
-    """Roles of the values that cross, told from where the image goes; and these values."""
+def _find_roles(split: Split, probe: Probe, images: ImageInputs) -> None:
+    """Roles of the values that cross, told from where the image goes."""
     flow = Flow()
     with flow:
         leaves, state = split.crossing(marked(flow, probe.large, images))
@@ -181,7 +193,6 @@ def _find_roles(split: Split, probe: Probe, images: ImageInputs) -> tuple[list[A
         depends = _varying(leaves, others, depends, possible)
     small = _small(split, probe)[0] if probe.small is not None else None
     assign_roles(split, leaves, small, depends, 2 if small is not None else 1, probe.unit)
-    return leaves, state
 
 
 def _varying(
@@ -208,7 +219,7 @@ def _small(split: Split, probe: Probe) -> tuple[list[Any], Any]:
 
 def _check_hook(split: Split, probe: Probe, images: ImageInputs, seen: _Seen, verify: bool) -> None:
     """Nothing of the image passes the merge module by, in eval and in train mode."""
-    split = cast(HookSplit, split)
+    split, random = cast(HookSplit, split), RandomState(place_of(split.network)[0])
     with in_mode(split.network, False), torch.no_grad():
         others: list[list[Any]] = []
 
@@ -218,9 +229,13 @@ def _check_hook(split: Split, probe: Probe, images: ImageInputs, seen: _Seen, ve
 
         # The features of the first images decide everything, whatever the images now are: this
         # finds what the record of the flow can't follow (numbers, numpy).
-        actual = split.observe(fresh(probe.other), replace)
+        with kept_buffers(split.network):
+            actual = split.observe(fresh(probe.other), replace)
         if verify and _differs(seen.output, actual):
             raise BypassError(f"a part of the image's features passes '{split.merge_at}' by")
+        if verify and seen.numbers:
+            random.restore()
+            _check_numbers(split, probe, images, seen)
         depends = _varying(seen.leaves, others[0], seen.depends, [True] * len(seen.leaves))
         small = _small(split, probe)[0] if probe.small is not None else None
         units = 2 if small is not None else 1
@@ -235,6 +250,23 @@ def _check_hook(split: Split, probe: Probe, images: ImageInputs, seen: _Seen, ve
     split.drawing = trained.drawing
 
 
+def _check_numbers(split: HookSplit, probe: Probe, images: ImageInputs, seen: _Seen) -> None:
+    """Numbers that Python got from the image decide nothing behind the merge module.
+
+    Two images may well give the same `x.sum() > 0`, so the numbers are falsified.
+    """
+    flow = Flow(scramble=True)
+    try:
+        with kept_buffers(split.network), flow:
+            inputs = marked(flow, probe.large, images)
+            actual = split.observe(inputs, lambda own: cloned(seen.leaves))
+    except Exception as error:
+        _LOG.info("no run with falsified numbers, the network fails then: %s", error)
+        return
+    if _differs(seen.output, actual):
+        raise BypassError(f"a number made from the image passes '{split.merge_at}' by")
+
+
 def _observed(split: Split, inputs: Inputs, images: ImageInputs) -> _Seen:
     """Run with a hook that only looks, and follow the image.
 
@@ -244,31 +276,38 @@ def _observed(split: Split, inputs: Inputs, images: ImageInputs) -> _Seen:
     split = cast(HookSplit, split)
     flow, order, watch = Flow(), _Order(split), Randomness(split.network)
     leaves: list[Any] = []
+    entered: list[int | None] = []
 
     def see(own: list[Any]) -> list[Any]:
-        leaves.extend(cloned(own))
+        given = cloned(own)
+        # Taken down at once: what is written into the arguments later is another value.
+        entered.extend(flow.value_of(v) if isinstance(v, Tensor) else None for v in given)
+        leaves.extend(cloned(given))
         order.merged()
         watch.stop()
-        return leaves
+        return given
 
     with watch.watching(), order.watching(), flow:
         output = split.observe(marked(flow, inputs, images), see)
-    entered = [
-        flow.value_of(v)
-        for v in leaves
-        if isinstance(v, Tensor) and (v.is_floating_point() or v.is_complex())
-    ]
-    if flow.comes_from_image(tensors_in(output), without=[e for e in entered if e is not None]):
-        raise BypassError(f"a part of the image's features passes '{split.merge_at}' by")
     depends = [isinstance(v, Tensor) and flow.comes_from_image([v]) for v in leaves]
-    return _with_tensors(_Seen(output, leaves, depends, tuple(watch.paths), order.before))
+    continuous = [
+        e
+        for e, v in zip(entered, leaves, strict=True)
+        if e is not None and (v.is_floating_point() or v.is_complex())
+    ]
+    if flow.comes_from_image(tensors_in(output), without=continuous):
+        raise BypassError(f"a part of the image's features passes '{split.merge_at}' by")
+    numbers = flow.reached(flow.left, without=continuous)
+    seen = _Seen(output, leaves, depends, numbers, tuple(watch.paths), order.before)
+    return _with_tensors(seen)
 
 
 def _observed_in_training(split: HookSplit, probe: Probe, images: ImageInputs) -> _Seen | None:
     """The same in train mode, at two samples: one has no order to draw; None if it fails there."""
     for attempt in range(_DRAWS):
         try:
-            return _observed(split, probe.large, images)
+            with kept_buffers(split.network):
+                return _observed(split, probe.large, images)
         except IllegalPointError:
             if attempt + 1 == _DRAWS:
                 raise
