@@ -58,7 +58,7 @@ class _MergeHook:
 
     def remember(self, leaves: Sequence[Any], replace: Replace) -> None:
         """Note what replaced the arguments with these leaves."""
-        if torch.is_inference_mode_enabled():
+        if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
             return
         alive = [r for r in self._replaced if not any(s.expired() for s in r[0])]
         self._replaced = [*alive, (_storages(leaves), replace)]
@@ -104,7 +104,10 @@ class HookSplit(Split):
 
         def stop(args: Any, kwargs: Any) -> None:
             caught.append((args, kwargs))
-            raise _Reached
+            # torch.export keeps a record of the modules that are running, which an exception would
+            # leave open: it runs on, and drops what nothing reads.
+            if not torch.compiler.is_exporting():
+                raise _Reached
 
         with self._watched(stop):
             try:
