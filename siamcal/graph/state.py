@@ -61,7 +61,9 @@ def kept_buffers(network: nn.Module) -> Iterator[None]:
     finally:
         with torch.no_grad():
             for buffer, value in values:
-                if not (buffer.is_meta or torch.equal(buffer, value)):  # a write counts as a change elsewhere
+                if not (
+                    buffer.is_meta or torch.equal(buffer, value)
+                ):  # a write counts as a change elsewhere
                     buffer.copy_(value)
 
 
