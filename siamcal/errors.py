@@ -9,6 +9,7 @@ __all__ = [
     "MediaError",
     "MergePointError",
     "MissingDependencyError",
+    "OutOfRangeError",
     "SiamcalError",
     "TrainingError",
     "UnknownNameError",
@@ -26,6 +27,10 @@ class MergePointError(SiamcalError, ValueError):
 
 class ConfigError(SiamcalError, ValueError):
     """A setting has a wrong name, type or value."""
+
+
+class OutOfRangeError(ConfigError, IndexError):
+    """A position names a sample that isn't there."""
 
 
 class UnknownNameError(ConfigError, LookupError):

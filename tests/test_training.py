@@ -388,6 +388,28 @@ def test_the_estimate_measures_each_kind_once_and_on_few_images(monkeypatch) -> 
     assert 0 < seconds_per_step(recipe, 2, calibrated=True) < 600
 
 
+def test_a_network_that_will_be_compiled_is_cut_by_fx() -> None:
+    recipe = dataclasses.replace(RECIPE, compile=True)
+    assert "fx" in build_network(recipe, 2, calibrated=True).split.mechanism
+    at_output = dataclasses.replace(recipe, merge_at="output")
+    assert build_network(at_output, 2, calibrated=True).split.mechanism == "output"
+
+
+def test_a_training_warns_once_where_batchnorm_will_read_something_else(
+    faces, monkeypatch, caplog
+) -> None:
+    rows, _ = faces.fold(0)
+    recipe = dataclasses.replace(RECIPE, steps=2, accumulate=2)
+    quiet = fit(recipe, faces, rows, calibrated=True).state_dict()
+    assert "BatchNorm moves" not in caplog.text
+    monkeypatch.setattr("siamcal.model.batchnorm_gap.LARGE_GAP", 0.0)
+    for calibrated, warnings in ((False, 0), (True, 1)):
+        caplog.clear()
+        state = fit(recipe, faces, rows, calibrated=calibrated).state_dict()
+        assert caplog.text.count("BatchNorm moves") == warnings
+    assert all(torch.equal(state[name], value) for name, value in quiet.items())
+
+
 def test_ncg_and_csn_start_from_the_same_weights() -> None:
     plain = build_network(RECIPE, 2, calibrated=False).state_dict()
     wrapped = build_network(RECIPE, 2, calibrated=True).state_dict()

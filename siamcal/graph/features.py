@@ -45,6 +45,13 @@ class BatchLayout:
             return tensor.narrow(self.dim, start * self.groups, batch * self.groups)
         return self.select(tensor, torch.arange(start, start + batch, device=tensor.device))
 
+    def cat(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The samples of several tensors in one, in their order."""
+        if self.groups == 1 or self.sample_first:
+            return torch.cat(list(tensors), self.dim)
+        split = [t.unflatten(self.dim, (self.groups, -1)) for t in tensors]
+        return torch.cat(split, self.dim + 1).flatten(self.dim, self.dim + 1)
+
     def expand(self, tensor: Tensor, batch: int) -> Tensor:
         """Repeat the only sample `batch` times (as a view where that is possible)."""
         if self.groups == 1:

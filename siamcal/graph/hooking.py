@@ -147,7 +147,10 @@ class HookSplit(Split):
             tensors = [v for v in pytree.tree_leaves(caught) if isinstance(v, Tensor)]
             if graph and is_lost(t for t in tensors if t.is_floating_point()):
                 raise self._graphless()
-            raise _Reached
+            # torch.export keeps a record of the modules that are running, which an exception would
+            # leave open: it runs on, and drops what nothing reads.
+            if not torch.compiler.is_exporting():
+                raise _Reached
 
         with self._watched(stop):
             try:

@@ -25,6 +25,7 @@ __all__ = [
     "InputSpec",
     "Inputs",
     "OutputSelector",
+    "described",
     "example_inputs_for",
     "input_spec",
     "probes",
@@ -185,12 +186,32 @@ def concatenate_inputs(first: Inputs, second: Inputs, per_sample: Sequence[bool]
         per_sample: For each leaf of `as_call(inputs)`: whether it holds a row for each sample.
     """
     leaves, spec = pytree.tree_flatten(first)
-    others = pytree.tree_leaves(second)
+    others, other_spec = pytree.tree_flatten(second)
+    if spec != other_spec:
+        raise ConfigError(
+            f"Both branches run as one batch and need inputs of one structure, but the targets are "
+            f"{described(first)} and the references {described(second)}."
+        )
     joined = [
         torch.cat([a, b]) if own else a
         for a, b, own in zip(leaves, others, per_sample, strict=True)
     ]
     return pytree.tree_unflatten(joined, spec)
+
+
+def described(inputs: Any) -> str:
+    """Inputs in words: kinds, counts and sizes."""
+    if isinstance(inputs, Tensor):
+        return f"a tensor {'x'.join(map(str, inputs.shape)) or 'without dimensions'}"
+    if isinstance(inputs, Mapping):
+        parts = [f"{k!r}: {described(v)}" for k, v in inputs.items()]
+        return f"a dict of {len(parts)} ({', '.join(parts)})"
+    if isinstance(inputs, list | tuple):
+        parts = [described(v) for v in inputs[:6]] + ["..."] * (len(inputs) > 6)
+        return f"a {type(inputs).__name__} of {len(inputs)} ({', '.join(parts)})"
+    shape = getattr(inputs, "shape", None)
+    name = f"a {type(inputs).__name__}" if inputs is not None else "None"
+    return f"{name} of shape {tuple(shape)}" if isinstance(shape, tuple) else name
 
 
 class InputSignature:
@@ -202,6 +223,7 @@ class InputSignature:
 
     Attributes:
         images: For each tensor: whether it is an image.
+        described: The inputs in words.
     """
 
     def __init__(self, inputs: Inputs, images: ImageInputs = None) -> None:
@@ -210,6 +232,7 @@ class InputSignature:
         self.is_tensor = tuple(isinstance(leaf, Tensor) for leaf in leaves)
         self.constants = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
         self.images = tuple(i in places for i, is_tensor in enumerate(self.is_tensor) if is_tensor)
+        self.described = described(inputs)
         self._plain = isinstance(inputs, Tensor) or (
             isinstance(inputs, tuple | list) and len(inputs) == 1 and isinstance(inputs[0], Tensor)
         )
@@ -238,8 +261,8 @@ class InputSignature:
         leaves, spec = pytree.tree_flatten(as_call(inputs))
         if spec != self.spec:
             raise ConfigError(
-                f"The inputs have the structure {spec}, but the network was cut with {self.spec}; "
-                "pass example_inputs of the structure that will be used."
+                f"The network was wrapped with {self.described}, but is given "
+                f"{described(inputs)}. Pass that, or wrap it with example_inputs of this structure."
             )
         for leaf, constant, is_tensor in zip(leaves, self.constants, self.is_tensor, strict=True):
             if is_tensor != isinstance(leaf, Tensor) or not (is_tensor or leaf == constant):

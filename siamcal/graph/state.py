@@ -61,7 +61,10 @@ def kept_buffers(network: nn.Module) -> Iterator[None]:
     finally:
         with torch.no_grad():
             for buffer, value in values:
-                buffer.copy_(value)
+                if not (
+                    buffer.is_meta or torch.equal(buffer, value)
+                ):  # a write counts as a change elsewhere
+                    buffer.copy_(value)
 
 
 @contextmanager

@@ -6,17 +6,24 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from siamcal.errors import ConfigError
+from siamcal.errors import ConfigError, OutOfRangeError
 from siamcal.graph.features import BatchLayout
+from siamcal.model.origin import Provenance
 
-__all__ = ["Reference"]
+if TYPE_CHECKING:
+    from siamcal.model.siamese import CalibratingSiamese
+
+__all__ = ["Index", "Reference", "as_index"]
+
+Index: TypeAlias = int | Sequence[int] | np.ndarray | Tensor
 
 
 class Reference:
@@ -25,11 +32,13 @@ class Reference:
     Accepted wherever `CalibratingSiamese` takes a reference image. Indexing selects samples, so
     that one reference per participant is encoded once and gathered per target:
     `model(targets, model.encode(neutral_frames)[participant_of_target])`; gradients flow through.
+    A model refuses References of a network that is another before the merge point.
 
     Args:
         tensors: The features that are differenced.
         layouts: Where the samples lie in each of them; None where there is no batch.
         merge_at: The merge point.
+        made_by: Which network encoded them; None isn't checked.
     """
 
     def __init__(
@@ -37,10 +46,34 @@ class Reference:
         tensors: Sequence[Tensor],
         layouts: Sequence[BatchLayout | None],
         merge_at: str,
+        made_by: Provenance | None = None,
     ) -> None:
         self.tensors = tuple(tensors)
         self.layouts = tuple(layouts)
         self.merge_at = merge_at
+        self.made_by = made_by
+
+    @staticmethod
+    def cat(references: Sequence[Reference]) -> Reference:
+        """The samples of several References, of any number each, in one.
+
+        Raises:
+            ConfigError: None given, or of different merge points, models or image sizes.
+        """
+        references = list(references)
+        others = [type(r).__name__ for r in references if not isinstance(r, Reference)]
+        if not references or others:
+            given = f"a {others[0]} among {len(references)} values" if others else "none"
+            raise ConfigError(f"Reference.cat takes one or more References, but got {given}.")
+        first = references[0]
+        for other in references[1:]:
+            first._check_alike(other)
+        columns = zip(*(r.tensors for r in references), strict=True)
+        tensors = [
+            first._layout(layout).cat(column)
+            for layout, column in zip(first.layouts, columns, strict=True)
+        ]
+        return Reference(tensors, first.layouts, first.merge_at, first.made_by)
 
     def __len__(self) -> int:
         for tensor, layout in zip(self.tensors, self.layouts, strict=True):
@@ -48,22 +81,22 @@ class Reference:
                 return layout.batch_size(tensor)
         return 1
 
-    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Reference:
-        """The samples at a position, a slice, a list or tensor of positions, or a boolean mask."""
+    def __getitem__(self, index: Index | slice) -> Reference:
+        """The samples at a position, a slice, positions in any form, or a boolean mask."""
         for layout in self.layouts:
             self._layout(layout)
-        positions = torch.arange(len(self), device=self.device)
-        if isinstance(index, Sequence):
-            index = torch.as_tensor(index, device=self.device)
-        elif isinstance(index, Tensor):
-            index = index.to(self.device)
-        try:
-            chosen = positions[index]
-        except IndexError:
-            raise IndexError(
-                f"{index} is out of range: the Reference has {len(self)} samples"
-            ) from None
-        return self.index_select(chosen.reshape(-1))
+        if isinstance(index, slice):
+            index = torch.arange(len(self), device=self.device)[index]
+        else:
+            mask = _as_tensor(index)
+            if mask.dtype == torch.bool:
+                if mask.shape != (len(self),):
+                    raise ConfigError(
+                        f"A mask of {mask.numel()} was given for a Reference of {len(self)} "
+                        f"samples; it needs one value for each sample."
+                    )
+                index = mask.nonzero().reshape(-1)
+        return self.index_select(as_index(index, len(self)))
 
     def index_select(self, index: Tensor) -> Reference:
         """The samples at the positions in a vector of integers, in that order."""
@@ -78,8 +111,8 @@ class Reference:
         """
         matched = []
         for own, target, layout in zip(self.tensors, targets, self.layouts, strict=True):
-            if own.shape != target.shape and layout is not None:
-                own = self._expanded(own, target, layout)
+            if own.shape != target.shape:
+                own = self._expanded(own, target, self._layout(layout))
             if own.device != target.device:
                 raise ConfigError(
                     f"The Reference lies on {own.device}, the target on {target.device}; "
@@ -93,7 +126,8 @@ class Reference:
         if size not in (1, batch):
             raise ConfigError(
                 f"Got {size} references for {batch} targets; give one reference for all of them, "
-                "or one each (`reference[index]` repeats samples)."
+                "or one each (`reference[index]`, or model(targets, references, index), repeats "
+                "samples)."
             )
         expanded = layout.expand(own, batch) if size == 1 else own
         if expanded.shape != target.shape:
@@ -116,35 +150,74 @@ class Reference:
         """Where the features lie."""
         return self.tensors[0].device
 
-    def save(self, path: str | Path) -> None:
-        """Write the features to a .safetensors file."""
-        layouts = [None if layout is None else asdict(layout) for layout in self.layouts]
-        metadata = {"merge_at": self.merge_at, "layouts": json.dumps(layouts)}
-        tensors = {f"features.{i}": t.detach().contiguous() for i, t in enumerate(self.tensors)}
-        # Equal memory behind two tensors is refused by the format; clones are small here.
-        save_file({k: t.clone() for k, t in tensors.items()}, path, {"format": "pt", **metadata})
+    def save(self, path: str | Path, *, model: CalibratingSiamese | None = None) -> None:
+        """Write the features and the fingerprint of the network that made them (.safetensors).
 
-    @classmethod
-    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Reference:
-        """Read a file that `save` wrote.
+        The file holds features of a face: treat it like a photograph of the person.
+
+        Args:
+            path: Where to.
+            model: The model that encoded it, where the Reference doesn't know it (it was pickled).
 
         Raises:
-            ConfigError: The file holds no Reference.
+            ConfigError: The model isn't known, or was trained on since.
         """
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            metadata = file.metadata() or {}
-            if "layouts" not in metadata or "merge_at" not in metadata:
-                raise ConfigError(f"{path} holds no Reference; write one with Reference.save.")
-            layouts = [
-                None if layout is None else BatchLayout(**layout)
-                for layout in json.loads(metadata["layouts"])
-            ]
-            tensors = [file.get_tensor(f"features.{i}") for i in range(len(layouts))]
-        return cls(tensors, layouts, metadata["merge_at"])
+        made_by = self.made_by or Provenance()
+        fingerprint = model.origin.fingerprint() if model else made_by.known_fingerprint()
+        layouts = [None if layout is None else asdict(layout) for layout in self.layouts]
+        metadata = {
+            "format": "pt",
+            "merge_at": self.merge_at,
+            "layouts": json.dumps(layouts),
+            "network": fingerprint,
+        }
+        tensors = {f"features.{i}": t.detach().contiguous() for i, t in enumerate(self.tensors)}
+        # Equal memory behind two tensors is refused by the format; clones are small here.
+        save_file({k: t.clone() for k, t in tensors.items()}, path, metadata)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        device: str | torch.device = "cpu",
+        *,
+        model: CalibratingSiamese | None = None,
+    ) -> Reference:
+        """Read a file that `save` wrote.
+
+        Args:
+            path: The file.
+            device: Where the features are wanted.
+            model: The model it is for, held against the one that made it at once; None: at its
+                first use.
+
+        Raises:
+            ConfigError: The file is missing, damaged or holds no Reference, or another model made
+                it.
+        """
+        try:
+            with safe_open(path, framework="pt", device=str(device)) as file:
+                metadata = file.metadata() or {}
+                layouts = [
+                    None if layout is None else BatchLayout(**layout)
+                    for layout in json.loads(metadata["layouts"])
+                ]
+                tensors = [file.get_tensor(f"features.{i}") for i in range(len(layouts))]
+            merge_at, network = metadata["merge_at"], metadata["network"]
+            reference = cls(tensors, layouts, merge_at, Provenance(fingerprint=network))
+            len(reference)
+        except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{path} is missing, damaged or holds no Reference "
+                f"({type(error).__name__}: {str(error)[:120]}); write one with Reference.save."
+            ) from None
+        if model is not None:
+            model.check_reference(reference)
+        return reference
 
     def _map(self, function: Any) -> Reference:
         tensors = [function(t, lay) for t, lay in zip(self.tensors, self.layouts, strict=True)]
-        return Reference(tensors, self.layouts, self.merge_at)
+        return Reference(tensors, self.layouts, self.merge_at, self.made_by)
 
     def _layout(self, layout: BatchLayout | None) -> BatchLayout:
         if layout is None:
@@ -154,6 +227,85 @@ class Reference:
             )
         return layout
 
+    def _check_alike(self, other: Reference) -> None:
+        if (other.merge_at, other.layouts) != (self.merge_at, self.layouts):
+            raise ConfigError(
+                f"The References were encoded at {self.merge_at!r} ({len(self.tensors)} tensors) "
+                f"and at {other.merge_at!r} ({len(other.tensors)}); join those of one model only."
+            )
+        if not _of_one_network(self.made_by, other.made_by):
+            raise ConfigError(
+                "The References were encoded by two networks; join those of one model only."
+            )
+        for own, tensor, layout in zip(self.tensors, other.tensors, self.layouts, strict=True):
+            if _without(own, layout) != _without(tensor, layout):
+                raise ConfigError(
+                    f"The References' features have the shapes {tuple(own.shape)} and "
+                    f"{tuple(tensor.shape)}; encode both from images of one size."
+                )
+
     def __repr__(self) -> str:
         shapes = ", ".join(str(tuple(t.shape)) for t in self.tensors)
         return f"Reference(merge_at={self.merge_at!r}, samples={len(self)}, features=[{shapes}])"
+
+
+def as_index(index: Index, count: int) -> Tensor:
+    """Positions as a vector of integers.
+
+    Args:
+        index: One position, or a sequence, array or tensor of them; negative ones count from the
+            end.
+        count: Number of samples.
+
+    Raises:
+        ConfigError: Not whole numbers.
+        OutOfRangeError: A position that isn't there.
+    """
+    positions = _as_tensor(index)
+    if positions.numel() == 0:
+        positions = positions.long()
+    if positions.dtype.is_floating_point or positions.is_complex():
+        raise ConfigError(
+            f"index takes whole numbers from 0 to {count - 1}, but got {positions.dtype}; convert "
+            "it with .long()."
+        )
+    if positions.dtype == torch.bool:
+        raise ConfigError(
+            f"index says which of the {count} references belongs to each target, in whole numbers; "
+            "got booleans. To choose some by a mask: reference[mask]."
+        )
+    positions = positions.reshape(-1).long()
+    # A look at an accelerator's values would wait for it; there the selection itself asserts.
+    if positions.device.type == "cpu" and positions.numel() and not torch.compiler.is_compiling():
+        low, high = int(positions.min()), int(positions.max())
+        if low < -count or high >= count:
+            raise OutOfRangeError(
+                f"Position {high if high >= count else low} is out of range: there are {count} "
+                f"references, counted from 0 to {count - 1}."
+            )
+    return torch.where(positions < 0, positions + count, positions)
+
+
+def _as_tensor(index: Index) -> Tensor:
+    try:
+        return torch.as_tensor(index)
+    except (TypeError, ValueError, RuntimeError):
+        raise ConfigError(f"index takes whole numbers, but got a {type(index).__name__}.") from None
+
+
+def _without(tensor: Tensor, layout: BatchLayout | None) -> list[int]:
+    """The sizes of a tensor but for the one that counts samples."""
+    sizes = list(tensor.shape)
+    if layout is not None:
+        del sizes[layout.dim]
+    return sizes
+
+
+def _of_one_network(first: Provenance | None, second: Provenance | None) -> bool:
+    if first is None or second is None or first is second:
+        return True
+    if first.origin is not None and second.origin is not None:
+        return first.origin() is second.origin()
+    return not (first.fingerprint and second.fingerprint) or (
+        first.fingerprint == second.fingerprint
+    )

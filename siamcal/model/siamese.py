@@ -8,10 +8,13 @@ shared weights, their features are subtracted, and the rest of the network reads
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from siamcal.errors import ConfigError
@@ -20,16 +23,17 @@ from siamcal.graph.inputs import (
     ImageInputs,
     Inputs,
     OutputSelector,
-    batch_size_of,
-    concatenate_inputs,
     place_of,
 )
 from siamcal.graph.randomness import RandomState
 from siamcal.graph.split import FxSplit, Split
+from siamcal.model.arguments import Arguments
 from siamcal.model.create import full_name
+from siamcal.model.interop import InteropMixin
 from siamcal.model.merges import PAPER, MergeForm, form_name
+from siamcal.model.origin import Origin, Provenance
 from siamcal.model.pretrained import PretrainedMixin
-from siamcal.model.reference import Reference
+from siamcal.model.reference import Index, Reference, as_index
 from siamcal.registry import merges
 
 __all__ = ["CalibratingSiamese", "Reference"]
@@ -37,7 +41,7 @@ __all__ = ["CalibratingSiamese", "Reference"]
 BRANCHES = ("separate", "concatenate")
 
 
-class CalibratingSiamese(PretrainedMixin, nn.Module):
+class CalibratingSiamese(PretrainedMixin, InteropMixin, nn.Module):
     """A network wrapped for one-frame calibration.
 
     The network itself isn't modified: its parameters, their names and its object stay the same
@@ -74,6 +78,7 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
         split: How the backbone was cut (`split.mechanism`).
         merge: Name of the form that is computed ("paper" resolved), "custom" for one of your own.
         merge_form: The form: a function, a module, or a ModuleList with one for each tensor.
+        origin: What a Reference of this model is held against.
         config: Description with which a saved calibrator is restored; None until one is given.
 
     Raises:
@@ -116,6 +121,7 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
             "mechanism": mechanism,
         }
         self.split: Split = self._cut(backbone)
+        self._arguments = Arguments(backbone, example_inputs, image_inputs)
         # Registered in this order: the last layer of all is the one that makes the outputs.
         form = merge if callable(merge) else merges.get(self.merge)
         self.merge_form = _made(form, self.split)
@@ -130,14 +136,17 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
         self.train(backbone.training)
 
     def forward(
-        self, target: Inputs, reference: Inputs | Reference, index: Tensor | None = None
+        self,
+        target: Inputs,
+        reference: Inputs | Reference | Sequence[Reference],
+        index: Index | None = None,
     ) -> Any:
         """Calibrated output for target frames.
 
         Args:
             target: Target images (B, C, H, W), or what else the backbone takes.
-            reference: Reference images (R, C, H, W), or a `Reference` encoded before. Without
-                `index` R is B, one each, or 1 for all targets.
+            reference: Reference images (R, C, H, W), or a `Reference` encoded before; lists of
+                either are joined. Without `index` R is B, one each, or 1 for all targets.
             index: (B,) which of the R references belongs to each target, so that a person's is
                 encoded once however many of the targets show them.
 
@@ -145,17 +154,21 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
             The head's output, or the backbone's raw output (B, num_outputs) without a head.
 
         Raises:
-            ConfigError: Batch sizes that don't fit.
+            ConfigError: Something else than images and References, batch sizes that don't fit, or a
+                Reference of another model.
         """
         split = self._split_now()
+        target = self._arguments.inputs(target, "target")
+        reference = self._arguments.reference(reference)
         if isinstance(reference, Reference):
             return self._calibrate(split, target, _gathered(reference, index), quiet=True)
-        images = self._cutting["image_inputs"]
-        targets, references = batch_size_of(target, images), batch_size_of(reference, images)
+        targets, references = map(self._arguments.count, (target, reference))
         if self.branches == "concatenate":
             return self._concatenated(split, target, reference, index)
         if index is not None or targets != references:
-            encoded = _gathered(self.encode(reference), index)
+            with self._quieted(split):
+                encoded = self._encode(split, reference)
+            encoded = _gathered(encoded, index)
             return self._calibrate(split, target, encoded, quiet=True)
         # Dropout draws the same for both branches: two draws would drown the difference.
         draws = split.loud or self._drawing()
@@ -176,7 +189,38 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
         """
         split = self._split_now()
         with self._quieted(split):
-            return self._encode(split, image)
+            encoded = self._encode(split, self._arguments.inputs(image, "reference"))
+        if not torch.compiler.is_compiling():
+            encoded.made_by = Provenance(weakref.ref(self.origin), self.origin.versions())
+        return encoded
+
+    def load_reference(self, path: str | Path) -> Reference:
+        """A Reference that was saved, on this model's device.
+
+        Raises:
+            ConfigError: The file is missing or damaged, or another model made it.
+        """
+        return Reference.load(path, place_of(self.backbone)[0], model=self)
+
+    def check_reference(self, reference: Reference) -> None:
+        """Refuse a Reference that was encoded at another place or by another network.
+
+        Raises:
+            ConfigError: With the reason.
+        """
+        if reference.merge_at != self.merge_at or len(reference.tensors) != len(self.split.layouts):
+            raise ConfigError(
+                f"The Reference was encoded at {reference.merge_at!r} "
+                f"({len(reference.tensors)} tensors), but this model merges at {self.merge_at!r} "
+                f"({len(self.split.layouts)}); encode it with this model."
+            )
+        made_by = reference.made_by
+        if made_by is not None and not (made_by.origin and torch.compiler.is_compiling()):
+            made_by.check(self.origin)
+
+    def count(self, inputs: Inputs) -> int:
+        """Number of samples in a batch of inputs."""
+        return self._arguments.count(inputs)
 
     def unwrap(self) -> nn.Module:
         """The backbone, the same object that was wrapped."""
@@ -208,6 +252,7 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
 
     def _cut(self, backbone: nn.Module) -> Split:
         split = split_network(backbone, self.merge_at, **self._cutting)
+        self.origin = Origin(split, self._cutting["example_inputs"])
         self._quiet = tuple(dict.fromkeys((*split.drawing, *_dropouts(split))))
         return split
 
@@ -216,7 +261,7 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
         return Reference(features.tensors, split.layouts, self.merge_at)
 
     def _calibrate(self, split: Split, target: Inputs, reference: Reference, quiet: bool) -> Any:
-        self._check(reference)
+        self.check_reference(reference)
         with self._quieted(split, quiet) as end:
 
             def merge(targets: tuple[Tensor, ...]) -> Sequence[Tensor]:
@@ -235,22 +280,13 @@ class CalibratingSiamese(PretrainedMixin, nn.Module):
     def _finish(self, output: Any) -> Any:
         return output if self.head is None else self.head(output)
 
-    def _check(self, reference: Reference) -> None:
-        if reference.merge_at != self.merge_at or len(reference.tensors) != len(self.split.layouts):
-            raise ConfigError(
-                f"The Reference was encoded at {reference.merge_at!r} "
-                f"({len(reference.tensors)} tensors), but this model merges at {self.merge_at!r} "
-                f"({len(self.split.layouts)}); encode it with this model."
-            )
-
     def _concatenated(
-        self, split: Split, target: Inputs, reference: Inputs, index: Tensor | None
+        self, split: Split, target: Inputs, reference: Inputs, index: Index | None
     ) -> Any:
         """Both branches as one batch: targets first, then references."""
-        images = self._cutting["image_inputs"]
-        sizes = batch_size_of(target, images), batch_size_of(reference, images)
+        sizes = self._arguments.count(target), self._arguments.count(reference)
         with self._quieted(split):
-            features = split.pre(concatenate_inputs(target, reference, split.per_sample))
+            features = split.pre(self._arguments.joined(target, reference, split.per_sample))
         ours, theirs = split.parts(features, *sizes)
         encoded = Reference(theirs.tensors, split.layouts, self.merge_at)
         merged = self._merge(_gathered(encoded, index), ours.tensors)
@@ -329,8 +365,10 @@ def _made(form: Any, split: Split) -> Any:
     return nn.ModuleList([form(shape) for shape in split.shapes]).to(*place_of(split.network))
 
 
-def _gathered(reference: Reference, index: Tensor | None) -> Reference:
-    return reference if index is None else reference[index]
+def _gathered(reference: Reference, index: Index | None) -> Reference:
+    if index is None:
+        return reference
+    return reference.index_select(as_index(index, len(reference)))
 
 
 def _dropouts(split: Split) -> Iterator[str]:

@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader
 
 from siamcal.datasets.base import FaceSet
 from siamcal.errors import ConfigError, TrainingError
+from siamcal.model.batchnorm_gap import batchnorm_gap, warn_of_gap
+from siamcal.model.siamese import CalibratingSiamese
 from siamcal.progress import progress_bar
 from siamcal.training.batches import Batch, BatchSource, split, task_labels
 from siamcal.training.log import LossLog
@@ -127,6 +129,7 @@ class TrainingLoop:
         bar = progress_bar(
             loader, total=total, initial=self.state.step, description=description, unit="step"
         )
+        batch = None
         for batch in bar:
             value = self.train(batch)
             self.state.step += 1
@@ -137,6 +140,8 @@ class TrainingLoop:
         self._share_buffers()
         if folder is not None:
             self.state.save(folder / CHECKPOINT, identity)
+        if batch is not None:
+            self._look_at_batchnorm(batch)
         self.accelerator.wait_for_everyone()
 
     def train(self, batch: Batch) -> float:
@@ -179,6 +184,18 @@ class TrainingLoop:
                 self.accelerator.backward(loss)
             total += loss.detach()
         return float(self.accelerator.reduce(total, "mean"))
+
+    def _look_at_batchnorm(self, batch: Batch) -> None:
+        """Warn where evaluation reads something else than what was trained, on this batch."""
+        network = self.state.network
+        if not isinstance(network, CalibratingSiamese):
+            return
+        part = split(batch, self.recipe.accumulate)[0]
+        part = Batch(*(t.to(self.accelerator.device) for t in part))
+        with self.accelerator.autocast():
+            gap = batchnorm_gap(network, part.targets, part.references, part.reference_index)
+        if self.accelerator.is_main_process:
+            warn_of_gap(gap)
 
     def _share_buffers(self) -> None:
         """Give every process the first one's running statistics."""

@@ -87,6 +87,8 @@ def build_network(recipe: Recipe, num_aus: int, *, calibrated: bool) -> nn.Modul
         branches=recipe.branches,
         freeze_pre_batchnorm=recipe.freeze_pre_batchnorm,
         example_inputs=torch.zeros(2, 3, size, size),
+        # A hook's forward is cut in pieces by torch.compile; at "output" there is none.
+        mechanism="fx" if recipe.compile and recipe.merge_at != "output" else "auto",
     )
 
 
