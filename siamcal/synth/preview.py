@@ -12,8 +12,8 @@ from siamcal.synth.actions import AUS
 from siamcal.synth.frames import picture
 from siamcal.synth.person import Person, build_person
 from siamcal.synth.plan import Plan, Task, draw_recording, select_frames
-from siamcal.synth.render import Face, Sensor, expose, render
-from siamcal.synth.scene import Camera, Light
+from siamcal.synth.render import Face, expose, render
+from siamcal.synth.scene import Camera, Light, Sensor
 from siamcal.synth.traits import draw_traits
 
 __all__ = [
