@@ -14,14 +14,7 @@ from siamcal.files import write_json
 from siamcal.synth.actions import AUS
 from siamcal.synth.occluders import cover
 from siamcal.synth.person import Person, build_person
-from siamcal.synth.plan import (
-    Plan,
-    Recording,
-    Task,
-    draw_recording,
-    reference_frame,
-    select_frames,
-)
+from siamcal.synth.plan import Plan, Recording, Task, draw_recording, reference_frame, select_frames
 from siamcal.synth.render import Face, encode_picture, expose, render
 from siamcal.synth.scene import draw_background
 from siamcal.synth.traits import draw_traits, stream

@@ -16,11 +16,7 @@ from siamcal.synth.render import Face, expose, render
 from siamcal.synth.scene import Camera, Light, Sensor
 from siamcal.synth.traits import draw_traits
 
-__all__ = [
-    "SHEETS",
-    "contact_sheet",
-    "studio_picture",
-]
+__all__ = ["SHEETS", "contact_sheet", "studio_picture"]
 
 SHEETS = ("people", "actions", "levels", "occlusion", "bias")
 _LIGHT = Light(0.3, 0.45, 0.9, 0.45, 0.15, 0.03, 0.0, 5.0)

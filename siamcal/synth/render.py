@@ -11,13 +11,7 @@ import numpy as np
 from siamcal.errors import ConfigError
 from siamcal.synth.actions import AUS, NUISANCES, action_shapes, nuisance_shapes
 from siamcal.synth.person import Person
-from siamcal.synth.raster import (
-    add_shapes,
-    depth_map,
-    project,
-    rasterise,
-    vertex_normals,
-)
+from siamcal.synth.raster import add_shapes, depth_map, project, rasterise, vertex_normals
 from siamcal.synth.scene import Camera, Light, Sensor, rotation
 from siamcal.synth.shading import HAIR, LASH, Lighting, Scene, Triple, shade_image, triple
 from siamcal.synth.wrinkles import WRINKLE_AUS, wrinkle_depth
