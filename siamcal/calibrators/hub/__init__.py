@@ -251,10 +251,13 @@ def describe(
         size = remote_size(here, WEIGHTS_FILE)
         results = optional(here, "results.json")
     config = read_config(folder / CONFIG_FILE)
-    about: dict[str, Any] = {**where, "weights": _megabytes(size), "bytes": size}
-    about["config"] = config_to_dict(config)
-    about["results"] = _means(results, config.task)
-    return about
+    return {
+        **where,
+        "weights": "unknown" if size is None else f"{size / 1e6:.1f} MB",
+        "bytes": size,
+        "config": config_to_dict(config),
+        "results": _means(results, config.task),
+    }
 
 
 def list_published(contains: str = "", *, limit: int = 100) -> list[dict[str, Any]]:
@@ -315,7 +318,3 @@ def _means(results: Path | None, task: str) -> dict[str, Any]:
         }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
-
-
-def _megabytes(size: int | None) -> str:
-    return "unknown" if size is None else f"{size / 1e6:.1f} MB"
