@@ -22,17 +22,6 @@ from siamcal.preprocessing import Preprocessing
 from siamcal.registry import merges
 from siamcal.settings import check_choices, from_dict, to_dict
 
-__all__ = [
-    "AU_NAMES",
-    "AU_STATUSES",
-    "FORMAT_VERSION",
-    "CalibratorConfig",
-    "check_backbone_arguments",
-    "config_from_dict",
-    "config_to_dict",
-    "read_config",
-]
-
 FORMAT_VERSION = 1
 MAX_CONFIG_BYTES = 1 << 20
 AU_STATUSES = ("shown on real faces", "experimental", "not validated")

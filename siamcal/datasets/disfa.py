@@ -30,8 +30,6 @@ from siamcal.errors import ConfigError
 from siamcal.paper import protocol
 from siamcal.registry import datasets
 
-__all__ = ["HOLDER", "disfa"]
-
 logger = logging.getLogger(__name__)
 
 HOLDER = Holder(

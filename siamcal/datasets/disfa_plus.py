@@ -28,8 +28,6 @@ from siamcal.datasets.references import Wanted, choose_references
 from siamcal.paper import protocol
 from siamcal.registry import datasets
 
-__all__ = ["HOLDER", "disfa_plus"]
-
 HOLDER = Holder(
     "disfa-plus",
     "DISFA+",

@@ -16,8 +16,6 @@ from siamcal.datasets.references import choose_references
 from siamcal.errors import ConfigError
 from siamcal.registry import datasets
 
-__all__ = ["HOLDER", "manifest"]
-
 HOLDER = Holder(
     "manifest",
     "The table of your own data",

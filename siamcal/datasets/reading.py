@@ -16,22 +16,6 @@ from siamcal.datasets.base import COLUMNS, au_column, root_variable
 from siamcal.errors import ConfigError, DataNotFoundError, LabelError
 from siamcal.paper import protocol
 
-__all__ = [
-    "IMAGE_PATTERN",
-    "Holder",
-    "Problem",
-    "Problems",
-    "examples",
-    "frame_table",
-    "keep_first",
-    "last_number",
-    "read_label_text",
-    "read_metadata",
-    "reduced",
-    "report_gaps",
-    "walk_files",
-]
-
 logger = logging.getLogger(__name__)
 
 Key = TypeVar("Key", bound=Hashable)

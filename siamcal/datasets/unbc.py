@@ -25,8 +25,6 @@ from siamcal.paper import protocol
 from siamcal.progress import progress_bar
 from siamcal.registry import datasets
 
-__all__ = ["HOLDER", "unbc"]
-
 HOLDER = Holder(
     "unbc",
     "UNBC-McMaster",

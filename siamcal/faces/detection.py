@@ -18,8 +18,6 @@ from siamcal.errors import ConfigError
 from siamcal.faces._mediapipe import import_vision, quiet_stderr
 from siamcal.files import asset
 
-__all__ = ["Face", "FaceDetector", "check_rgb", "cut_window"]
-
 # The landmarker reads a square of this many box sides around a detected box; its own region is
 # 1.5 times the face, so 2 leaves room for a head that is turned or has its mouth open.
 WINDOW = 2.0

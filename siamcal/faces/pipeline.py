@@ -11,8 +11,6 @@ from siamcal.faces.illumination import normalise_illumination
 from siamcal.faces.normalisation import GREY, face_oval, local_contrast
 from siamcal.preprocessing import Preprocessing
 
-__all__ = ["FacePipeline"]
-
 
 class FacePipeline:
     """Cuts faces out of frames.

@@ -13,8 +13,6 @@ from siamcal.faces.media import Frame
 from siamcal.model.heads import AUOutput
 from siamcal.model.siamese import CalibratingSiamese, Reference
 
-__all__ = ["FrameResult", "Predictor"]
-
 
 @dataclass(frozen=True, eq=False)
 class FrameResult:

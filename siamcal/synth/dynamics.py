@@ -14,8 +14,6 @@ import numpy as np
 from siamcal.synth.actions import AUS
 from siamcal.synth.texture import ease
 
-__all__ = ["PATTERNS", "Track", "draw_track", "pose_trial", "rest_around", "unlabelled_curve"]
-
 #: Combinations of AUs and how often each starts, relative to the others.
 PATTERNS: tuple[tuple[tuple[int, ...], float], ...] = (
     ((6, 12), 7),

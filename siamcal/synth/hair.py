@@ -13,8 +13,6 @@ from siamcal.synth.mesh import load_mesh
 from siamcal.synth.props import grid_triangles
 from siamcal.synth.texture import ease, noise, places
 
-__all__ = ["BEARDS", "STYLES", "Hair", "beard_texture", "curtain", "draw_hair"]
-
 #: Style -> thickness on top, at the sides, behind (decimetres), how far strands waver, and how
 #: ragged the hairline is (decimetres).
 STYLES: dict[str, tuple[float, float, float, float, float]] = {

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["FRAMES", "Prop", "fingers", "glasses", "grid_triangles", "join", "lock_of_hair"]
-
 FRAMES = ("round", "oval", "square", "wide")
 # Frame -> half width and half height of a lens (decimetres), superellipse power.
 _LENSES = {

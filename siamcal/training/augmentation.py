@@ -14,8 +14,6 @@ import torch.nn.functional as F
 
 from siamcal.training.recipe import Augmentation
 
-__all__ = ["Draws", "change", "draw", "random_affine"]
-
 
 class Draws(NamedTuple):
     """What is to be done to each image of a batch.

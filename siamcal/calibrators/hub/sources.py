@@ -12,8 +12,6 @@ from typing import Any
 
 from siamcal.errors import ConfigError, HubError
 
-__all__ = ["Source", "endpoint", "explained", "hub_api", "network_errors", "parse_source"]
-
 TAG = "siamcal"
 _REPO = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*\Z")
 _REVISION = re.compile(r"\w[\w.\-/]*\Z")

@@ -15,8 +15,6 @@ from siamcal.errors import HubError, WeightsError
 from siamcal.files import checksum_of_file
 from siamcal.progress import progress_bar
 
-__all__ = ["MAX_EXTRA_BYTES", "fetch", "optional", "remote_size", "snapshot"]
-
 logger = logging.getLogger(__name__)
 
 MAX_EXTRA_BYTES = 20 << 20

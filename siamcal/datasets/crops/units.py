@@ -22,8 +22,6 @@ from siamcal.preprocessing import Preprocessing
 if TYPE_CHECKING:
     from siamcal.faces import FacePipeline
 
-__all__ = ["OK", "Unit", "crop_unit", "crop_units", "read_status"]
-
 OK = "ok"
 
 # Frames between two writes to disk, so that a killed run loses a second or two.
