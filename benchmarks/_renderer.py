@@ -17,8 +17,8 @@ from siamcal.benchmarks._readings import SIZE
 from siamcal.synth.frames import face_at
 from siamcal.synth.person import build_person
 from siamcal.synth.plan import CHECK_PEOPLE, Plan, draw_recording, make_plan
-from siamcal.synth.render import Sensor, encode_jpeg, expose, render
-from siamcal.synth.scene import draw_background
+from siamcal.synth.render import encode_picture, expose, render
+from siamcal.synth.scene import Sensor, draw_background
 from siamcal.synth.traits import draw_traits, stream
 
 __all__ = ["compare_machines", "measure_speed"]
@@ -54,7 +54,7 @@ def measure_speed(frames: int) -> dict[str, float]:
     rendering = time.process_time() - started
     started = time.process_time()
     for picture in pictures:
-        encode_jpeg(expose(picture, sensor, rng), sensor.quality)
+        encode_picture(expose(picture, sensor, rng), ".jpg", sensor.quality)
     sensing = time.process_time() - started
     return {
         "render": frames / rendering,
@@ -69,7 +69,7 @@ def _sample_pictures(people: list[int]) -> np.ndarray:
     for number in people:
         recording = draw_recording(make_plan("small", first_person=number), number, 0)
         person, background = build_person(draw_traits(0, number)), draw_background(stream(1), SIZE)
-        sensor = Sensor(recording.exposure, recording.noise, recording.blur, recording.quality)
+        sensor = recording.sensor
         for frame in range(0, len(recording.track), len(recording.track) // 3):
             face, light = face_at(recording, frame, neutral=False), recording.light.at(frame / 20)
             picture = render(person, face, light, recording.cameras["front"], background)

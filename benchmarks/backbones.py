@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 
 from siamcal.environment import describe_environment, machine_line
-from siamcal.evaluation.methods import METHODS
-from siamcal.evaluation.run import Job, run_comparison
+from siamcal.evaluation.compare import Job
+from siamcal.evaluation.run import run_comparison
 from siamcal.evaluation.tables import to_markdown
 from siamcal.registry import benchmarks
 from siamcal.training.choice import choose_recipe
@@ -82,9 +82,10 @@ def _row(name: str, settings: list[str], options: dict[str, Any], output: Path) 
     recipe = choose_recipe(backbone=name, options=options, settings=settings)
     started = time.process_time()
     folder = output / name.partition(":")[2]
-    results = run_comparison(Job(recipe, folder, ("intensity",), tuple(METHODS), folds=[0]))
+    job = Job(recipe, folder, ("intensity",), folds=[0])
+    results = run_comparison(job)
     seconds = time.process_time() - started
-    iccs = {m: results["methods"][m]["intensity"]["icc"]["mean"] for m in METHODS}
+    iccs = {m: results["methods"][m]["intensity"]["icc"]["mean"] for m in job.methods}
     row = {"merge at": recipe.merge_at, "steps": str(recipe.steps)}
     row |= {m.upper(): "-" if v is None else f"{v:.3f}" for m, v in iccs.items()}
     return {**row, "s": f"{seconds:.0f}", "threads": str(torch.get_num_threads())}

@@ -36,7 +36,7 @@ from siamcal.synth.plan import (
     draw_recording,
     make_plan,
 )
-from siamcal.synth.render import Sensor, expose, render
+from siamcal.synth.render import expose, render
 from siamcal.synth.scene import draw_background
 from siamcal.synth.traits import draw_traits, stream
 
@@ -193,7 +193,7 @@ def _detection(detector: FaceDetector, people: range, frames: int) -> dict[str, 
         person, recording = build_person(draw_traits(0, number)), draw_recording(plan, number, 0)
         background = draw_background(stream(0, number, 25), SIZE)
         camera = recording.cameras["front"]
-        sensor = Sensor(recording.exposure, recording.noise, recording.blur, recording.quality)
+        sensor = recording.sensor
         for _ in range(max(1, frames // len(people))):
             frame = int(rng.integers(len(recording.track)))
             yaw, pitch = np.radians(rng.uniform((-30, -20), (30, 20)))

@@ -31,7 +31,7 @@ from siamcal.registry import benchmarks
 from siamcal.synth.frames import face_at
 from siamcal.synth.person import build_person
 from siamcal.synth.plan import CHECK_PEOPLE, draw_recording, make_plan
-from siamcal.synth.render import Sensor, encode_jpeg, expose, render
+from siamcal.synth.render import encode_picture, expose, render
 from siamcal.synth.scene import draw_background
 from siamcal.synth.traits import draw_traits
 from siamcal.training.networks import TrainingStep, build_network
@@ -158,12 +158,12 @@ def _scene() -> tuple[Any, ...]:
 def _picture(index: int) -> np.ndarray:
     """One rendered frame as the data set makes it, encoding included."""
     person, recording, background = _scene()
-    sensor = Sensor(recording.exposure, recording.noise, recording.blur, recording.quality)
+    sensor = recording.sensor
     light, camera = recording.light.at(0.0), recording.cameras["front"]
     face = face_at(recording, index * 7, neutral=False)
     rendered = render(person, face, light, camera, background)
     seen = expose(rendered, sensor, np.random.default_rng(index))
-    encode_jpeg(seen, sensor.quality)
+    encode_picture(seen, ".jpg", sensor.quality)
     return seen
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from siamcal.synth.plan import make_plan
 from siamcal.synth.preview import contact_sheet
-from siamcal.synth.render import encode_jpeg
+from siamcal.synth.render import encode_picture
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 QUALITY = 85
@@ -29,7 +29,9 @@ SHEETS: dict[str, dict[str, Any]] = {
 
 def draw(sheet: str) -> bytes:
     """Return the JPEG of a sheet."""
-    return encode_jpeg(contact_sheet(make_plan("small", **SHEETS[sheet]), sheet), QUALITY)
+    return encode_picture(
+        contact_sheet(make_plan("small", **SHEETS[sheet]), sheet), ".jpg", QUALITY
+    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from siamcal.errors import ConfigError
+from siamcal.settings import check_choices
 
 if TYPE_CHECKING:
     import torch
@@ -42,18 +42,9 @@ class Preprocessing:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
-        allowed = {
-            "align": ALIGNMENTS,
-            "illumination": ILLUMINATIONS,
-            "contrast": CONTRASTS,
-            "mask": MASKS,
-        }
-        for field, values in allowed.items():
-            if getattr(self, field) not in values:
-                raise ConfigError(
-                    f"Preprocessing.{field} is {getattr(self, field)!r}; "
-                    f"allowed: {', '.join(repr(v) for v in values)}."
-                )
+        check_choices(
+            self, align=ALIGNMENTS, illumination=ILLUMINATIONS, contrast=CONTRASTS, mask=MASKS
+        )
 
     def to_tensor(self, crops: Any) -> torch.Tensor:
         """uint8 crops (H, W, 3) or (N, H, W, 3) -> float32 tensor (N, 3, H, W)."""
@@ -61,14 +52,11 @@ class Preprocessing:
         import numpy as np
         import torch
 
-        array = (
-            crops
-            if isinstance(crops, torch.Tensor)
-            else torch.from_numpy(np.ascontiguousarray(crops))
-        )
-        if array.ndim == 3:
-            array = array[None]
-        tensor = array.permute(0, 3, 1, 2).float().div_(255.0)  # (N, 3, H, W)
+        if not isinstance(crops, torch.Tensor):
+            crops = torch.from_numpy(np.ascontiguousarray(crops))
+        if crops.ndim == 3:
+            crops = crops[None]
+        tensor: torch.Tensor = crops.permute(0, 3, 1, 2).float().div_(255.0)  # (N, 3, H, W)
         if any(self.mean) or any(s != 1.0 for s in self.std):
             mean = torch.tensor(self.mean, device=tensor.device).view(1, 3, 1, 1)
             std = torch.tensor(self.std, device=tensor.device).view(1, 3, 1, 1)

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from siamcal.errors import ConfigError
 
-__all__ = ["from_dict", "override", "parse_value", "to_dict"]
+__all__ = ["check_choices", "from_dict", "override", "parse_value", "to_dict"]
 
 Settings = TypeVar("Settings")
 
@@ -62,6 +62,20 @@ def from_dict(values: Any, kind: type[Settings]) -> Settings:
     if missing:
         raise ConfigError(f"{kind.__name__} needs {', '.join(missing)}.")
     return kind(**{k: _convert(v, hints[k], f"{kind.__name__}.{k}") for k, v in values.items()})
+
+
+def check_choices(settings: Any, **allowed: Iterable[str]) -> None:
+    """Refuse a field whose value isn't one of those allowed.
+
+    Raises:
+        ConfigError: The message names the field, its value and what is allowed.
+    """
+    for name, values in allowed.items():
+        if getattr(settings, name) not in values:
+            raise ConfigError(
+                f"{type(settings).__name__}.{name} is {getattr(settings, name)!r}; "
+                f"allowed: {', '.join(map(repr, values))}."
+            )
 
 
 def override(settings: Settings, changes: Iterable[str]) -> Settings:

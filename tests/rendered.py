@@ -7,8 +7,8 @@ import numpy as np
 from siamcal.synth.actions import AUS
 from siamcal.synth.person import build_person
 from siamcal.synth.plan import CHECK_PEOPLE, draw_recording, make_plan
-from siamcal.synth.render import Face, Sensor, expose, render
-from siamcal.synth.scene import draw_background
+from siamcal.synth.render import Face, expose, render
+from siamcal.synth.scene import Sensor, draw_background
 from siamcal.synth.traits import draw_traits
 
 

@@ -102,7 +102,7 @@ def test_a_data_set(tmp_path, capsys) -> None:
 def test_a_metric(tmp_path) -> None:
     add("metrics", tmp_path)
     preds, labels = np.array([[1.0], [2.0], [3.0]]), np.array([[1.0], [4.0], [-1.0]])
-    assert metrics.compute("rmse", preds, labels) == pytest.approx([np.sqrt(2)])
+    assert metrics.get_metric("rmse")(preds, labels) == pytest.approx([np.sqrt(2)])
     found = metric_interval("rmse", preds, labels, np.array(["a", "b", "b"]), resamples=20)
     assert found.mean == pytest.approx(np.sqrt(2))
     # tests/test_own_metric.py follows one through tables, cards, figures and the review.

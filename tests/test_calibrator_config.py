@@ -86,7 +86,7 @@ def changed(**changes: object) -> dict[str, object]:
         (changed(merge_at=""), "merge_at is empty"),
         (changed(merge_at=4), "takes str"),
         (changed(rendered="yes"), "rendered takes bool"),
-        (changed(task="regression"), "allowed: intensity, detection"),
+        (changed(task="regression"), "allowed: 'intensity', 'detection'"),
         (changed(aus=[]), "aus is empty"),
         (changed(aus="1"), "takes a list"),
         (changed(aus=[1, 1, 2]), "twice"),

@@ -12,7 +12,7 @@ from torch import nn
 from siamcal.errors import ConfigError
 from siamcal.evaluation import figures, metrics
 from siamcal.evaluation.agreement import bland_altman
-from siamcal.evaluation.compare import compare, cross_validate, sweep_points
+from siamcal.evaluation.compare import Job, compare, cross_validate, sweep_points
 from siamcal.evaluation.figures import write_figures
 from siamcal.evaluation.predictions import TaskPredictions
 from siamcal.evaluation.review import read_run, review, review_markdown
@@ -46,13 +46,8 @@ def faces(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(faces, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "example"
-    comparison = compare(
-        RECIPE,
-        faces,
-        folder,
-        tasks=("intensity", "detection"),
-        methods=("ncg", "bs", "csn", "csn@output"),
-    )
+    tasks, methods = ("intensity", "detection"), ("ncg", "bs", "csn", "csn@output")
+    comparison = compare(Job(RECIPE, folder, tasks, methods), faces)
     return folder, comparison
 
 
@@ -177,9 +172,8 @@ def test_a_second_call_trains_nothing_and_gives_the_same(run, faces, monkeypatch
 
 def test_seeds_are_listed_with_their_spread(faces, tmp_path) -> None:
     recipe = dataclasses.replace(RECIPE, steps=3)
-    results = compare(
-        recipe, faces, tmp_path, methods=("ncg", "csn"), seeds=(42, 43), folds=(0,)
-    ).results
+    job = Job(recipe, tmp_path, methods=("ncg", "csn"), seeds=(42, 43), folds=(0,))
+    results = compare(job, faces).results
     values = [results["seeds"][s]["csn"]["intensity"]["icc"] for s in ("42", "43")]
     assert values[0] != values[1]
     write_report(results, tmp_path)

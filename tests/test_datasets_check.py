@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from siamcal.datasets import load_dataset
 from siamcal.datasets.check import check_dataset
-from siamcal.errors import DataNotFoundError
+from siamcal.errors import ConfigError, DataNotFoundError
+from siamcal.registry import datasets
 
 AUS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
 
@@ -155,3 +157,16 @@ def test_manifest(tmp_path):
     table.write_text("\n".join([*rows, "a.png,a,0,8"]))
     assert not check_dataset("manifest", table).ok
     assert Path(check_dataset("manifest", table).problems[0].place.split(",")[0]) == table
+
+
+def test_any_data_set_that_takes_problems_is_checked_past_its_faults(monkeypatch, tmp_path):
+    def own(data_root, *, problems):
+        problems.error(data_root / "a.csv", "isn't text.", 3)
+        raise DataNotFoundError("Nobody is left.")
+
+    monkeypatch.setitem(datasets._entries, "own", own)
+    report = check_dataset("own", tmp_path)
+    assert [p.place for p in report.problems] == [f"{tmp_path / 'a.csv'}, line 3"]
+    assert ("broken label files", 1, 0) in report.counts
+    with pytest.raises(ConfigError, match="no option problems; it has none"):
+        load_dataset("own", tmp_path, problems=None)

@@ -40,7 +40,7 @@ def test_sums_give_the_metric_itself(metric):
     labels[5, 0], labels[:100, 1] = -1, np.nan
     labels, preds = _for_task(metric, labels, preds)
     people = by_participant(metric, preds, labels, participants)
-    expected = metrics.compute(metric, preds, labels, participants)
+    expected = metrics.get_metric(metric)(preds, labels, participants)
     np.testing.assert_allclose(people.whole(), expected, rtol=1e-10)
     shuffled = np.random.default_rng(1).permutation(len(preds))
     again = by_participant(metric, preds[shuffled], labels[shuffled], participants[shuffled])
@@ -64,7 +64,7 @@ def test_bootstrap_equals_resampling_the_frames_of_whole_participants(metric):
                 rows.append(own)
                 people += [f"{names[p]}-{copy}"] * len(own)
         rows = np.concatenate(rows)
-        slow.append(metrics.compute(metric, preds[rows], labels[rows], np.array(people)))
+        slow.append(metrics.get_metric(metric)(preds[rows], labels[rows], np.array(people)))
     slow = np.array(slow)
     expected = np.percentile(slow.mean(1), [2.5, 97.5])
     np.testing.assert_allclose(result.interval, expected, rtol=1e-9)
@@ -79,7 +79,9 @@ def test_two_thousand_resamples_look_at_each_frame_once(monkeypatch):
     monkeypatch.setattr(
         intervals, "participant_sums", lambda *a: seen.append(len(a[1])) or really(*a)
     )
-    monkeypatch.setattr(metrics, "compute", lambda *a: pytest.fail("went through the frames"))
+    monkeypatch.setattr(
+        metrics.Metric, "__call__", lambda *a: pytest.fail("went through the frames")
+    )
     labels, preds, clean, participants = _people(count=27, frames=400, aus=12)
     result = paired_difference("icc", clean, preds, labels, participants, resamples=2000)
     assert seen == [len(preds)] * 2  # once for each method

@@ -124,7 +124,7 @@ def test_invalid_labels_are_masked_inside_participants_too():
 def test_an_au_without_valid_labels_is_nan_and_left_out_of_the_mean():
     preds, labels = np.zeros((4, 2)), np.array([[0.0, -1]] * 4)
     for name in ("mae", "f1", "accuracy", "precision", "recall"):
-        values = metrics.compute(name, preds, labels)
+        values = metrics.get_metric(name)(preds, labels)
         assert not np.isnan(values[0])
         assert np.isnan(values[1])
         assert mean_over_aus(values) == values[0]
@@ -134,7 +134,7 @@ def test_an_au_without_valid_labels_is_nan_and_left_out_of_the_mean():
 def test_nan_predictions_are_not_hidden():
     preds, labels = np.array([[np.nan, 1.0], [1.0, 2.0]]), np.array([[1.0, 1.0], [0.0, 1.0]])
     for name in ("icc", "mae", "f1", "accuracy", "precision", "recall"):
-        values = metrics.compute(name, preds, labels)
+        values = metrics.get_metric(name)(preds, labels)
         assert np.isnan(values[0]), name
         if name != "icc":
             assert not np.isnan(values[1]), name
@@ -167,7 +167,7 @@ def test_detection_metrics_agree_with_scikit_learn(seed):
         said = logits[:, a] >= 0
         for name, function in theirs.items():
             expected = 100 * function(labels[:, a], said, zero_division=0)
-            assert metrics.compute(name, logits, labels)[a] == pytest.approx(expected, abs=1e-10)
+            assert metrics.get_metric(name)(logits, labels)[a] == pytest.approx(expected, abs=1e-10)
         expected = 100 * accuracy_score(labels[:, a], said)
         assert metrics.accuracy(logits, labels)[a] == pytest.approx(expected, abs=1e-10)
 
@@ -188,4 +188,4 @@ def test_messages_name_what_was_given():
     with pytest.raises(ValueError, match=r"3 rows.*\(2,\)"):
         icc_within(np.zeros((3, 1)), np.zeros((3, 1)), np.array(["a", "b"]))
     with pytest.raises(ValueError, match="'iccc'"):
-        metrics.compute("iccc", np.zeros((3, 1)), np.zeros((3, 1)))
+        metrics.get_metric("iccc")

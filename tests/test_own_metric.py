@@ -12,10 +12,10 @@ from test_card import config
 
 from siamcal.calibrators.card import model_card
 from siamcal.errors import ConfigError
-from siamcal.evaluation.compare import compare
+from siamcal.evaluation.compare import Job, compare
 from siamcal.evaluation.figures import per_au_bars
 from siamcal.evaluation.intervals import metric_interval, paired_difference
-from siamcal.evaluation.metrics import METRICS, compute, icc_within, mae, metric
+from siamcal.evaluation.metrics import METRICS, get_metric, icc_within, mae, metric
 from siamcal.evaluation.review import read_run, review, review_markdown
 from siamcal.evaluation.tables import markdown, summary_table
 
@@ -38,10 +38,11 @@ def test_a_new_metric_shows_up_everywhere(registered, tmp_path) -> None:
     faces = facesets.squares(tmp_path, people=8, frames=24)
     recipe = dataclasses.replace(facesets.RECIPE, steps=3, batch_size=16)
     folder = tmp_path / "run"
-    comparison = compare(recipe, faces, folder, methods=("ncg", "csn"), seeds=(42, 43), folds=(0,))
+    job = Job(recipe, folder, methods=("ncg", "csn"), seeds=(42, 43), folds=(0,))
+    comparison = compare(job, faces)
     results, (found,) = read_run(folder)
     preds, expected = found.preds["csn"], rmse(found.preds["csn"], found.labels)
-    np.testing.assert_allclose(compute("rmse", preds, found.labels), expected)
+    np.testing.assert_allclose(METRICS["rmse"](preds, found.labels), expected)
     cell = results["methods"]["csn"]["intensity"]["rmse"]
     assert cell["mean"] == pytest.approx(expected.mean())
     low, high = cell["interval"]
@@ -72,7 +73,7 @@ def test_afterwards_it_is_unknown_and_the_message_says_what_to_do() -> None:
     with pytest.raises(
         ValueError, match=r"but got 'rmse'\. Your own is known once .*registered it"
     ):
-        compute("rmse", np.zeros((2, 1)), np.zeros((2, 1)))
+        get_metric("rmse")
 
 
 @pytest.mark.parametrize(("known", "function"), [("mae", mae), ("icc_within", icc_within)])

@@ -9,6 +9,7 @@ import pytest
 
 from siamcal.errors import ConfigError
 from siamcal.evaluation import run
+from siamcal.evaluation.compare import Job
 
 RECIPE = dataclasses.replace(facesets.RECIPE, merge_at="layer4")
 
@@ -38,7 +39,7 @@ def test_a_run_has_one_name_for_the_same_settings() -> None:
 
 
 def test_the_outlook_counts_the_trainings(tmp_path: Path) -> None:
-    job = run.Job(RECIPE, tmp_path, ("intensity", "detection"), ("ncg", "bs", "csn"), seeds=[1, 2])
+    job = Job(RECIPE, tmp_path, ("intensity", "detection"), ("ncg", "bs", "csn"), seeds=[1, 2])
     text = run.outlook(job, participants=9, frames=90, num_folds=3, num_aus=12)
     assert "9 participants, 90 frames, 3 folds" in text
     assert "24 trainings" in text  # 2 tasks x 2 seeds x 3 folds x (NCG, CSN)

@@ -11,8 +11,8 @@ from siamcal.synth.mesh import PARTS, load_mesh
 from siamcal.synth.occluders import KINDS, cover
 from siamcal.synth.person import build_person
 from siamcal.synth.raster import add_shapes, depth_map, project, rasterise, vertex_normals
-from siamcal.synth.render import Face, Sensor, expose, render
-from siamcal.synth.scene import Camera, Light, rotation
+from siamcal.synth.render import Face, expose, render
+from siamcal.synth.scene import Camera, Light, Sensor, rotation
 from siamcal.synth.traits import draw_traits, stream
 from siamcal.synth.wrinkles import draw_wrinkles, wrinkle_depth
 

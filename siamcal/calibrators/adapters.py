@@ -28,8 +28,6 @@ from siamcal.model.weights_file import TensorInfo, checksum_of_tensors
 if TYPE_CHECKING:
     from siamcal.model.siamese import CalibratingSiamese
 
-__all__ = ["base_network", "check_base", "pre_merge_names"]
-
 
 def pre_merge_names(
     model: CalibratingSiamese, input_shape: Sequence[int], example_inputs: Any = None

@@ -26,8 +26,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from siamcal.errors import SiamcalError, WeightsError
 
-__all__ = ["ADAPTER_BUDGET", "Budget", "build_within"]
-
 
 @dataclass(frozen=True)
 class Budget:

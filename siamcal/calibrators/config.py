@@ -20,18 +20,7 @@ from siamcal.errors import ConfigError
 from siamcal.model.merges import CUSTOM, PAPER, paper
 from siamcal.preprocessing import Preprocessing
 from siamcal.registry import merges
-from siamcal.settings import from_dict, to_dict
-
-__all__ = [
-    "AU_NAMES",
-    "AU_STATUSES",
-    "FORMAT_VERSION",
-    "CalibratorConfig",
-    "check_backbone_arguments",
-    "config_from_dict",
-    "config_to_dict",
-    "read_config",
-]
+from siamcal.settings import check_choices, from_dict, to_dict
 
 FORMAT_VERSION = 1
 MAX_CONFIG_BYTES = 1 << 20
@@ -287,12 +276,7 @@ def _check(config: CalibratorConfig) -> None:
     _check_text(config)
     if config.merge != CUSTOM:
         merges.get(config.merge)
-    for name, allowed in (("task", TASKS), ("branches", BRANCHES)):
-        if getattr(config, name) not in allowed:
-            raise ConfigError(
-                f"CalibratorConfig.{name} is {getattr(config, name)!r}; "
-                f"allowed: {', '.join(allowed)}."
-            )
+    check_choices(config, task=TASKS, branches=BRANCHES)
     for name in ("freeze_pre_batchnorm", "rendered"):
         _is(getattr(config, name), bool, name)
     if config.output is not None:

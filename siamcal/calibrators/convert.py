@@ -137,7 +137,7 @@ def convert_checkpoint(
     model = CalibratingSiamese(
         network.eval(), merge_at, head=make_head(task, len(aus)), verify=False
     )
-    facts = {
+    facts: dict[str, Any] = {
         "aus": tuple(aus),
         "preprocessing": PAPER_PREPROCESSING,
         "training_data": (

@@ -60,13 +60,16 @@ CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
 
 
-def describe(model: CalibratingSiamese, **facts: Any) -> CalibratorConfig:
+def describe(
+    model: CalibratingSiamese, config: CalibratorConfig | None = None, **facts: Any
+) -> CalibratorConfig:
     """The config of a model: its structure as it is, and the facts that only its author knows.
 
     Args:
         model: The calibrator.
+        config: What is known of it; None takes `model.config`.
         **facts: Fields of `CalibratorConfig` that the model can't tell: `aus`, `preprocessing`,
-            `training_data`, `licence`, ... They go before those of `model.config`.
+            `training_data`, `licence`, ... They go before those of the config.
 
     Raises:
         ConfigError: The AUs are missing or don't fit the head, or a fact contradicts the model.
@@ -75,8 +78,9 @@ def describe(model: CalibratingSiamese, **facts: Any) -> CalibratorConfig:
     for name in facts:
         if name not in known:
             raise ConfigError(f"CalibratorConfig has no field '{name}'; it has: {sorted(known)}.")
-    if model.config is not None:
-        told = {f.name: getattr(model.config, f.name) for f in dataclasses.fields(model.config)}
+    config = config or model.config
+    if config is not None:
+        told = {name: getattr(config, name) for name in known}
         if "aus" in facts and tuple(facts["aus"]) != told["aus"]:
             for name in ("au_names", "thresholds", "au_status"):
                 told.pop(name)
@@ -119,21 +123,15 @@ def save_calibrator(
         ConfigError: The config contradicts the model or lacks what can't be guessed.
         WeightsError: An adapter was asked for, but the weights before the merge have changed.
     """
-    if config is not None:
-        model.config, before = config, model.config
-        try:
-            config = describe(model)
-        finally:
-            model.config = before
-    else:
-        config = describe(model)
+    config = describe(model, config)
     folder = Path(folder)
     tensors, base_checksum = _tensors_to_save(model, config, adapter, base)
-    config = dataclasses.replace(config, base_checksum=base_checksum)
-    if not adapter:
-        config = dataclasses.replace(config, base_model="")
-    checksum = write_tensors(tensors, folder / WEIGHTS_FILE)
-    config = dataclasses.replace(config, weights_checksum=checksum)
+    config = dataclasses.replace(
+        config,
+        base_model=config.base_model if adapter else "",
+        base_checksum=base_checksum,
+        weights_checksum=write_tensors(tensors, folder / WEIGHTS_FILE),
+    )
     text = json.dumps(config_to_dict(config), indent=2, ensure_ascii=False) + "\n"
     write_atomically(folder / CONFIG_FILE, text)
     write_atomically(folder / CARD_FILE, card if card is not None else _short_card(config))

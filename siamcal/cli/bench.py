@@ -100,6 +100,7 @@ def bench(
         run_named(benchmark, [*_given(context), *settings], as_json)
         return
     from siamcal.evaluation import run
+    from siamcal.evaluation.compare import Job
 
     options = {"size": size, "bias": bias, "references": references}
     if table:
@@ -126,7 +127,7 @@ def bench(
     )
     tasks = ("intensity", "detection") if task == "both" else (chosen.task,)
     results = run.run_comparison(
-        run.Job(
+        Job(
             chosen,
             runs / (name or run.run_name(chosen, tasks)),
             tasks,

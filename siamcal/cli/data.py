@@ -11,8 +11,6 @@ import typer
 from siamcal.cli import DATA, app
 from siamcal.cli._options import AsJson
 
-__all__ = ["data_app"]
-
 data_app = typer.Typer(
     help="Make, look at and check data sets.",
     no_args_is_help=True,

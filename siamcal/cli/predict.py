@@ -155,11 +155,9 @@ def _reference(
         raise ConfigError("A camera has no frames yet: give --reference FILE or --profile FILE.")
     if number is not None:
         return reference_frame([*inputs], predictor, number)
-    if reference == "auto":
-        return inference.choose_reference([*inputs], predictor)
-    if reference is None:
-        raise ConfigError("Name the reference: --reference, --reference-frame or --profile.")
-    return inference.read_reference(reference, predictor)
+    if reference is not None and reference != "auto":
+        return inference.read_reference(reference, predictor)
+    return inference.choose_reference([*inputs], predictor)
 
 
 def _announce(predictor: Predictor, person: PersonReference) -> None:

@@ -233,7 +233,8 @@ def load_dataset(
     """
     key = canonical_name(name)
     function = datasets.get(key)
-    allowed = [p for p in inspect.signature(function).parameters if p != "data_root"]
+    own = ("data_root", "problems")  # of `siamcal data check`
+    allowed = [p for p in inspect.signature(function).parameters if p not in own]
     wrong = sorted(set(options) - set(allowed))
     if wrong:
         raise ConfigError(

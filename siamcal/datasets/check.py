@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,26 +12,15 @@ from typing import Any
 
 import pandas as pd
 
-from siamcal.datasets.base import DatasetSource, canonical_name, load_dataset, root_variable
-from siamcal.datasets.disfa import read_disfa
-from siamcal.datasets.disfa_plus import read_disfa_plus
-from siamcal.datasets.manifest import read_manifest
+from siamcal.datasets.base import canonical_name, load_dataset, root_variable
 from siamcal.datasets.reading import Problem, Problems, examples
-from siamcal.datasets.unbc import read_unbc
 from siamcal.environment import usable_cores
 from siamcal.errors import DataNotFoundError, MediaError
 from siamcal.paper import protocol
 from siamcal.progress import progress_bar
+from siamcal.registry import datasets
 
 __all__ = ["CheckReport", "check_dataset"]
-
-# Readers that go on after a broken label and collect what they find.
-_READERS: dict[str, Callable[..., DatasetSource]] = {
-    "disfa": read_disfa,
-    "disfa-plus": read_disfa_plus,
-    "manifest": read_manifest,
-    "unbc": read_unbc,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,13 +83,14 @@ def check_dataset(
         DataNotFoundError: There is nothing to check.
     """
     key, problems = canonical_name(name), Problems(strict=False)
-    reader = _READERS.get(key)
-    if reader is None:
+    reader = datasets.get(key)
+    if "problems" not in inspect.signature(reader).parameters:
         source = load_dataset(key, data_root, **options)
     else:
         root = data_root or os.environ.get(root_variable(key)) or None
-        try:
-            source = reader(None if root is None else Path(root).expanduser(), problems, **options)
+        folder = None if root is None else Path(root).expanduser()
+        try:  # such a reader goes on after a broken label and collects what it finds
+            source = reader(folder, problems=problems, **options)
         except DataNotFoundError:
             if not problems.found:
                 raise

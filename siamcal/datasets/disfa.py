@@ -10,27 +10,25 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from siamcal.datasets.base import DatasetSource, au_column
+from siamcal.datasets.base import DatasetSource
 from siamcal.datasets.reading import (
     IMAGE_PATTERN,
     Holder,
     Problems,
     examples,
+    frame_table,
     keep_first,
     last_number,
-    protocol_folds,
     read_label_text,
     read_metadata,
     reduced,
-    require_root,
+    report_gaps,
     walk_files,
 )
 from siamcal.datasets.references import Wanted, choose_references
 from siamcal.errors import ConfigError
 from siamcal.paper import protocol
 from siamcal.registry import datasets
-
-__all__ = ["HOLDER", "disfa", "read_disfa"]
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +70,7 @@ def disfa(
     views: str = "both",
     prefer: str = "images",
     metadata: str | None = None,
+    problems: Problems | None = None,
 ) -> DatasetSource:
     """DISFA: 27 people watching films, both views, 12 AUs with intensity (licence needed).
 
@@ -81,30 +80,20 @@ def disfa(
         views: "both" (the paper), "left" or "right".
         prefer: What to read where both are there: "images" or "videos".
         metadata: CSV with a column "participant" and columns to group by.
+        problems: Collects findings instead of raising the first (`siamcal data check`).
 
     Raises:
         DataNotFoundError: No labels or no pictures were found.
         LabelError: A label file is broken.
     """
-    return read_disfa(data_root, Problems(), references, views, prefer, metadata)
-
-
-def read_disfa(
-    data_root: Path | None,
-    problems: Problems,
-    references: str = "protocol",
-    views: str = "both",
-    prefer: str = "images",
-    metadata: str | None = None,
-) -> DatasetSource:
-    """As `disfa`, with the findings in `problems`."""
+    problems = problems or Problems()
     for option, value, allowed in (
         ("views", views, ("both", "left", "right")),
         ("prefer", prefer, ("images", "videos")),
     ):
         if value not in allowed:
             raise ConfigError(f"{option} is {value!r}; allowed: {', '.join(allowed)}.")
-    root = require_root(data_root, HOLDER)
+    root = HOLDER.folder(data_root)
     facts = protocol()["DISFA"]
     aus = tuple(facts["aus_intensity"])
     files = _find(root, problems)
@@ -112,7 +101,7 @@ def read_disfa(
         raise HOLDER.missing(root, f"{root} holds no label file like SN001_au1.txt.")
     if not files.videos and not files.images:
         raise HOLDER.missing(root, f"{root} holds labels, but neither videos nor frames.")
-    folds = protocol_folds("DISFA", {p for p, _ in files.labels}, root, problems)
+    folds = HOLDER.folds({p for p, _ in files.labels}, root, problems)
     parts = []
     for participant in sorted(p for fold in folds for p in fold):
         labels = _read_participant(participant, files, aus, root, problems)
@@ -316,30 +305,10 @@ def _frames(
             str(images.get(n, sample.with_name(f"{n}{sample.suffix}"))) for n in range(1, count + 1)
         ]
         indices = np.full(count, -1)
-        beyond = sorted(n for n in images if n > count)
-        if beyond:
-            problems.warning(
-                sample.parent,
-                f"{len(beyond)} frames have no label ({examples(list(map(str, beyond)))}): "
-                f"left out.",
-            )
-        lost = count - (len(images) - len(beyond))
-        if lost:
-            numbers = [str(n) for n in range(1, count + 1) if n not in images]
-            problems.warning(
-                sample.parent, f"{lost} labelled frames are missing ({examples(numbers)})."
-            )
+        beyond = [str(n) for n in sorted(images) if n > count]
+        lost = [str(n) for n in range(1, count + 1) if n not in images]
+        report_gaps(sample.parent, beyond, lost, problems)
     else:
         sources, indices = [str(video)] * count, np.arange(count)
-    columns: dict[str, object] = {
-        "participant": participant,
-        "view": view,
-        "sequence": participant,
-        "frame": np.arange(1, count + 1),
-        "source": sources,
-        "source_index": indices,
-        "is_reference": False,
-    }
-    for position, au in enumerate(aus):
-        columns[au_column(au)] = labels[:, position]
-    return pd.DataFrame(columns)
+    numbers, values = np.arange(1, count + 1), dict(zip(aus, labels.T, strict=True))
+    return frame_table(participant, view, participant, numbers, sources, indices, values)

@@ -7,29 +7,26 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from siamcal.datasets.base import DatasetSource, au_column
+from siamcal.datasets.base import DatasetSource
 from siamcal.datasets.reading import (
     IMAGE_PATTERN,
     Holder,
     Problems,
     examples,
+    frame_table,
     keep_first,
     last_number,
-    protocol_folds,
     read_label_text,
     read_metadata,
     reduced,
-    require_root,
+    report_gaps,
     walk_files,
 )
 from siamcal.datasets.references import Wanted, choose_references
 from siamcal.paper import protocol
 from siamcal.registry import datasets
-
-__all__ = ["HOLDER", "disfa_plus", "read_disfa_plus"]
 
 HOLDER = Holder(
     "disfa-plus",
@@ -63,7 +60,11 @@ class _Trial:
 
 @datasets.register("disfa-plus")
 def disfa_plus(
-    data_root: Path | None, *, references: str = "protocol", metadata: str | None = None
+    data_root: Path | None,
+    *,
+    references: str = "protocol",
+    metadata: str | None = None,
+    problems: Problems | None = None,
 ) -> DatasetSource:
     """DISFA+: 9 people posing and smiling, 12 AUs with intensity (licence needed).
 
@@ -73,22 +74,14 @@ def disfa_plus(
         data_root: Folder that holds Images and Labels.
         references: "protocol", "auto", "first" or a file.
         metadata: CSV with a column "participant" and columns to group by.
+        problems: Collects findings instead of raising the first (`siamcal data check`).
 
     Raises:
         DataNotFoundError: No labels or no pictures were found.
         LabelError: A label file is broken.
     """
-    return read_disfa_plus(data_root, Problems(), references, metadata)
-
-
-def read_disfa_plus(
-    data_root: Path | None,
-    problems: Problems,
-    references: str = "protocol",
-    metadata: str | None = None,
-) -> DatasetSource:
-    """As `disfa_plus`, with the findings in `problems`."""
-    root = require_root(data_root, HOLDER)
+    problems = problems or Problems()
+    root = HOLDER.folder(data_root)
     facts = protocol()["DISFA+"]
     aus = tuple(facts["aus"])
     trials = _find(root, problems)
@@ -96,8 +89,7 @@ def read_disfa_plus(
         raise HOLDER.missing(root, f"{root} holds no label file like SN001/.../AU1.txt.")
     if not any(t.images for t in trials):
         raise HOLDER.missing(root, f"{root} holds labels, but no frames.")
-    people = {t.participant for t in trials}
-    folds = protocol_folds("DISFA+", people, root, problems)
+    folds = HOLDER.folds({t.participant for t in trials}, root, problems)
     known = {p for fold in folds for p in fold}
     parts = [_frames(t, aus, problems) for t in trials if t.participant in known]
     tables = [part for part in parts if part is not None]
@@ -194,35 +186,14 @@ def _frames(trial: _Trial, aus: tuple[int, ...], problems: Problems) -> pd.DataF
 def _table(
     trial: _Trial, numbers: list[int], columns: dict[int, dict[int, float]], problems: Problems
 ) -> pd.DataFrame:
-    place = f"{trial.participant}/{trial.name}"
-    unlabelled = sorted(set(trial.images) - set(numbers))
-    if unlabelled:
-        problems.warning(
-            place,
-            f"{len(unlabelled)} frames have no label "
-            f"({examples([f'{n:03d}' for n in unlabelled])}): left out.",
-        )
-    lost = [n for n in numbers if n not in trial.images]
-    if lost:
-        problems.warning(
-            place,
-            f"{len(lost)} labelled frames are missing ({examples([f'{n:03d}' for n in lost])}).",
-        )
+    unlabelled = [f"{n:03d}" for n in sorted(set(trial.images) - set(numbers))]
+    lost = [f"{n:03d}" for n in numbers if n not in trial.images]
+    report_gaps(f"{trial.participant}/{trial.name}", unlabelled, lost, problems)
     # A missing frame keeps its row: preparing the faces reports it with the others left out.
     sample = next(iter(trial.images.values()))
     sources = [str(trial.images.get(n, sample.with_name(f"{n:03d}.jpg"))) for n in numbers]
-    return pd.DataFrame(
-        {
-            "participant": trial.participant,
-            "view": "front",
-            "sequence": trial.name,
-            "frame": np.array(numbers, dtype=np.int64),
-            "source": sources,
-            "source_index": -1,
-            "is_reference": False,
-            **{au_column(au): [values[n] for n in numbers] for au, values in columns.items()},
-        }
-    )
+    values = {au: [of_frame[n] for n in numbers] for au, of_frame in columns.items()}
+    return frame_table(trial.participant, "front", trial.name, numbers, sources, -1, values)
 
 
 def _read_labels(path: Path, problems: Problems) -> dict[int, float] | None:

@@ -16,8 +16,6 @@ from siamcal.datasets.references import choose_references
 from siamcal.errors import ConfigError
 from siamcal.registry import datasets
 
-__all__ = ["HOLDER", "manifest", "read_manifest"]
-
 HOLDER = Holder(
     "manifest",
     "The table of your own data",
@@ -54,6 +52,7 @@ def manifest(
     folds: int = 0,
     invalid: str = "",
     metadata: str | None = None,
+    problems: Problems | None = None,
 ) -> DatasetSource:
     """Your own data by a CSV or Parquet table: path, participant, AU columns, is_reference.
 
@@ -67,28 +66,14 @@ def manifest(
             ten participants, else five.
         invalid: Values that mean "not known", such as "9" or "9,-1" (negative and empty always do).
         metadata: CSV with a column "participant" and columns to group by.
+        problems: Collects findings instead of raising the first (`siamcal data check`).
 
     Raises:
         DataNotFoundError: The table or all its files are missing.
         ConfigError: A column is missing or an option is wrong.
         LabelError: A value is broken; the message names file and line.
     """
-    return read_manifest(
-        data_root, Problems(), references, labels, threshold, folds, invalid, metadata
-    )
-
-
-def read_manifest(
-    data_root: Path | None,
-    problems: Problems,
-    references: str = "protocol",
-    labels: str = "auto",
-    threshold: int = 2,
-    folds: int = 0,
-    invalid: str = "",
-    metadata: str | None = None,
-) -> DatasetSource:
-    """As `manifest`, with the findings in `problems`."""
+    problems = problems or Problems()
     if labels not in ("auto", "intensity", "occurrence"):
         raise ConfigError(f"labels is {labels!r}; allowed: auto, intensity, occurrence.")
     path = _find(data_root)

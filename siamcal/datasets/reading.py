@@ -5,32 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Container, Hashable, Iterable, Iterator
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 
-from siamcal.datasets.base import root_variable
+from siamcal.datasets.base import COLUMNS, au_column, root_variable
 from siamcal.errors import ConfigError, DataNotFoundError, LabelError
 from siamcal.paper import protocol
-
-__all__ = [
-    "IMAGE_PATTERN",
-    "Holder",
-    "Problem",
-    "Problems",
-    "examples",
-    "keep_first",
-    "last_number",
-    "protocol_folds",
-    "read_label_text",
-    "read_metadata",
-    "reduced",
-    "require_root",
-    "walk_files",
-]
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +69,7 @@ class Holder:
 
     Attributes:
         name: Registered name.
-        title: Name as people write it.
+        title: Name as people and the paper's protocol write it.
         licence: Whom to ask for what.
         layout: Lines that show the expected folders.
     """
@@ -107,18 +91,35 @@ class Holder:
             f"Check it: siamcal data check {self.name} --data-root DIR"
         )
 
+    def folder(self, root: Path | None) -> Path:
+        """The root folder.
 
-def require_root(root: Path | None, holder: Holder) -> Path:
-    """The root folder.
+        Raises:
+            DataNotFoundError: None was given, it doesn't exist, or it is a file.
+        """
+        if root is None or not root.exists():
+            raise self.missing(root)
+        if not root.is_dir():
+            raise self.missing(root, f"{root} is a file, not a folder.")
+        return root
 
-    Raises:
-        DataNotFoundError: None was given, it doesn't exist, or it is a file.
-    """
-    if root is None or not root.exists():
-        raise holder.missing(root)
-    if not root.is_dir():
-        raise holder.missing(root, f"{root} is a file, not a folder.")
-    return root
+    def folds(
+        self, present: set[str], place: Path, problems: Problems
+    ) -> tuple[tuple[str, ...], ...]:
+        """The paper's folds, reduced to the participants who are there."""
+        folds = protocol()[self.title]["folds_val"]
+        expected = {p for fold in folds for p in fold}
+        missing, extra = sorted(expected - present), sorted(present - expected)
+        if missing:
+            problems.warning(
+                place,
+                f"{len(present & expected)} of the protocol's {len(expected)} participants are "
+                f"there; missing: {', '.join(missing)}. Results aren't comparable with the "
+                f"paper's.",
+            )
+        if extra:
+            problems.warning(place, f"no fold of the protocol holds {', '.join(extra)}: left out.")
+        return reduced(folds, present)
 
 
 def walk_files(root: Path) -> Iterator[tuple[Path, list[str]]]:
@@ -195,22 +196,34 @@ def read_metadata(path: str | os.PathLike[str] | None) -> pd.DataFrame | None:
     return table
 
 
-def protocol_folds(
-    key: str, present: set[str], place: Path, problems: Problems
-) -> tuple[tuple[str, ...], ...]:
-    """The paper's folds, reduced to the participants who are there."""
-    folds = protocol()[key]["folds_val"]
-    expected = {p for fold in folds for p in fold}
-    missing, extra = sorted(expected - present), sorted(present - expected)
-    if missing:
+def frame_table(
+    participant: Any,
+    view: str,
+    sequence: Any,
+    frame: Any,
+    source: Any,
+    source_index: Any,
+    labels: Mapping[int, Any],
+) -> pd.DataFrame:
+    """Rows of `DatasetSource.table`, none of them a reference yet.
+
+    Each argument is one value or one a row, `labels` AU -> intensities, one a row.
+    """
+    values = (participant, view, sequence, frame, source, source_index, False)
+    columns = dict(zip(COLUMNS, values, strict=True))
+    return pd.DataFrame(columns | {au_column(au): each for au, each in labels.items()})
+
+
+def report_gaps(
+    place: str | Path, unlabelled: list[str], lost: list[str], problems: Problems
+) -> None:
+    """Warn of frames without a label and of labelled ones without a picture."""
+    if unlabelled:
         problems.warning(
-            place,
-            f"{len(present & expected)} of the protocol's {len(expected)} participants are there; "
-            f"missing: {', '.join(missing)}. Results aren't comparable with the paper's.",
+            place, f"{len(unlabelled)} frames have no label ({examples(unlabelled)}): left out."
         )
-    if extra:
-        problems.warning(place, f"no fold of the protocol holds {', '.join(extra)}: left out.")
-    return reduced(folds, present)
+    if lost:
+        problems.warning(place, f"{len(lost)} labelled frames are missing ({examples(lost)}).")
 
 
 def reduced(folds: Iterable[Iterable[str]], present: Container[str]) -> tuple[tuple[str, ...], ...]:

@@ -9,8 +9,6 @@ import pandas as pd
 
 from siamcal.errors import DataNotFoundError
 
-__all__ = ["reference_rows"]
-
 logger = logging.getLogger(__name__)
 
 

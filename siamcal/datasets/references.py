@@ -15,8 +15,6 @@ import pandas as pd
 from siamcal.datasets.reading import Problems, examples
 from siamcal.errors import ConfigError, DataNotFoundError
 
-__all__ = ["Wanted", "choose_references"]
-
 
 @dataclass(frozen=True)
 class Wanted:

@@ -14,8 +14,6 @@ from siamcal.registry import datasets
 if TYPE_CHECKING:
     from siamcal.datasets.base import DatasetSource
 
-__all__ = ["synth"]
-
 _FOLDS = 3
 
 

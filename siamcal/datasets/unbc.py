@@ -9,24 +9,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from siamcal.datasets.base import DatasetSource, au_column
+from siamcal.datasets.base import DatasetSource
 from siamcal.datasets.reading import (
     IMAGE_PATTERN,
     Holder,
     Problems,
     examples,
-    protocol_folds,
+    frame_table,
     read_label_text,
     read_metadata,
-    require_root,
     walk_files,
 )
 from siamcal.datasets.references import Wanted, choose_references
 from siamcal.paper import protocol
 from siamcal.progress import progress_bar
 from siamcal.registry import datasets
-
-__all__ = ["HOLDER", "read_unbc", "unbc"]
 
 HOLDER = Holder(
     "unbc",
@@ -52,7 +49,11 @@ _Key = tuple[str, str, int]
 
 @datasets.register("unbc")
 def unbc(
-    data_root: Path | None, *, references: str = "protocol", metadata: str | None = None
+    data_root: Path | None,
+    *,
+    references: str = "protocol",
+    metadata: str | None = None,
+    problems: Problems | None = None,
 ) -> DatasetSource:
     """UNBC-McMaster: 25 people with shoulder pain, 9 AUs with intensity, AU43 (licence needed).
 
@@ -60,22 +61,14 @@ def unbc(
         data_root: Folder that holds Images and Frame_Labels.
         references: "protocol", "auto", "first" or a file.
         metadata: CSV with a column "participant" and columns to group by.
+        problems: Collects findings instead of raising the first (`siamcal data check`).
 
     Raises:
         DataNotFoundError: No labels or no pictures were found.
         LabelError: A label file is broken.
     """
-    return read_unbc(data_root, Problems(), references, metadata)
-
-
-def read_unbc(
-    data_root: Path | None,
-    problems: Problems,
-    references: str = "protocol",
-    metadata: str | None = None,
-) -> DatasetSource:
-    """As `unbc`, with the findings in `problems`."""
-    root = require_root(data_root, HOLDER)
+    problems = problems or Problems()
+    root = HOLDER.folder(data_root)
     facts = protocol()["UNBC-McMaster"]
     aus = tuple(facts["aus_detection"])
     images, labels = _find(root)
@@ -83,7 +76,7 @@ def read_unbc(
         raise HOLDER.missing(root, f"{root} holds no label file like ll042t1aaaff001_facs.txt.")
     if not images:
         raise HOLDER.missing(root, f"{root} holds labels, but no frames.")
-    folds = protocol_folds("UNBC-McMaster", {k[0] for k in images.keys() & labels}, root, problems)
+    folds = HOLDER.folds({k[0] for k in images.keys() & labels}, root, problems)
     known = {p for fold in folds for p in fold}
     keys = sorted(k for k in labels if k[0] in known)
     _report_gaps(images, labels, known, problems)
@@ -155,7 +148,7 @@ def _table(
     problems: Problems,
 ) -> pd.DataFrame:
     folders = {key[:2]: path for key, path in images.items()}
-    rows: list[tuple[object, ...]] = []
+    rows: list[tuple[str, str, int, str]] = []
     values: list[np.ndarray] = []
     for key in progress_bar(keys, description="read FACS files", unit="file"):
         participant, sequence, frame = key
@@ -167,25 +160,13 @@ def _table(
         sample = folders[participant, sequence]
         # A missing frame keeps its row: preparing the faces reports it with the others left out.
         lost = sample.with_name(f"{sequence}{frame:03d}{sample.suffix}")
-        source = str(images.get(key, lost))
-        rows.append((participant, "front", sequence, frame, source, -1, False))
+        rows.append((*key, str(images.get(key, lost))))
         values.append(intensities)
-    table = pd.DataFrame(
-        rows,
-        columns=[
-            "participant",
-            "view",
-            "sequence",
-            "frame",
-            "source",
-            "source_index",
-            "is_reference",
-        ],
-    )
-    stacked = np.stack(values) if values else np.empty((0, len(aus)))
-    for position, au in enumerate(aus):
-        table[au_column(au)] = stacked[:, position]
-    return table
+    if not rows:
+        return pd.DataFrame()
+    people, sequences, numbers, sources = zip(*rows, strict=True)
+    of_aus = dict(zip(aus, np.stack(values, axis=1), strict=True))
+    return frame_table(people, "front", sequences, numbers, sources, -1, of_aus)
 
 
 def _read_facs(path: Path, aus: tuple[int, ...], problems: Problems) -> np.ndarray | None:

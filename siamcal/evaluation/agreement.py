@@ -17,14 +17,6 @@ from siamcal.evaluation.sums import (
     spread,
 )
 
-__all__ = [
-    "AcrossWithin",
-    "Agreement",
-    "across_and_within",
-    "bland_altman",
-    "participant_bias",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class AcrossWithin:

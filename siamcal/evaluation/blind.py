@@ -10,8 +10,6 @@ from siamcal.evaluation.metrics import mean_over_aus, metrics_of
 from siamcal.evaluation.predictions import TaskPredictions
 from siamcal.evaluation.sums import for_json
 
-__all__ = ["blind_predictors", "blind_results"]
-
 
 def blind_results(
     found: TaskPredictions, folds: Iterable[Iterable[str]], seed: int = 0

@@ -37,11 +37,39 @@ from siamcal.training.loop import fit
 from siamcal.training.prediction import predict
 from siamcal.training.recipe import Recipe
 
-__all__ = ["Comparison", "compare", "cross_validate", "describe_dataset", "sweep_points"]
+__all__ = ["Comparison", "Job", "compare", "cross_validate", "describe_dataset", "sweep_points"]
 
 logger = logging.getLogger(__name__)
 
 RESULTS_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """A comparison to run.
+
+    Attributes:
+        recipe: All settings of the trainings.
+        folder: The run's folder; each training keeps its checkpoint below it.
+        tasks: "intensity", "detection" or both; empty: the recipe's.
+        methods: Of "ncg", "bs", "csn" and `csn@MERGE_POINT`.
+        data_root: Where the data lie.
+        seeds: Repeat everything with these seeds; tables show the first and the spread over all.
+            Default: the recipe's.
+        folds: Run these folds only; default: all.
+        workers: Processes that prepare the data.
+        tensorboard: Write TensorBoard logs.
+    """
+
+    recipe: Recipe
+    folder: Path
+    tasks: tuple[str, ...] = ()
+    methods: tuple[str, ...] = tuple(METHODS)
+    data_root: Path | None = None
+    seeds: Sequence[int] | None = None
+    folds: Sequence[int] | None = None
+    workers: int | None = None
+    tensorboard: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,40 +80,24 @@ class Comparison:
     predictions: dict[str, TaskPredictions]
 
 
-def compare(
-    recipe: Recipe,
-    faces: FaceSet,
-    folder: Path,
-    *,
-    tasks: Sequence[str] | None = None,
-    methods: Sequence[str] = tuple(METHODS),
-    seeds: Sequence[int] | None = None,
-    folds: Sequence[int] | None = None,
-    tensorboard: bool = False,
-) -> Comparison:
+def compare(job: Job, faces: FaceSet) -> Comparison:
     """Cross-validate the methods and compute all results; finished parts are not run again.
 
     Args:
-        recipe: All settings.
+        job: What to compare.
         faces: The cropped data set.
-        folder: The run's folder; each training keeps its checkpoint below it.
-        tasks: "intensity", "detection" or both; default: the recipe's.
-        methods: Of "ncg", "bs", "csn" and `csn@MERGE_POINT`.
-        seeds: Further seeds repeat everything; tables show the first and the spread over all.
-        folds: Folds to run; default: all.
-        tensorboard: Write TensorBoard logs.
 
     Returns:
         Results and predictions, also written to `folder/results.json` and
         `folder/predictions_<task>.parquet`.
     """
     started = time.time()
+    recipe, folder, methods = job.recipe, job.folder, job.methods
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "recipe.json", to_dict(recipe))
     if faces.source.participants_table is not None:  # for reports by group: siamcal stats --by
         faces.source.participants_table.to_csv(folder / "participants.csv", index=False)
-    tasks = tuple(tasks or (recipe.task,))
-    seeds = tuple(seeds or (recipe.seed,))
+    tasks, seeds = job.tasks or (recipe.task,), job.seeds or (recipe.seed,)
     results: dict[str, Any] = {
         "format": RESULTS_FORMAT,
         "name": folder.name,
@@ -103,7 +115,7 @@ def compare(
         for number, seed in enumerate(seeds):
             one = dataclasses.replace(recipe, task=task, seed=seed)
             place = folder if seed == recipe.seed else folder / f"seed{seed}"
-            found = cross_validate(one, faces, place, methods, folds, tensorboard)
+            found = cross_validate(one, faces, place, methods, job.folds, job.tensorboard)
             if number == 0:
                 predictions[task] = found
                 _add_task(results, found, faces)

@@ -18,8 +18,6 @@ from siamcal.evaluation.metrics import get_metric, metrics_of
 from siamcal.evaluation.predictions import TaskPredictions
 from siamcal.evaluation.sums import spread
 
-__all__ = ["write_figures"]
-
 SWEEP_COLOURS = plt.get_cmap("viridis")
 STYLE: Any = {
     "font.size": 9,

@@ -104,21 +104,8 @@ def by_participant(
     return ByParticipant(found, people, {"frames": frames})
 
 
-class _Result:
-    """What can be stored in `results.json`."""
-
-    def to_dict(self, aus: Sequence[int]) -> dict[str, Any]:
-        """For JSON: NaN becomes None; per-AU values are keyed "AU01"."""
-        values = {name: for_json(value) for name, value in vars(self).items() if name != "metric"}
-        names = [f"AU{au:02d}" for au in aus]
-        return {
-            name: dict(zip(names, value, strict=True)) if name.startswith("per_au") else value
-            for name, value in values.items()
-        }
-
-
 @dataclass(frozen=True, eq=False)
-class MetricInterval(_Result):
+class MetricInterval:
     """A metric with its interval from resampling participants.
 
     Attributes:
@@ -141,37 +128,33 @@ class MetricInterval(_Result):
     resamples: int
     level: float = LEVEL
 
+    def to_dict(self, aus: Sequence[int]) -> dict[str, Any]:
+        """For JSON: NaN becomes None; per-AU values are keyed "AU01"."""
+        values = {name: for_json(value) for name, value in vars(self).items() if name != "metric"}
+        names = [f"AU{au:02d}" for au in aus]
+        return {
+            name: dict(zip(names, value, strict=True)) if name.startswith("per_au") else value
+            for name, value in values.items()
+        }
 
-@dataclass(frozen=True, eq=False)
-class PairedDifference(_Result):
-    """Difference a - b of a metric between two methods on the same frames.
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PairedDifference(MetricInterval):
+    """Difference a - b of a metric between two methods on the same frames, with its interval.
+
+    What `MetricInterval` holds of a metric, this holds of the difference: `mean` of the means over
+    AUs, `per_au` and both intervals. `resamples` counts the permutations too, unless `exact`.
 
     Attributes:
-        metric: Name.
-        mean: Difference of the means over AUs.
-        per_au: (A,) differences.
-        interval: For the mean, from resampling participants.
-        per_au_interval: (A, 2).
         p_value: Two-sided permutation test: each participant's predictions of the two methods are
             swapped or not.
         per_au_p_value: (A,), not corrected for the number of AUs.
         exact: True where all 2^P swaps were tried.
-        participants: Number of participants.
-        resamples: Number of resamples and, unless exact, of permutations.
-        level: Coverage of the intervals.
     """
 
-    metric: str
-    mean: float
-    per_au: np.ndarray
-    interval: tuple[float, float]
-    per_au_interval: np.ndarray
     p_value: float
     per_au_p_value: np.ndarray
     exact: bool
-    participants: int
-    resamples: int
-    level: float = LEVEL
 
     @property
     def excludes_zero(self) -> bool:

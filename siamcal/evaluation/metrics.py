@@ -27,7 +27,6 @@ __all__ = [
     "METRICS",
     "Metric",
     "accuracy",
-    "compute",
     "confusion",
     "f1",
     "get_metric",
@@ -85,7 +84,7 @@ class Metric:
     def __call__(
         self, preds: np.ndarray, labels: np.ndarray, participants: np.ndarray | None = None
     ) -> np.ndarray:
-        """The metric on all frames, (A,)."""
+        """The metric on all frames, (A,): of preds and labels (N, A) and participants (N,)."""
         if not self.needs_participants:
             return self.function(preds, labels)
         if participants is None:
@@ -147,20 +146,6 @@ def get_metric(name: str) -> Metric:
 def metrics_of(task: str) -> list[Metric]:
     """The metrics of a task, the most telling first."""
     return [found for found in METRICS.values() if found.task == task]
-
-
-def compute(
-    name: str, preds: np.ndarray, labels: np.ndarray, participants: np.ndarray | None = None
-) -> np.ndarray:
-    """The metric called `name`, (A,).
-
-    Args:
-        name: A key of `METRICS`.
-        preds: (N, A) intensities or logits.
-        labels: (N, A) intensities or occurrence.
-        participants: (N,), needed by "icc_within".
-    """
-    return get_metric(name)(preds, labels, participants)
 
 
 def mean_over_aus(per_au: np.ndarray) -> float:

@@ -11,8 +11,6 @@ import pandas as pd
 
 from siamcal.files import replacing
 
-__all__ = ["TaskPredictions"]
-
 _FILE = "predictions_{}.parquet"
 _COLUMN = re.compile(r"(.+)_AU(\d{2,})")
 

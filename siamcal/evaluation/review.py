@@ -162,21 +162,18 @@ def _across(found: TaskPredictions, preds: np.ndarray) -> dict[str, Any]:
 
 def _agreement(found: TaskPredictions, preds: np.ndarray, options: Any) -> dict[str, Any]:
     numbers = bland_altman(preds, found.labels, found.participants, **options)
-    out: dict[str, Any] = {
-        name: _by_au(getattr(numbers, name), found.aus)
-        for name in ("bias", "sd", "lower", "upper", "between_sd", "slope")
+    return {
+        name: (_per_au if name.endswith("_interval") else _by_au)(values, found.aus)
+        for name, values in vars(numbers).items()
     }
-    for name in ("bias_interval", "lower_interval", "upper_interval"):
-        out[name] = {
-            f"AU{au:02d}": for_json(pair)
-            for au, pair in zip(found.aus, getattr(numbers, name), strict=True)
-        }
-    return out
 
 
 def _by_au(values: np.ndarray, aus: Sequence[int]) -> dict[str, Any]:
-    per_au = {f"AU{au:02d}": v for au, v in zip(aus, for_json(values), strict=True)}
-    return {"mean": for_json(mean_over_aus(values)), "per_au": per_au}
+    return {"mean": for_json(mean_over_aus(values)), "per_au": _per_au(values, aus)}
+
+
+def _per_au(values: np.ndarray, aus: Sequence[int]) -> dict[str, Any]:
+    return {f"AU{au:02d}": v for au, v in zip(aus, for_json(values), strict=True)}
 
 
 def review_markdown(

@@ -11,7 +11,6 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from siamcal.datasets.base import canonical_name
 from siamcal.datasets.crops.prepare import prepare
 from siamcal.environment import usable_cores
 from siamcal.errors import ConfigError
-from siamcal.evaluation.compare import compare, sweep_points
+from siamcal.evaluation.compare import Job, compare, sweep_points
 from siamcal.evaluation.figures import write_figures
 from siamcal.evaluation.tables import paper_comparison, to_latex, to_markdown, write_report
 from siamcal.paper import TABLES, table_plan
@@ -32,40 +31,13 @@ from siamcal.training.choice import choose_recipe
 from siamcal.training.duration import estimate_seconds
 from siamcal.training.recipe import Recipe
 
-__all__ = ["Job", "outlook", "reproduce_tables", "run_comparison", "run_name", "swept_methods"]
+__all__ = ["outlook", "reproduce_tables", "run_comparison", "run_name", "swept_methods"]
 
 logger = logging.getLogger(__name__)
 
 # Frames that one core finds, aligns and crops in a second (benchmarks/speed.py); rendering takes
 # about as long.
 FRAMES_A_SECOND = 60.0
-
-
-@dataclass(frozen=True)
-class Job:
-    """A comparison to run.
-
-    Attributes:
-        recipe: All settings of the trainings.
-        folder: The run's folder.
-        tasks: "intensity", "detection" or both.
-        methods: Of "ncg", "bs", "csn" and `csn@MERGE_POINT`.
-        data_root: Where the data lie.
-        seeds: Repeat with these seeds; default: the recipe's.
-        folds: Run these folds only; default: all.
-        workers: Processes that prepare the data.
-        tensorboard: Write TensorBoard logs.
-    """
-
-    recipe: Recipe
-    folder: Path
-    tasks: tuple[str, ...]
-    methods: tuple[str, ...]
-    data_root: Path | None = None
-    seeds: Sequence[int] | None = None
-    folds: Sequence[int] | None = None
-    workers: int | None = None
-    tensorboard: bool = False
 
 
 def run_comparison(job: Job) -> dict[str, Any]:
@@ -87,16 +59,7 @@ def run_comparison(job: Job) -> dict[str, Any]:
     job.folder.mkdir(parents=True, exist_ok=True)
     with _log_to(job.folder / "log.txt"):
         faces = prepare(source, recipe.preprocessing, workers=job.workers)
-        comparison = compare(
-            recipe,
-            faces,
-            job.folder,
-            tasks=job.tasks,
-            methods=job.methods,
-            seeds=job.seeds,
-            folds=job.folds,
-            tensorboard=job.tensorboard,
-        )
+        comparison = compare(job, faces)
         write_report(comparison.results, job.folder)
         write_figures(comparison.results, comparison.predictions, job.folder / "figures")
         minutes = (time.monotonic() - started) / 60

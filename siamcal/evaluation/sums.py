@@ -11,20 +11,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "LEVEL",
-    "SumsOf",
-    "bootstrap_weights",
-    "for_json",
-    "frames_by_participant",
-    "mix",
-    "nanmean",
-    "participant_sums",
-    "percentiles",
-    "ratio",
-    "spread",
-]
-
 LEVEL = 0.95  # coverage of all intervals
 
 # (preds, labels, centre) of one participant's n frames, (n, A) each -> name -> (A,) sums.

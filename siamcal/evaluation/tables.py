@@ -75,28 +75,26 @@ def _against_paper(cell: dict[str, Any], paper: float, metric: Metric) -> str:
 
 def metric_table(results: dict[str, Any], task: str, metric: str) -> pd.DataFrame:
     """One metric an AU: a row a method (and its row in the paper), a column an AU and the mean."""
-    rows, text = {}, get_metric(metric).text
+    rows = {}
+
+    def row(mean: float | None, per_au: dict[str, Any], sign: bool = False) -> dict[str, str]:
+        values = {**per_au, "mean": mean}
+        return {au: get_metric(metric).text(v, sign=sign) for au, v in values.items()}
+
     for method, cells in results["methods"].items():
         if task not in cells:
             continue
         cell = cells[task][metric]
-        rows[label(method)] = {
-            **{au: text(v) for au, v in cell["per_au"].items()},
-            "mean": text(cell["mean"]),
-        }
+        rows[label(method)] = row(cell["mean"], cell["per_au"])
         paper = results["paper"].get(method, {}).get(task, {}).get(metric)
         if paper is not None:
-            per_au = paper.get("per_au") or {}
-            rows[f"{label(method)}, paper"] = {
-                **{au: text(per_au.get(au)) for au in cell["per_au"]},
-                "mean": text(paper["mean"]),
-            }
+            printed = paper.get("per_au") or {}
+            theirs = {au: printed.get(au) for au in cell["per_au"]}
+            rows[f"{label(method)}, paper"] = row(paper["mean"], theirs)
     difference = results["differences"].get("csn-ncg", {}).get(task, {}).get(metric)
     if difference:
-        rows[f"{label('csn')} − {label('ncg')}"] = {
-            **{au: text(v, sign=True) for au, v in difference["per_au"].items()},
-            "mean": text(difference["mean"], sign=True),
-        }
+        name = f"{label('csn')} − {label('ncg')}"
+        rows[name] = row(difference["mean"], difference["per_au"], sign=True)
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

@@ -13,8 +13,6 @@ from typing import Any
 
 from siamcal.errors import MissingDependencyError
 
-__all__ = ["import_vision", "quiet_stderr"]
-
 # Shared library -> Debian and Ubuntu package.
 DEBIAN_PACKAGES = {
     "libEGL.so": "libegl1",

@@ -10,15 +10,6 @@ import numpy as np
 
 from siamcal.faces.detection import Face, cut_window
 
-__all__ = [
-    "Placement",
-    "ffhq_quad",
-    "pad_to_square",
-    "rigid_crop",
-    "rigid_placement",
-    "transform_landmarks",
-]
-
 # Indices into MediaPipe's 478-point mesh; left and right as in the picture.
 LEFT_EYE_CORNERS = (33, 133)  # outer, inner
 RIGHT_EYE_CORNERS = (263, 362)

@@ -18,8 +18,6 @@ from siamcal.errors import ConfigError
 from siamcal.faces._mediapipe import import_vision, quiet_stderr
 from siamcal.files import asset
 
-__all__ = ["Face", "FaceDetector", "check_rgb", "cut_window"]
-
 # The landmarker reads a square of this many box sides around a detected box; its own region is
 # 1.5 times the face, so 2 leaves room for a head that is turned or has its mouth open.
 WINDOW = 2.0
@@ -158,10 +156,10 @@ class FaceDetector:
     def _load(self) -> None:
         if self._process == os.getpid():
             return
-        mediapipe, vision = import_vision()
+        self._mediapipe, vision = import_vision()
         with zipfile.ZipFile(asset("face_landmarker.task")) as bundle:
             detector = bundle.read("face_detector.tflite")
-        options = mediapipe.tasks.BaseOptions
+        options = self._mediapipe.tasks.BaseOptions
         image_mode = vision.RunningMode.IMAGE
         with quiet_stderr():
             boxes = vision.FaceDetector.create_from_options(
@@ -184,12 +182,10 @@ class FaceDetector:
                 )
             )
             # The first inference logs too.
-            blank = mediapipe.Image(
-                image_format=mediapipe.ImageFormat.SRGB, data=np.zeros((64, 64, 3), np.uint8)
-            )
+            blank = self._image(np.zeros((64, 64, 3), np.uint8))
             boxes.detect(blank)
             landmarker.detect(blank)
-        self._mediapipe, self._boxes, self._landmarker = mediapipe, boxes, landmarker
+        self._boxes, self._landmarker = boxes, landmarker
         # Also runs at interpreter exit, where MediaPipe's own destructor would fail.
         self._finalizer = weakref.finalize(self, _close_all, boxes, landmarker)
         self._process = os.getpid()

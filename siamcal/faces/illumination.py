@@ -5,8 +5,6 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-__all__ = ["normalise_illumination"]
-
 # The released code hands RGB arrays to the conversion for BGR, which swaps the luma weights of red
 # and blue; "csn_rgb" converts correctly.
 _CONVERSIONS = {

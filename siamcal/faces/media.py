@@ -162,8 +162,8 @@ def open_camera(number: int = 0) -> FrameStream:
     return FrameStream("camera", (f"camera:{number}",), None, None, frames())
 
 
-def read_frame(path: str | Path, index: int) -> Frame:
-    """Frame `index` (0-based) of a video, or of an image file, which has only frame 0.
+def read_frame(path: str | Path, index: int) -> np.ndarray:
+    """(H, W, 3) uint8, frame `index` (0-based) of a video or of an image, which has only frame 0.
 
     Raises:
         MediaError: The stream is shorter, the frame is broken, or the file can't be read.
@@ -174,7 +174,7 @@ def read_frame(path: str | Path, index: int) -> Frame:
         if frame.index == index:
             if frame.rgb is None or frame.problem:
                 raise MediaError(f"Frame {index + 1} of {path} is broken ({frame.problem}).")
-            return frame
+            return frame.rgb
     raise MediaError(f"{path} has {last + 1} frames; frame {index + 1} was asked for.")
 
 

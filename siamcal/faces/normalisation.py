@@ -7,8 +7,6 @@ import numpy as np
 
 from siamcal.faces.alignment import rigid_placement
 
-__all__ = ["face_oval", "local_contrast"]
-
 # The mesh's outline from ear to ear over the forehead. It lies on the skull; the rest of the
 # outline hangs on the jaw and is left out on purpose (see `face_oval`).
 SKULL_OUTLINE = (234, 127, 162, 21, 54, 103, 67, 109, 10, 338, 297, 332, 284, 251, 389, 356, 454)

@@ -5,18 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from siamcal.errors import FaceNotFoundError
-from siamcal.faces.alignment import (
-    ffhq_quad,
-    pad_to_square,
-    rigid_crop,
-    transform_landmarks,
-)
+from siamcal.faces.alignment import ffhq_quad, pad_to_square, rigid_crop, transform_landmarks
 from siamcal.faces.detection import Face, FaceDetector
 from siamcal.faces.illumination import normalise_illumination
 from siamcal.faces.normalisation import GREY, face_oval, local_contrast
 from siamcal.preprocessing import Preprocessing
-
-__all__ = ["FacePipeline"]
 
 
 class FacePipeline:

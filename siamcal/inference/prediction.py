@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from types import TracebackType
 
 import numpy as np
 import torch
@@ -13,8 +12,6 @@ from siamcal.faces import FacePipeline
 from siamcal.faces.media import Frame
 from siamcal.model.heads import AUOutput
 from siamcal.model.siamese import CalibratingSiamese, Reference
-
-__all__ = ["FrameResult", "Predictor"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,12 +72,7 @@ class Predictor:
     def __enter__(self) -> Predictor:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.pipeline.close()
 
     @torch.inference_mode()

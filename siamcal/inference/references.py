@@ -14,11 +14,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from siamcal.errors import ConfigError, FaceNotFoundError, MediaError
-from siamcal.faces import FacePipeline, judge_reference
+from siamcal.faces import FacePipeline, ReferenceJudgement, judge_reference
 from siamcal.faces.media import FrameStream, open_media, read_frame
 from siamcal.faces.neutrality import expression
 from siamcal.inference.prediction import Predictor
 from siamcal.model.siamese import Reference
+from siamcal.model.weights_file import checksum_of_tensors
 from siamcal.progress import progress_bar
 
 __all__ = ["PersonReference", "choose_reference", "load_profile", "read_reference", "save_profile"]
@@ -59,9 +60,7 @@ def read_reference(path: str | Path, predictor: Predictor, index: int = 0) -> Pe
     """
     if Path(path).is_dir():
         raise MediaError(f"The reference {path} is a folder, but one picture is needed.")
-    rgb = read_frame(path, index).rgb
-    if rgb is None:
-        raise MediaError(f"Frame {index + 1} of {path} couldn't be decoded.")
+    rgb = read_frame(path, index)
     pipeline = predictor.pipeline
     faces = pipeline.detect(rgb, max_faces=2)
     if not faces:
@@ -75,15 +74,9 @@ def read_reference(path: str | Path, predictor: Predictor, index: int = 0) -> Pe
     problems = list(judgement.problems)
     if len(faces) > 1:
         problems.append("it shows several faces; the widest was taken")
-    crop = pipeline.align(rgb, faces[0])
-    facts = {
-        "kind": "picture",
-        "source": str(path),
-        "frame": index + 1,
-        "judgement": round(judgement.score, 3),
-        "crop_sha256": hashlib.sha256(crop.tobytes()).hexdigest(),
-    }
-    return PersonReference(predictor.encode(crop), facts, _warnings(problems))
+    facts = {"kind": "picture", "source": str(path), "frame": index + 1}
+    facts["judgement"] = round(judgement.score, 3)
+    return _encoded(predictor, pipeline.align(rgb, faces[0]), facts, problems)
 
 
 def choose_reference(
@@ -107,16 +100,18 @@ def choose_reference(
             f"Name one with --reference FILE."
         )
     best = candidates[int(np.argmin(_rank(candidates)))]
-    problems = ["it was chosen automatically; look at it", *best.problems]
-    facts = {
-        "kind": "chosen automatically",
-        "source": best.source,
-        "frame": best.index + 1,
-        "judgement": round(best.score, 3),
-        "candidates": len(candidates),
-        "crop_sha256": hashlib.sha256(best.crop.tobytes()).hexdigest(),
-    }
-    return PersonReference(predictor.encode(best.crop), facts, _warnings(problems))
+    problems = ["it was chosen automatically; look at it", *best.judgement.problems]
+    facts = {"kind": "chosen automatically", "source": best.source, "frame": best.index + 1}
+    facts |= {"judgement": round(best.judgement.score, 3), "candidates": len(candidates)}
+    return _encoded(predictor, best.crop, facts, problems)
+
+
+def _encoded(
+    predictor: Predictor, crop: np.ndarray, facts: dict[str, Any], problems: list[str]
+) -> PersonReference:
+    facts["crop_sha256"] = hashlib.sha256(crop.tobytes()).hexdigest()
+    warnings = tuple(f"Reference: {problem}." for problem in problems)
+    return PersonReference(predictor.encode(crop), facts, warnings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,8 +119,7 @@ class _Candidate:
     index: int
     source: str
     crop: np.ndarray
-    score: float
-    problems: tuple[str, ...]
+    judgement: ReferenceJudgement
     expression: np.ndarray
 
 
@@ -137,8 +131,8 @@ def _rank(candidates: list[_Candidate]) -> np.ndarray:
     distance = np.abs(crops - np.median(crops, axis=0).astype(np.int16)).mean((1, 2, 3))
     spread = max(float(np.median(np.abs(distance - np.median(distance)))), 0.25)
     unusual = (distance - distance.min()) / spread / MOST_UNUSUAL
-    unsound = np.array([2.0 * len(c.problems) for c in candidates])
-    scores = np.array([c.score for c in candidates])
+    unsound = np.array([2.0 * len(c.judgement.problems) for c in candidates])
+    scores = np.array([c.judgement.score for c in candidates])
     apart = np.where(unusual > 1, 2.0, 0.3) * unusual
     return scores + unsound + 0.5 * moved.max(1) + moved.mean(1) + apart
 
@@ -158,24 +152,11 @@ def _candidates(stream: FrameStream, pipeline: FacePipeline) -> list[_Candidate]
         if not faces:
             continue
         judgement = judge_reference(frame.rgb, faces[0], pipeline.detector)
-        crop = pipeline.align(frame.rgb, faces[0])
-        found.append(
-            _Candidate(
-                frame.index,
-                frame.source,
-                crop,
-                judgement.score,
-                judgement.problems,
-                expression(faces[0]),
-            )
-        )
+        crop, shown = pipeline.align(frame.rgb, faces[0]), expression(faces[0])
+        found.append(_Candidate(frame.index, frame.source, crop, judgement, shown))
         if len(found) >= 2 * CANDIDATES:
             found, step = found[::2], 2 * step
     return found
-
-
-def _warnings(problems: list[str]) -> tuple[str, ...]:
-    return tuple(f"Reference: {problem}." for problem in problems)
 
 
 # --- profiles ------------------------------------------------------------------------------------
@@ -239,13 +220,7 @@ def load_profile(path: str | Path, predictor: Predictor) -> PersonReference:
 def _identity(predictor: Predictor) -> str:
     """What a profile is bound to: weights, merge point and preprocessing."""
     config = predictor.config
-    weights = config.weights_checksum
-    if not weights:
-        digest = hashlib.sha256()
-        for name, tensor in sorted(predictor.model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.cpu().contiguous().numpy().tobytes())
-        weights = digest.hexdigest()
+    weights = config.weights_checksum or checksum_of_tensors(predictor.model.state_dict())
     told = repr((weights, config.merge_at, config.preprocessing))
     return hashlib.sha256(told.encode()).hexdigest()
 

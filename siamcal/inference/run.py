@@ -151,7 +151,8 @@ def sidecar_of(output: Path) -> Path:
 def calibrator_facts(predictor: Predictor) -> dict[str, Any]:
     """The model card's facts, for the sidecar."""
     config = predictor.config
-    facts: dict[str, Any] = {
+    copied = ("backbone", "merge_at", "merge", "training_data", "data_licence", "licence")
+    return {
         "note": RENDERED_NOTE if config.rendered else "",
         "task": config.task,
         "aus": [
@@ -161,11 +162,10 @@ def calibrator_facts(predictor: Predictor) -> dict[str, Any]:
             )
         ],
         "preprocessing": asdict(config.preprocessing),
+        **{name: getattr(config, name) for name in copied},
+        "licence_reason": config.licence_reason,
+        "weights_checksum": config.weights_checksum,
     }
-    for name in ("backbone", "merge_at", "merge", "training_data", "data_licence", "licence"):
-        facts[name] = getattr(config, name)
-    facts |= {name: getattr(config, name) for name in ("licence_reason", "weights_checksum")}
-    return facts
 
 
 def _fill(
@@ -245,11 +245,5 @@ def _opened(output: Path | BinaryIO) -> Iterator[BinaryIO]:
 
 
 def _write_sidecar(path: Path | None, facts: dict[str, Any], summary: Summary) -> None:
-    if path is None:
-        return
-    told = {
-        "status": summary.status,
-        **facts,
-        "result": {**asdict(summary), "problems": dict(summary.problems)},
-    }
-    write_json(path, told)
+    if path is not None:
+        write_json(path, {"status": summary.status, **facts, "result": asdict(summary)})

@@ -7,8 +7,6 @@ from typing import Protocol
 
 import numpy as np
 
-__all__ = ["AURows", "RowWriter"]
-
 # OpenFace writes 0 to 5 as well; what lies outside is the network's overshoot.
 LOWEST, HIGHEST = 0.0, 5.0
 DECIMALS = 3

@@ -14,8 +14,6 @@ import numpy as np
 from siamcal.synth.actions import AUS
 from siamcal.synth.texture import ease
 
-__all__ = ["PATTERNS", "Track", "draw_track", "pose_trial", "rest_around", "unlabelled_curve"]
-
 #: Combinations of AUs and how often each starts, relative to the others.
 PATTERNS: tuple[tuple[tuple[int, ...], float], ...] = (
     ((6, 12), 7),
@@ -178,8 +176,6 @@ def draw_track(rng: np.random.Generator, frames: int, fps: float = 20.0) -> Trac
         fps: Frames a second.
     """
     time = np.arange(frames) / fps
-    if frames == 1:
-        time = np.array([0.0])
     intensity = _intensities(rng, time)
     speaking, moves = _speech(rng, time)
     # Speech and a deliberate jaw drop share the jaw: the stronger AU 25 or 26, the less of it.
@@ -201,10 +197,10 @@ def draw_track(rng: np.random.Generator, frames: int, fps: float = 20.0) -> Trac
     )
 
 
-def rest_around(track: Track, frame: int, seconds: float = 1.0) -> Track:
-    """Return the track with every movement fading to rest around a frame."""
+def rest_around(track: Track, frame: int) -> Track:
+    """Return the track with every movement fading to rest around a frame, over a second."""
     distance = np.abs(np.arange(len(track)) - frame) / track.fps
-    share = ease(distance / seconds - 0.15)
+    share = ease(distance - 0.15)
     return replace(
         track,
         intensity=track.intensity * share[:, None],

@@ -14,15 +14,8 @@ from siamcal.files import write_json
 from siamcal.synth.actions import AUS
 from siamcal.synth.occluders import cover
 from siamcal.synth.person import Person, build_person
-from siamcal.synth.plan import (
-    Plan,
-    Recording,
-    Task,
-    draw_recording,
-    reference_frame,
-    select_frames,
-)
-from siamcal.synth.render import Face, Sensor, encode_jpeg, expose, render
+from siamcal.synth.plan import Plan, Recording, Task, draw_recording, reference_frame, select_frames
+from siamcal.synth.render import Face, encode_picture, expose, render
 from siamcal.synth.scene import draw_background
 from siamcal.synth.traits import draw_traits, stream
 
@@ -107,7 +100,7 @@ def picture(
     background = _background(plan, task.person, task.clip, task.view)
     views = sorted(plan.views).index(task.view)
     rng = stream(plan.seed, task.person, 26, task.clip, views, frame)
-    sensor = Sensor(recording.exposure, recording.noise, recording.blur, recording.quality)
+    sensor = recording.sensor
     image = expose(render(person, face, light, camera, background), sensor, rng)
     place = f"{person.traits.name}/{task.view}/clip{task.clip:02d}"
     row: dict[str, Any] = {
@@ -150,7 +143,7 @@ def run_task(plan: Plan, task: Task, folder: str) -> int:
     rows, digest = [], hashlib.sha256()
     for frame in select_frames(plan, task.person, task.clip)[task.start : task.stop]:
         image, quality, row = picture(plan, task, int(frame))
-        data = encode_jpeg(image, quality)
+        data = encode_picture(image, ".jpg", quality)
         digest.update(data)
         path = root / row["source"]
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,8 +13,6 @@ from siamcal.synth.mesh import load_mesh
 from siamcal.synth.props import grid_triangles
 from siamcal.synth.texture import ease, noise, places
 
-__all__ = ["BEARDS", "STYLES", "Hair", "beard_texture", "curtain", "draw_hair"]
-
 #: Style -> thickness on top, at the sides, behind (decimetres), how far strands waver, and how
 #: ragged the hairline is (decimetres).
 STYLES: dict[str, tuple[float, float, float, float, float]] = {
@@ -126,14 +124,8 @@ def _strand_uv() -> np.ndarray:
 def _strand_texture(rng: np.random.Generator, waver: float) -> np.ndarray:
     """Return the tone of strands (256, 512): fine across, long along, the more curl the shorter."""
     rows = int(np.clip(5 + 70 * max(0.0, waver - 0.2), 5, 120))
-    fine = cv2.resize(
-        rng.standard_normal((rows, 300), np.float32), (512, 256), interpolation=cv2.INTER_CUBIC
-    )
-    locks = cv2.resize(
-        rng.standard_normal((max(3, rows // 3), 70), np.float32),
-        (512, 256),
-        interpolation=cv2.INTER_CUBIC,
-    )
+    grains = [rng.standard_normal(n, np.float32) for n in ((rows, 300), (max(3, rows // 3), 70))]
+    fine, locks = (cv2.resize(g, (512, 256), interpolation=cv2.INTER_CUBIC) for g in grains)
     shift = waver * 14 * np.sin(np.linspace(0, 2 * np.pi * 3, 256))[:, None]
     column = (np.arange(512)[None] + shift).astype(np.float32) % 511
     row = np.repeat(np.arange(256, dtype=np.float32)[:, None], 512, 1)

@@ -25,6 +25,7 @@ from siamcal.synth.actions import AUS
 from siamcal.synth.dynamics import Track, pose_trial, rest_around, unlabelled_curve
 from siamcal.synth.frames import picture
 from siamcal.synth.plan import Plan, Recording, Task, draw_recording
+from siamcal.synth.render import encode_picture
 from siamcal.synth.traits import stream
 
 __all__ = ["LAYOUTS", "Export", "export"]
@@ -118,15 +119,6 @@ def _write(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def _encode(image: np.ndarray, suffix: str, quality: int | None = None) -> bytes:
-    """A picture file; `quality` 0-100 for JPEG, none for PNG, which loses nothing."""
-    how = [] if quality is None else [cv2.IMWRITE_JPEG_QUALITY, quality]
-    ok, data = cv2.imencode(suffix, image[..., ::-1], how)
-    if not ok:
-        raise ConfigError(f"This build of OpenCV can't write {suffix} pictures.")
-    return bytes(data)
-
-
 def _labels(track: Track, neutral: int | None) -> np.ndarray:
     """Return integer intensities (N, 12)."""
     values = np.round(track.intensity).astype(int)
@@ -172,7 +164,8 @@ def _disfa(job: Export, index: int) -> int:
             if job.images:
                 folder = f"Images_{view.capitalize()}Camera"
                 _write(
-                    job.folder / folder / name / f"{frame + 1}.jpg", _encode(image, ".jpg", quality)
+                    job.folder / folder / name / f"{frame + 1}.jpg",
+                    encode_picture(image, ".jpg", quality),
                 )
         if writer is not None:
             writer.release()
@@ -209,7 +202,7 @@ def _disfa_plus(job: Export, index: int) -> int:
             image, quality, _ = picture(plan, task, frame, recording, frame == neutral)
             _write(
                 job.folder / "Images" / name / trial / f"{frame:03d}.jpg",
-                _encode(image, ".jpg", quality),
+                encode_picture(image, ".jpg", quality),
             )
     return job.frames * job.sequences
 
@@ -254,7 +247,10 @@ def _unbc(job: Export, index: int) -> int:
             _write(facs, _facs_lines(coded).encode())
             task = Task(person, "front", clip, 0, 1)
             image, _, _ = picture(plan, task, frame, recording, frame == neutral)
-            _write(job.folder / "Images" / name / sequence / f"{file}.png", _encode(image, ".png"))
+            _write(
+                job.folder / "Images" / name / sequence / f"{file}.png",
+                encode_picture(image, ".png"),
+            )
     return job.frames * job.sequences
 
 

@@ -20,13 +20,7 @@ from siamcal.parallel import in_processes
 from siamcal.progress import progress_bar
 from siamcal.synth.plan import RENDERER_VERSION, Plan, Task, tasks
 
-__all__ = [
-    "ensure_rendered",
-    "manifest",
-    "read_tables",
-    "rendered_folder",
-    "verify",
-]
+__all__ = ["ensure_rendered", "manifest", "read_tables", "rendered_folder", "verify"]
 
 logger = logging.getLogger(__name__)
 

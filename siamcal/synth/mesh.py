@@ -14,8 +14,6 @@ import numpy as np
 from siamcal.errors import DataNotFoundError
 from siamcal.files import asset
 
-__all__ = ["PARTS", "HeadMesh", "Shape", "load_mesh"]
-
 #: Part numbers of vertices, as scripts/build_face_mesh.py writes them.
 PARTS = {
     "skin": 0,

@@ -11,8 +11,6 @@ from siamcal.synth.person import Person, build_person
 from siamcal.synth.skin import skin_albedo
 from siamcal.synth.texture import linear
 
-__all__ = ["KINDS", "cover"]
-
 KINDS = ("fingers", "hair", "mask")
 
 

@@ -12,16 +12,6 @@ from siamcal.synth.mesh import PARTS, HeadMesh
 from siamcal.synth.props import Prop
 from siamcal.synth.texture import ease, linear, vertex_uv
 
-__all__ = [
-    "Garment",
-    "Part",
-    "body_parts",
-    "curtain_part",
-    "draw_garment",
-    "join_parts",
-    "prop_part",
-]
-
 # Hair styles that fall below the ears, and the heights where they may end (decimetres).
 _CURTAINS = {"long": (4.4, 5.8), "bob": (6.05, 6.5)}
 

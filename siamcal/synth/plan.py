@@ -12,7 +12,7 @@ import numpy as np
 
 from siamcal.errors import ConfigError
 from siamcal.synth.dynamics import Track, draw_track
-from siamcal.synth.scene import Camera, Light, draw_camera, draw_light
+from siamcal.synth.scene import Camera, Light, Sensor, draw_camera, draw_light
 from siamcal.synth.traits import stream
 
 __all__ = [
@@ -156,10 +156,7 @@ class Recording:
         track: Movements.
         light: Light.
         cameras: Camera of each view.
-        noise: Sensor noise, grey levels.
-        blur: Lens, pixels.
-        quality: Of JPEG.
-        exposure: Factor on linear light.
+        sensor: Of all cameras.
         occluder: "none", "fingers", "hair" or "mask".
         occluded: (N,) bool, frames in which it is there.
     """
@@ -167,10 +164,7 @@ class Recording:
     track: Track
     light: Light
     cameras: dict[str, Camera]
-    noise: float
-    blur: float
-    quality: int
-    exposure: float
+    sensor: Sensor
     occluder: str
     occluded: np.ndarray
 
@@ -187,8 +181,12 @@ def draw_recording(plan: Plan, person: int, clip: int) -> Recording:
         for index, view in enumerate(_VIEW_YAW)
         if view in plan.views
     }
-    noise, blur = float(rng.gamma(2.0, 1.1)), float(max(0, rng.normal(0.35, 0.35)))
-    quality, exposure = int(rng.integers(62, 96)), float(np.exp(rng.normal(0.05, 0.2)))
+    sensor = Sensor(  # drawn in this order
+        noise=float(rng.gamma(2.0, 1.1)),
+        blur=float(max(0, rng.normal(0.35, 0.35))),
+        quality=int(rng.integers(62, 96)),
+        exposure=float(np.exp(rng.normal(0.05, 0.2))),
+    )
     occluder, occluded = "none", np.zeros(length, bool)
     if rng.random() < plan.occlusion:
         occluder = str(rng.choice(["fingers", "hair", "mask"]))
@@ -197,7 +195,7 @@ def draw_recording(plan: Plan, person: int, clip: int) -> Recording:
         occluded[start:stop] = True
         if occluder == "hair":
             occluded[:] = True
-    return Recording(track, light, cameras, noise, blur, quality, exposure, occluder, occluded)
+    return Recording(track, light, cameras, sensor, occluder, occluded)
 
 
 def reference_frame(recording: Recording) -> int:

@@ -12,15 +12,11 @@ from siamcal.synth.actions import AUS
 from siamcal.synth.frames import picture
 from siamcal.synth.person import Person, build_person
 from siamcal.synth.plan import Plan, Task, draw_recording, select_frames
-from siamcal.synth.render import Face, Sensor, expose, render
-from siamcal.synth.scene import Camera, Light
+from siamcal.synth.render import Face, expose, render
+from siamcal.synth.scene import Camera, Light, Sensor
 from siamcal.synth.traits import draw_traits
 
-__all__ = [
-    "SHEETS",
-    "contact_sheet",
-    "studio_picture",
-]
+__all__ = ["SHEETS", "contact_sheet", "studio_picture"]
 
 SHEETS = ("people", "actions", "levels", "occlusion", "bias")
 _LIGHT = Light(0.3, 0.45, 0.9, 0.45, 0.15, 0.03, 0.0, 5.0)

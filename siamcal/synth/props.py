@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["FRAMES", "Prop", "fingers", "glasses", "grid_triangles", "join", "lock_of_hair"]
-
 FRAMES = ("round", "oval", "square", "wide")
 # Frame -> half width and half height of a lens (decimetres), superellipse power.
 _LENSES = {
@@ -72,16 +70,14 @@ def grid_triangles(rows: int, columns: int) -> np.ndarray:
 
 def join(parts: list[tuple[np.ndarray, np.ndarray]], colour: np.ndarray, gloss: float) -> Prop:
     """Join meshes into one prop of one colour."""
-    vertices, triangles, start = [], [], 0
-    for points, corners in parts:
-        vertices.append(points)
-        triangles.append(corners + start)
-        start += len(points)
+    vertices = np.concatenate([points for points, _ in parts])
+    starts = np.cumsum([0] + [len(points) for points, _ in parts[:-1]])
+    triangles = [corners + start for (_, corners), start in zip(parts, starts, strict=True)]
     return Prop(
-        np.concatenate(vertices),
+        vertices,
         np.concatenate(triangles).astype(np.int32),
-        np.tile(np.asarray(colour, float), (start, 1)),
-        np.full(start, gloss),
+        np.tile(np.asarray(colour, float), (len(vertices), 1)),
+        np.full(len(vertices), gloss),
     )
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["add_shapes", "depth_map", "project", "rasterise", "vertex_normals"]
-
 SNAP = 256.0
 
 

@@ -11,18 +11,12 @@ import numpy as np
 from siamcal.errors import ConfigError
 from siamcal.synth.actions import AUS, NUISANCES, action_shapes, nuisance_shapes
 from siamcal.synth.person import Person
-from siamcal.synth.raster import (
-    add_shapes,
-    depth_map,
-    project,
-    rasterise,
-    vertex_normals,
-)
-from siamcal.synth.scene import Camera, Light, rotation
+from siamcal.synth.raster import add_shapes, depth_map, project, rasterise, vertex_normals
+from siamcal.synth.scene import Camera, Light, Sensor, rotation
 from siamcal.synth.shading import HAIR, LASH, Lighting, Scene, Triple, shade_image, triple
 from siamcal.synth.wrinkles import WRINKLE_AUS, wrinkle_depth
 
-__all__ = ["Face", "Sensor", "encode_jpeg", "expose", "render", "write_png"]
+__all__ = ["Face", "encode_picture", "expose", "render", "write_png"]
 
 _FACE_HEIGHT = 1.85  # chin to hairline of the mean head, decimetres
 _NECK = np.array([0.0, 6.1, 0.25])
@@ -62,23 +56,6 @@ class Face:
     def alone(cls, au: int, level: float) -> Face:
         """Return a face at rest but for one AU at this intensity."""
         return cls(np.where(np.array(AUS) == au, level, 0.0))
-
-
-@dataclass(frozen=True)
-class Sensor:
-    """What the camera's electronics do to a frame.
-
-    Attributes:
-        exposure: Factor on linear light.
-        noise: Standard deviation in grey levels.
-        blur: Standard deviation of the lens in pixels.
-        quality: Of JPEG.
-    """
-
-    exposure: float = 1.0
-    noise: float = 0.0
-    blur: float = 0.0
-    quality: int = 92
 
 
 def _mesh(person: Person, face: Face) -> np.ndarray:
@@ -227,11 +204,21 @@ def expose(picture: np.ndarray, sensor: Sensor, rng: np.random.Generator | None)
     return np.clip(grey + np.float32(0.5), 0, 255).astype(np.uint8)
 
 
-def encode_jpeg(picture: np.ndarray, quality: int) -> bytes:
-    """Return a JPEG of an RGB picture (S, S, 3)."""
-    ok, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+def encode_picture(picture: np.ndarray, suffix: str, *how: int) -> bytes:
+    """Return an RGB picture (H, W, 3) as the file of a suffix such as ".png".
+
+    Args:
+        picture: The picture.
+        suffix: Names the format.
+        *how: OpenCV's flags and their values; for ".jpg" the quality, 0-100, alone.
+
+    Raises:
+        ConfigError: OpenCV can't write it.
+    """
+    flags = [cv2.IMWRITE_JPEG_QUALITY, *how] if suffix == ".jpg" else how
+    ok, data = cv2.imencode(suffix, picture[..., ::-1], flags)
     if not ok:
-        raise ConfigError(f"A picture of shape {picture.shape} can't be written as JPEG.")
+        raise ConfigError(f"A picture of shape {picture.shape} can't be written as {suffix}.")
     return bytes(data)
 
 
@@ -242,7 +229,4 @@ def write_png(path: Path, picture: np.ndarray) -> None:
         ConfigError: The file can't be written there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    ok, data = cv2.imencode(".png", picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
-    if not ok:
-        raise ConfigError(f"A picture of shape {picture.shape} can't be written as PNG.")
-    path.write_bytes(bytes(data))
+    path.write_bytes(encode_picture(picture, ".png", cv2.IMWRITE_PNG_COMPRESSION, 9))

@@ -1,15 +1,15 @@
-"""What surrounds a person: light, background and camera of a clip; pose and sensor of a frame."""
+"""What surrounds a person: light, background, camera and sensor of a clip."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from siamcal.synth.texture import linear
 
-__all__ = ["Camera", "Light", "draw_background", "draw_camera", "draw_light", "rotation"]
+__all__ = ["Camera", "Light", "Sensor", "draw_background", "draw_camera", "draw_light", "rotation"]
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,10 @@ class Light:
     def at(self, seconds: float) -> Light:
         """Return the light at a time of the clip."""
         wave = np.sin(2 * np.pi * seconds / self.period)
-        return Light(
+        return replace(
+            self,
             azimuth=self.azimuth + 0.5 * self.drift * float(wave),
-            elevation=self.elevation,
             key=self.key * (1 + self.drift * float(np.sin(2.6 * seconds / self.period + 1))),
-            sky=self.sky,
-            fill=self.fill,
-            warmth=self.warmth,
-            drift=self.drift,
-            period=self.period,
         )
 
 
@@ -68,6 +63,23 @@ class Camera:
     shift: tuple[float, float]
     yaw: float
     pitch: float
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """What the camera's electronics do to a frame.
+
+    Attributes:
+        exposure: Factor on linear light.
+        noise: Standard deviation in grey levels.
+        blur: Standard deviation of the lens in pixels.
+        quality: Of JPEG.
+    """
+
+    exposure: float = 1.0
+    noise: float = 0.0
+    blur: float = 0.0
+    quality: int = 92
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:

@@ -14,22 +14,6 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-__all__ = [
-    "CLOTH",
-    "EYE",
-    "HAIR",
-    "LASH",
-    "MOUTH",
-    "PROP",
-    "SKIN",
-    "TEETH",
-    "Lighting",
-    "Paint",
-    "Scene",
-    "shade_image",
-    "triple",
-]
-
 SKIN, EYE, TEETH, MOUTH, LASH, HAIR, PROP, CLOTH = 0, 1, 2, 3, 4, 5, 6, 7
 
 # Columns of the vertex attributes: occlusion, lip (props: gloss), inside of the mouth, and from

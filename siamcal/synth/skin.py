@@ -10,8 +10,6 @@ import numpy as np
 from siamcal.synth import texture as tex
 from siamcal.synth.texture import linear, noise, places, strokes
 
-__all__ = ["Brows", "draw_brows", "paint_skin", "skin_albedo"]
-
 #: sRGB of skin from dark to light.
 _TONES = linear(
     np.array([(58, 37, 28), (104, 68, 50), (158, 112, 82), (205, 158, 128), (232, 192, 168)])

@@ -16,20 +16,6 @@ import numpy as np
 from siamcal.synth.mesh import HeadMesh, load_mesh
 from siamcal.synth.raster import rasterise
 
-__all__ = [
-    "HEIGHT",
-    "WIDTH",
-    "Line",
-    "Places",
-    "ease",
-    "linear",
-    "noise",
-    "places",
-    "strokes",
-    "to_texture",
-    "vertex_uv",
-]
-
 DENSITY = 200.0  # texels a decimetre
 RADIUS, AXIS_Z, REACH = 0.95, 0.35, 2.0  # of the cylinder: dm, dm, radians to either side
 TOP, BOTTOM = 8.6, 5.6

@@ -8,8 +8,6 @@ import numpy as np
 
 from siamcal.synth.texture import HEIGHT, WIDTH, Line, strokes
 
-__all__ = ["WRINKLE_AUS", "WrinkleMap", "draw_wrinkles", "wrinkle_depth"]
-
 WRINKLE_AUS = (1, 2, 4, 6, 9, 12, 15, 17, 20)
 
 # The lines beside the mouth are shallow in life.

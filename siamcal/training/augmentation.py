@@ -7,12 +7,12 @@ batch, which costs nothing, and changes its own images only.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
-__all__ = ["Draws", "augment", "change", "draw", "random_affine"]
+from siamcal.training.recipe import Augmentation
 
 
 class Draws(NamedTuple):
@@ -36,33 +36,26 @@ class Draws(NamedTuple):
 
 
 def random_affine(
-    count: int,
-    size: int,
-    generator: torch.Generator,
-    *,
-    flip: float = 0.5,
-    scale: tuple[float, float] = (0.9, 1.0),
-    ratio: tuple[float, float] = (19 / 20, 20 / 19),
+    count: int, size: int, generator: torch.Generator, how: Augmentation
 ) -> torch.Tensor:
-    """Sampling matrices of RandomResizedCrop(scale, ratio) with a horizontal flip.
+    """Sampling matrices of RandomResizedCrop(crop_scale, crop_ratio) with a horizontal flip.
 
     As in torchvision, the aspect ratio (width / height) is uniform in its logarithm and the area
-    uniform in `scale`; a crop wider or taller than the image is cut to the image.
+    uniform in `crop_scale`; a crop wider or taller than the image is cut to the image.
 
     Args:
         count: Number of images B.
         size: Side of the square images in pixels; the crop's corner is uniform.
         generator: Source of randomness.
-        flip: Probability of a flip.
-        scale: Range of the crop's share of the area.
-        ratio: Range of the crop's aspect ratio.
+        how: Ranges of the crop's area and aspect ratio, probability of a flip.
 
     Returns:
         (B, 2, 3) matrices for `torch.nn.functional.affine_grid`.
     """
     draw = torch.rand(count, 5, generator=generator)  # (B, 5)
-    area = scale[0] + (scale[1] - scale[0]) * draw[:, 0]
-    low, high = math.log(ratio[0]), math.log(ratio[1])
+    least, most = how.crop_scale
+    area = least + (most - least) * draw[:, 0]
+    low, high = map(math.log, how.crop_ratio)
     aspect = torch.exp(low + (high - low) * draw[:, 1])
     width = torch.sqrt(area * aspect).clamp(max=1.0)
     height = torch.sqrt(area / aspect).clamp(max=1.0)
@@ -70,7 +63,7 @@ def random_affine(
     left = torch.floor(draw[:, 2] * ((1 - width) * size + 1)) / size
     top = torch.floor(draw[:, 3] * ((1 - height) * size + 1)) / size
     left, top = torch.minimum(left, 1 - width), torch.minimum(top, 1 - height)
-    sign = torch.where(draw[:, 4] < flip, -1.0, 1.0)
+    sign = torch.where(draw[:, 4] < how.flip, -1.0, 1.0)
     matrices = torch.zeros(count, 2, 3)
     matrices[:, 0, 0] = width * sign
     matrices[:, 1, 1] = height
@@ -79,36 +72,20 @@ def random_affine(
     return matrices
 
 
-def draw(
-    count: int,
-    size: int,
-    generator: torch.Generator,
-    *,
-    flip: float = 0.5,
-    scale: tuple[float, float] = (0.9, 1.0),
-    ratio: tuple[float, float] = (19 / 20, 20 / 19),
-    brightness: float = 0.0,
-    contrast: float = 0.0,
-) -> Draws:
+def draw(count: int, size: int, generator: torch.Generator, how: Augmentation) -> Draws:
     """Draw the changes of `count` square images with sides of `size` pixels.
 
-    Args:
-        count: Number of images B.
-        size: Side of the images in pixels.
-        generator: Source of randomness; two generators in the same state draw the same.
-        flip: Probability of a horizontal flip.
-        scale: Range of the crop's share of the area.
-        ratio: Range of the crop's aspect ratio.
-        brightness: Factors are uniform in [1 - brightness, 1 + brightness].
-        contrast: The same for the distance to the image's mean.
+    Factors of brightness are uniform in [1 - brightness, 1 + brightness]; the same holds for
+    contrast, which is the distance to the image's mean. Two generators in the same state draw the
+    same.
     """
-    matrices = random_affine(count, size, generator, flip=flip, scale=scale, ratio=ratio)
+    matrices = random_affine(count, size, generator, how)
     light = 2 * torch.rand(count, 2, generator=generator) - 1  # (B, 2)
     return Draws(
         matrices,
-        1 + brightness * light[:, 0],
-        1 + contrast * light[:, 1],
-        bool(brightness or contrast),
+        1 + how.brightness * light[:, 0],
+        1 + how.contrast * light[:, 1],
+        bool(how.brightness or how.contrast),
     )
 
 
@@ -122,8 +99,3 @@ def change(images: torch.Tensor, draws: Draws) -> torch.Tensor:
         mean = out.mean(dim=(1, 2, 3), keepdim=True)
         out = ((out - mean) * steep + mean) * gain
     return out
-
-
-def augment(images: torch.Tensor, generator: torch.Generator, **how: Any) -> torch.Tensor:
-    """Augment images (B, C, S, S) float, each with its own draw; `how` as in `draw`."""
-    return change(images, draw(len(images), images.shape[-1], generator, **how))

@@ -144,19 +144,10 @@ class BatchSource(Dataset[Batch]):
 
     def _images(self, rows: np.ndarray, places: np.ndarray, step: int, stream: int) -> torch.Tensor:
         """Augmented crops of some places of the global batch's `rows`."""
-        how = self.recipe.augmentation
         images = self.faces.preprocessing.to_tensor(self.faces.images[rows[places]])
         seed = int(self._generator(stream, step).integers(2**62))
-        draws = draw(
-            len(rows),
-            images.shape[-1],
-            torch.Generator().manual_seed(seed),
-            flip=how.flip,
-            scale=how.crop_scale,
-            ratio=how.crop_ratio,
-            brightness=how.brightness,
-            contrast=how.contrast,
-        )
+        generator = torch.Generator().manual_seed(seed)
+        draws = draw(len(rows), images.shape[-1], generator, self.recipe.augmentation)
         return change(images, draws.take(torch.from_numpy(places)))
 
 

@@ -7,8 +7,6 @@ from typing import Any
 
 from siamcal.errors import MissingDependencyError
 
-__all__ = ["LossLog"]
-
 
 class LossLog:
     """`loss.csv` (step, loss), cut back to the checkpoint's step on resuming, and TensorBoard.

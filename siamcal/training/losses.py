@@ -14,23 +14,6 @@ import torch.nn.functional as F
 
 from siamcal.model.heads import NUM_THRESHOLDS, AUOutput
 
-__all__ = [
-    "NUM_LEVELS",
-    "IntensityLoss",
-    "IntensityWeights",
-    "cosine_loss",
-    "count_levels",
-    "count_occurrences",
-    "detection_loss",
-    "detection_weights",
-    "intensity_loss",
-    "intensity_weights",
-    "mse_weights",
-    "ordinal_loss",
-    "ordinal_weights",
-    "weighted_mse_loss",
-]
-
 # FACS intensities 0 (absent), 1 (A) .. 5 (E).
 NUM_LEVELS = 6
 

@@ -18,7 +18,7 @@ from siamcal.model.merges import PAPER
 from siamcal.paper import PAPER_PREPROCESSING
 from siamcal.preprocessing import Preprocessing
 from siamcal.registry import merges, recipes
-from siamcal.settings import from_dict
+from siamcal.settings import check_choices, from_dict
 
 __all__ = ["Augmentation", "Recipe", "load_recipe"]
 
@@ -128,19 +128,14 @@ class Recipe:
     note: str = ""
 
     def __post_init__(self) -> None:
-        allowed = {
-            "task": TASKS,
-            "branches": ("separate", "concatenate"),
-            "references_per": ("target", "participant"),
-            "schedule": ("constant", "cosine"),
-            "precision": PRECISIONS,
-        }
-        for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                raise ConfigError(
-                    f"Recipe.{name} is {getattr(self, name)!r}; "
-                    f"allowed: {', '.join(repr(v) for v in values)}."
-                )
+        check_choices(
+            self,
+            task=TASKS,
+            branches=("separate", "concatenate"),
+            references_per=("target", "participant"),
+            schedule=("constant", "cosine"),
+            precision=PRECISIONS,
+        )
         if self.merge != PAPER:  # a form with parameters loads torch, which the default needn't
             merges.get(self.merge)
 

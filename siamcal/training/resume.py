@@ -18,8 +18,6 @@ from siamcal.files import replacing
 from siamcal.settings import to_dict
 from siamcal.training.recipe import Recipe
 
-__all__ = ["CHECKPOINT", "TrainingState", "identity_of"]
-
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.safetensors"

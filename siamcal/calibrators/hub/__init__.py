@@ -91,12 +91,9 @@ def from_pretrained(
 
     Arguments and errors: `siamcal.model.pretrained.PretrainedMixin.from_pretrained`.
     """
-    place = parse_source(source, revision)
+    place = parse_source(source, revision, token, cache_dir)
     options["max_bytes"] = limit = options.get("max_bytes") or MAX_WEIGHTS_BYTES
-    if place.folder is not None:
-        return load_calibrator(place.folder, **options)
-    folder = snapshot(place, token, cache_dir, limit)
-    return load_calibrator(folder, **options)
+    return load_calibrator(place.folder or snapshot(place, limit), **options)
 
 
 def save_pretrained(
@@ -110,7 +107,7 @@ def save_pretrained(
     **facts: Any,
 ) -> CalibratorConfig:
     """Save a calibrator with its model card; see `PretrainedMixin.save_pretrained`."""
-    config = _described(model, config, facts)
+    config = describe_model(model, config, **facts)
     written = save_calibrator(model, config, folder, adapter=adapter, base=base, card="")
     write_atomically(Path(folder) / CARD_FILE, model_card(written, results))
     return written
@@ -131,7 +128,7 @@ def push_to_hub(
     **facts: Any,
 ) -> Pushed:
     """Publish a calibrator; see `PretrainedMixin.push_to_hub`."""
-    config = _described(model, config, facts)
+    config = describe_model(model, config, **facts)
     with tempfile.TemporaryDirectory() as name:
         workplace = Path(name)
         saved = save_calibrator(model, config, workplace / "c", adapter=adapter, base=base)
@@ -210,13 +207,13 @@ def pull(
     Raises:
         HubError: See `from_pretrained`.
     """
-    place = parse_source(source, revision)
+    place = parse_source(source, revision, token, cache_dir)
     if place.folder is not None:
         raise ConfigError(f"{source} is a folder on this machine; there is nothing to pull.")
-    found = snapshot(place, token, cache_dir, max_bytes)
-    here = Source(None, place.repo_id, found.name)
-    for name in _extra_names(here, token):
-        optional(here, name, token, cache_dir)
+    found = snapshot(place, max_bytes)
+    here = place.at(found.name)
+    for name in _extra_names(here):
+        optional(here, name)
     if folder is None:
         return found
     target = Path(folder)
@@ -241,24 +238,26 @@ def describe(
         HubError: See `from_pretrained`.
         ConfigError: The config is damaged, newer or unsafe.
     """
-    place = parse_source(source, revision)
+    place = parse_source(source, revision, token, cache_dir)
     if place.folder is not None:
         folder, where = place.folder, {"folder": str(place.folder)}
         weights = folder / WEIGHTS_FILE
         size = weights.stat().st_size if weights.is_file() else None
         results: Path | None = folder / "results.json"
     else:
-        config_file = fetch(place, CONFIG_FILE, MAX_CONFIG_BYTES, token, cache_dir)
-        folder = config_file.parent
-        here = Source(None, place.repo_id, folder.name)
+        folder = fetch(place, CONFIG_FILE, MAX_CONFIG_BYTES).parent
+        here = place.at(folder.name)
         where = {"repository": place.repo_id, "commit": folder.name, "endpoint": endpoint()}
-        size = remote_size(here, WEIGHTS_FILE, token, cache_dir)
-        results = optional(here, "results.json", token, cache_dir)
+        size = remote_size(here, WEIGHTS_FILE)
+        results = optional(here, "results.json")
     config = read_config(folder / CONFIG_FILE)
-    about: dict[str, Any] = {**where, "weights": _megabytes(size), "bytes": size}
-    about["config"] = config_to_dict(config)
-    about["results"] = _means(results, config.task)
-    return about
+    return {
+        **where,
+        "weights": "unknown" if size is None else f"{size / 1e6:.1f} MB",
+        "bytes": size,
+        "config": config_to_dict(config),
+        "results": _means(results, config.task),
+    }
 
 
 def list_published(contains: str = "", *, limit: int = 100) -> list[dict[str, Any]]:
@@ -290,22 +289,11 @@ def list_published(contains: str = "", *, limit: int = 100) -> list[dict[str, An
     ]
 
 
-def _described(
-    model: CalibratingSiamese, config: CalibratorConfig | None, facts: Mapping[str, Any]
-) -> CalibratorConfig:
-    before = model.config
-    try:
-        model.config = config or before
-        return describe_model(model, **facts)
-    finally:
-        model.config = before
-
-
-def _extra_names(place: Source, token: str | bool | None) -> list[str]:
+def _extra_names(place: Source) -> list[str]:
     names = [CARD_FILE, *EXTRA_FILES]
     try:
         with explained(place):
-            listed = hub_api(token).list_repo_files(place.repo_id, revision=place.revision)
+            listed = hub_api(place.token).list_repo_files(place.repo_id, revision=place.revision)
     except HubError:
         return names  # offline: the cache knows
     figures = sorted(name for name in listed if _FIGURE.match(name))[:MAX_FIGURES]
@@ -330,7 +318,3 @@ def _means(results: Path | None, task: str) -> dict[str, Any]:
         }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
-
-
-def _megabytes(size: int | None) -> str:
-    return "unknown" if size is None else f"{size / 1e6:.1f} MB"

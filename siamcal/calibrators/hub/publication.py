@@ -54,7 +54,6 @@ def plan_from_folder(
     workplace: str | Path,
     *,
     adapter: bool = False,
-    backbone: nn.Module | str | None = None,
     base: str | Path | None = None,
 ) -> Publication:
     """Gather a run's calibrator, results and figures.
@@ -64,7 +63,6 @@ def plan_from_folder(
         repo_id: "owner/name" it is for.
         workplace: An empty folder for files that are written for the push.
         adapter: Send only what lies behind the merge point.
-        backbone: The network, where the calibrator can't be loaded without (adapters only).
         base: File of the public backbone's weights, to prove an adapter's base unchanged.
 
     Raises:
@@ -75,7 +73,7 @@ def plan_from_folder(
     calibrator = _calibrator_folder(folder)
     config = read_config(calibrator / CONFIG_FILE)
     if adapter and not config.is_adapter:
-        calibrator, config = _as_adapter(calibrator, workplace, backbone, base)
+        calibrator, config = _as_adapter(calibrator, workplace, base)
     results = _results(folder / "results.json")
     figures = sorted((folder / "figures").glob("*.png"))[:MAX_FIGURES]
     files = {
@@ -136,12 +134,9 @@ def _calibrator_folder(folder: Path) -> Path:
 
 
 def _as_adapter(
-    calibrator: Path,
-    workplace: Path,
-    backbone: nn.Module | str | None,
-    base: str | Path | None,
+    calibrator: Path, workplace: Path, base: str | Path | None
 ) -> tuple[Path, CalibratorConfig]:
-    model = load_calibrator(calibrator, backbone=backbone, verify=False)
+    model = load_calibrator(calibrator, verify=False)
     public = _public_backbone(model.config, base)
     place = workplace / "adapter"
     named = str(base) if str(base or "").startswith("asset:") else ""

@@ -6,13 +6,11 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from siamcal.errors import ConfigError, HubError
-
-__all__ = ["Source", "endpoint", "explained", "hub_api", "network_errors", "parse_source"]
 
 TAG = "siamcal"
 _REPO = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*\Z")
@@ -21,14 +19,25 @@ _REVISION = re.compile(r"\w[\w.\-/]*\Z")
 
 @dataclass(frozen=True)
 class Source:
-    """Where a calibrator lies: a folder, or a repository at a revision."""
+    """Where a calibrator lies: a folder, or a repository at a revision, and how it is fetched."""
 
     folder: Path | None
     repo_id: str = ""
     revision: str | None = None
+    token: str | bool | None = None
+    cache_dir: str | Path | None = None
+
+    def at(self, commit: str) -> Source:
+        """The same repository at a commit."""
+        return replace(self, revision=commit)
 
 
-def parse_source(source: str | Path, revision: str | None = None) -> Source:
+def parse_source(
+    source: str | Path,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+) -> Source:
     """Read "owner/name", "hf-hub:owner/name@revision", "local-dir:path" or a folder's path.
 
     Raises:
@@ -48,7 +57,7 @@ def parse_source(source: str | Path, revision: str | None = None) -> Source:
             f"{text!r} is neither a folder nor a repository. Name a folder that exists, "
             "'local-dir:PATH', 'owner/name' or 'hf-hub:owner/name@revision'."
         )
-    return Source(None, name, revision)
+    return Source(None, name, revision, token, cache_dir)
 
 
 def hub_api(token: str | bool | None) -> Any:

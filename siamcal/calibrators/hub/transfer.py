@@ -15,8 +15,6 @@ from siamcal.errors import HubError, WeightsError
 from siamcal.files import checksum_of_file
 from siamcal.progress import progress_bar
 
-__all__ = ["MAX_EXTRA_BYTES", "fetch", "optional", "remote_size", "snapshot"]
-
 logger = logging.getLogger(__name__)
 
 MAX_EXTRA_BYTES = 20 << 20
@@ -25,15 +23,11 @@ _ATTEMPTS = 6
 _CHUNK = 1 << 16
 
 
-def snapshot(
-    place: Source, token: str | bool | None, cache_dir: str | Path | None, max_bytes: int
-) -> Path:
+def snapshot(place: Source, max_bytes: int) -> Path:
     """Config and weights of one commit, checked; the folder in the cache that holds them."""
-    config_file = fetch(place, CONFIG_FILE, MAX_CONFIG_BYTES, token, cache_dir)
+    config_file = fetch(place, CONFIG_FILE, MAX_CONFIG_BYTES)
     config = read_config(config_file)
-    commit = config_file.parent.name
-    here = Source(None, place.repo_id, commit)
-    weights = fetch(here, WEIGHTS_FILE, max_bytes, token, cache_dir)
+    weights = fetch(place.at(config_file.parent.name), WEIGHTS_FILE, max_bytes)
     etag = weights.resolve().name
     expected = etag if _SHA256.match(etag) else config.weights_checksum
     if expected and checksum_of_file(weights) != expected:
@@ -47,38 +41,37 @@ def snapshot(
     return config_file.parent
 
 
-def fetch(
-    place: Source,
-    name: str,
-    limit: int,
-    token: str | bool | None,
-    cache_dir: str | Path | None,
-) -> Path:
-    """One file, in the Hub's cache; its size is judged before it is downloaded."""
+def _download(place: Source, name: str, *, dry_run: bool = False) -> Any:
+    """One file into the Hub's cache, and its path there; for a dry run what is known of it."""
     from huggingface_hub import hf_hub_download
 
-    options: dict[str, Any] = {
-        "revision": place.revision,
-        "token": token,
-        "cache_dir": cache_dir,
-        "library_name": TAG,
-        "endpoint": endpoint(),
-    }
+    return hf_hub_download(
+        place.repo_id,
+        name,
+        revision=place.revision,
+        token=place.token,
+        cache_dir=place.cache_dir,
+        library_name=TAG,
+        endpoint=endpoint(),
+        dry_run=dry_run,
+    )
+
+
+def fetch(place: Source, name: str, limit: int) -> Path:
+    """One file, in the Hub's cache; its size is judged before it is downloaded."""
     with explained(place, name):
-        about = hf_hub_download(place.repo_id, name, dry_run=True, **options)
+        about = _download(place, name, dry_run=True)
         if (about.file_size or 0) > limit:
             raise HubError(
                 f"{name} of {place.repo_id} has {about.file_size:,} bytes; at most {limit:,} are "
                 "accepted. It was not downloaded. Pass max_bytes if you trust it."
             )
         if about.will_download and name == WEIGHTS_FILE:
-            _download_resumable(place.repo_id, name, about.commit_hash, token, cache_dir)
-        return Path(hf_hub_download(place.repo_id, name, **options))
+            _download_resumable(place.at(about.commit_hash), name)
+        return Path(_download(place, name))
 
 
-def _download_resumable(
-    repo_id: str, name: str, commit: str, token: str | bool | None, cache_dir: str | Path | None
-) -> None:
+def _download_resumable(place: Source, name: str) -> None:
     """Put a large file into the Hub's cache, going on where an earlier attempt was cut.
 
     huggingface_hub goes on in steps of 10 MB within one call, and starts anew after a reset
@@ -90,12 +83,12 @@ def _download_resumable(
     from huggingface_hub.utils import WeakFileLock, build_hf_headers
     from huggingface_hub.utils._runtime import is_xet_available
 
-    url = hf_hub_url(repo_id, name, revision=commit, endpoint=endpoint())
-    meta = get_hf_file_metadata(url, token=token, library_name=TAG, endpoint=endpoint())
+    url = hf_hub_url(place.repo_id, name, revision=place.revision, endpoint=endpoint())
+    meta = get_hf_file_metadata(url, token=place.token, library_name=TAG, endpoint=endpoint())
     if meta.etag is None or meta.size is None or (meta.xet_file_data and is_xet_available()):
         return
-    storage = Path(cache_dir or constants.HF_HUB_CACHE) / repo_folder_name(
-        repo_id=repo_id, repo_type="model"
+    storage = Path(place.cache_dir or constants.HF_HUB_CACHE) / repo_folder_name(
+        repo_id=place.repo_id, repo_type="model"
     )
     blob = storage / "blobs" / meta.etag
     partial = storage / ".siamcal" / f"{meta.etag}.part"
@@ -103,7 +96,7 @@ def _download_resumable(
     blob.parent.mkdir(parents=True, exist_ok=True)
     # Large files lie on another host; the token is none of its business.
     own_host = meta.location.startswith(endpoint() + "/")
-    headers = build_hf_headers(token=token if own_host else False, library_name=TAG)
+    headers = build_hf_headers(token=place.token if own_host else False, library_name=TAG)
     with WeakFileLock(f"{partial}.lock"):
         for attempt in range(1, _ATTEMPTS + 1):
             if blob.exists():
@@ -157,33 +150,19 @@ def _append(url: str, partial: Path, size: int, headers: dict[str, str], name: s
             raise OSError(f"{name} ended after {file.tell():,} of {size:,} bytes")
 
 
-def optional(
-    place: Source, name: str, token: str | bool | None, cache_dir: str | Path | None
-) -> Path | None:
+def optional(place: Source, name: str) -> Path | None:
     """A file that a calibrator may lack; None where it does or can't be had now."""
     try:
-        return fetch(place, name, MAX_EXTRA_BYTES, token, cache_dir)
+        return fetch(place, name, MAX_EXTRA_BYTES)
     except HubError as error:
         logger.debug("%s of %s: %s", name, place.repo_id, error)
         return None
 
 
-def remote_size(
-    place: Source, name: str, token: str | bool | None, cache_dir: str | Path | None
-) -> int | None:
+def remote_size(place: Source, name: str) -> int | None:
     """Bytes of a file that isn't downloaded; None where the Hub can't be asked."""
-    from huggingface_hub import hf_hub_download
-
     try:
         with explained(place, name):
-            return hf_hub_download(
-                place.repo_id,
-                name,
-                revision=place.revision,
-                token=token,
-                cache_dir=cache_dir,
-                endpoint=endpoint(),
-                dry_run=True,
-            ).file_size
+            return _download(place, name, dry_run=True).file_size
     except HubError:
         return None  # offline, and only the config was ever downloaded

@@ -18,8 +18,6 @@ from siamcal.environment import usable_cores
 from siamcal.files import replacing
 from siamcal.progress import progress_bar
 
-__all__ = ["MISSING", "fingerprints"]
-
 logger = logging.getLogger(__name__)
 
 MISSING = "missing"

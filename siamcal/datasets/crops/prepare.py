@@ -42,6 +42,8 @@ _FORMAT = 1
 _UNIT_IMAGES = 128
 # Fewer frames than this aren't worth the second a worker takes to start.
 _FRAMES_PER_WORKER = 150
+# Progress of a cache that was just made.
+_NOTHING = {"units": 0, "status_bytes": 0, "crops": 0}
 # Seconds between two looks at what the workers have written.
 _LOOK = 1.0
 
@@ -116,7 +118,7 @@ class _Store:
         try:
             return dict(json.loads(self._progress.read_text(encoding="utf-8")))
         except (OSError, ValueError):
-            return {"units": 0, "status_bytes": 0, "crops": 0}
+            return dict(_NOTHING)
 
     def lines(self) -> list[str]:
         """Status of each frame done so far."""
@@ -146,7 +148,7 @@ class _Store:
             or self.status.stat().st_size < state["status_bytes"]
         ):
             logger.warning("%s is damaged and made anew", self.folder)
-            state = {"units": 0, "status_bytes": 0, "crops": 0}
+            state = dict(_NOTHING)
             write_json(self._progress, state)
         os.truncate(self.images, state["crops"] * self.crop_bytes)
         os.truncate(self.status, state["status_bytes"])

@@ -11,7 +11,7 @@ import os
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,8 +21,6 @@ from siamcal.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from siamcal.faces import FacePipeline
-
-__all__ = ["OK", "Cropper", "Unit", "crop_unit", "crop_units", "read_status"]
 
 OK = "ok"
 
@@ -50,16 +48,6 @@ class Unit:
     def is_video(self) -> bool:
         """True where the frames belong to a video."""
         return self.frames[0][1] >= 0
-
-
-class Cropper(Protocol):
-    """The part of `siamcal.faces.FacePipeline` that is used here."""
-
-    preprocessing: Preprocessing
-
-    def crop(self, rgb: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 -> (size, size, 3) uint8; raises FaceNotFoundError."""
-        ...
 
 
 def crop_units(
@@ -101,7 +89,7 @@ def _crop_in_worker(numbered: tuple[int, Unit], preprocessing: Preprocessing, fo
     return position
 
 
-def crop_unit(unit: Unit, pipeline: Cropper, folder: Path) -> None:
+def crop_unit(unit: Unit, pipeline: FacePipeline, folder: Path) -> None:
     """Write `<key>.u8` (the crops of frames with a face) and `<key>.txt` (a line a frame).
 
     A line is "ok" or the reason why the frame is left out. The text file gets its name when all is
@@ -159,7 +147,9 @@ def _restart(crops_path: Path, part: Path, crop_bytes: int) -> int:
     return len(lines)
 
 
-def _crop(pipeline: Cropper, rgb: np.ndarray | None, problem: str) -> tuple[np.ndarray | None, str]:
+def _crop(
+    pipeline: FacePipeline, rgb: np.ndarray | None, problem: str
+) -> tuple[np.ndarray | None, str]:
     import cv2
 
     if rgb is None:

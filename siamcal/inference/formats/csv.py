@@ -8,8 +8,6 @@ from typing import BinaryIO
 from siamcal.inference.table import DECIMALS
 from siamcal.registry import table_formats
 
-__all__ = ["CsvWriter"]
-
 
 @table_formats.register("csv")
 class CsvWriter:
