@@ -320,6 +320,32 @@ def test_points_of_a_network_with_a_part_under_no_grad():
         CalibratingSiamese(NoGradList(), "layer4", example_inputs=images())
 
 
+class Token(Net):
+    """Hands a parameter to a module, as transformers do with their class token."""
+
+    class Body(nn.Module):
+        def forward(self, x, token):
+            return x.mean((2, 3)) + token
+
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.rand(4))
+        self.body = self.Body()
+
+    def forward(self, x):
+        return self.fc(self.body(self.stem(x), self.token))
+
+
+def test_points_of_a_network_that_hands_parameters_to_modules():
+    network = Token()
+    network.stem.requires_grad_(False)
+    points = list_merge_points(network, images())
+    assert [p.name for p in points] == ["stem", "body", "fc", "output"]
+    assert points[-2].macs_before > 0
+    assert network.token.requires_grad
+    assert not network.stem.weight.requires_grad
+
+
 class MutedBranch(Net):
     """A frozen branch passes `body` by, behind a gate that starts at zero."""
 

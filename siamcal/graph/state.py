@@ -78,17 +78,17 @@ def in_mode(network: nn.Module, training: bool) -> Iterator[None]:
 
 
 @contextmanager
-def differentiable(network: nn.Module) -> Iterator[None]:
-    """Every floating-point parameter wants a gradient, and has none; put back afterwards."""
+def differentiable(network: nn.Module, wanted: bool = True) -> Iterator[None]:
+    """Every floating-point parameter wants a gradient, or none, and has none; put back after."""
     before = [(p, p.requires_grad, p.grad) for p in network.parameters() if p.is_floating_point()]
     try:
         for parameter, _, _ in before:
-            parameter.requires_grad_(True)
+            parameter.requires_grad_(wanted)
             parameter.grad = None
         yield
     finally:
-        for parameter, wanted, gradient in before:
-            parameter.requires_grad_(wanted)
+        for parameter, wished, gradient in before:
+            parameter.requires_grad_(wished)
             parameter.grad = gradient
 
 
