@@ -30,7 +30,7 @@ from siamcal.graph.inputs import (
     tensors_in,
 )
 from siamcal.graph.randomness import RandomState
-from siamcal.graph.state import differentiable, in_mode, kept_buffers
+from siamcal.graph.state import differentiable, hookable, in_mode, kept_buffers
 
 __all__ = ["MergePoint", "check_parameters", "list_merge_points", "marked", "nearest_points"]
 
@@ -188,7 +188,7 @@ class _Recorder:
         self.calls: dict[str, _Call] = {}
         self.parameters = 0
         self.flops = 0
-        self._names = {module: name for name, module in network.named_modules()}
+        self._names = {module: name for name, module in hookable(network)}
         self._seen: set[int] = set()
         self._counter = FlopCounterMode(display=False)
 

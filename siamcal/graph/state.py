@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-__all__ = ["differentiable", "fingerprint", "in_mode", "kept_buffers", "unchanged"]
+__all__ = ["differentiable", "fingerprint", "hookable", "in_mode", "kept_buffers", "unchanged"]
 
 
 @contextmanager
@@ -31,7 +31,8 @@ def unchanged(network: nn.Module) -> Iterator[None]:
                 if type(value) is dict and not name.startswith("_") and _holds_tensors(value):
                     value.clear()
         # TorchScript keeps these two elsewhere.
-        tables = [attributes[n] for n in ("_parameters", "_buffers") if n in attributes]
+        known = [attributes.get(name) for name in ("_parameters", "_buffers")]
+        tables = [table for table in known if isinstance(table, dict)]
         containers.extend((table, table.copy()) for table in tables)
     try:
         yield
@@ -62,6 +63,13 @@ def kept_buffers(network: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for buffer, value in values:
                 buffer.copy_(value)
+
+
+def hookable(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Modules that take hooks, with their paths: those of TorchScript don't."""
+    for name, module in network.named_modules():
+        if not isinstance(module, torch.jit.ScriptModule):
+            yield name, module
 
 
 @contextmanager
