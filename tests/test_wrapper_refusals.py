@@ -1,9 +1,11 @@
 """Refusals say the reason, where in the user's file it lies, and what to do."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 import torch.nn.functional as F
-from oracle import Net, images
+from oracle import Net, assert_right, calibrated, images
 from torch import nn
 
 import siamcal
@@ -320,6 +322,32 @@ def test_points_of_a_network_with_a_part_under_no_grad():
         CalibratingSiamese(NoGradList(), "layer4", example_inputs=images())
 
 
+class Token(Net):
+    """Hands a parameter to a module, as transformers do with their class token."""
+
+    class Body(nn.Module):
+        def forward(self, x, token):
+            return x.mean((2, 3)) + token
+
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.rand(4))
+        self.body = self.Body()
+
+    def forward(self, x):
+        return self.fc(self.body(self.stem(x), self.token))
+
+
+def test_points_of_a_network_that_hands_parameters_to_modules():
+    network = Token()
+    network.stem.requires_grad_(False)
+    points = list_merge_points(network, images())
+    assert [p.name for p in points] == ["stem", "body", "fc", "output"]
+    assert points[-2].macs_before > 0
+    assert network.token.requires_grad
+    assert not network.stem.weight.requires_grad
+
+
 class MutedBranch(Net):
     """A frozen branch passes `body` by, behind a gate that starts at zero."""
 
@@ -339,3 +367,139 @@ def test_a_muted_branch_is_seen():
     assert "body" not in [p.name for p in list_merge_points(MutedBranch(), images())]
     with pytest.raises(MergePointError, match="passes 'body' by"):
         CalibratingSiamese(MutedBranch(), "body", example_inputs=images())
+
+
+@dataclass
+class Bag:
+    features: torch.Tensor
+    mask: torch.Tensor | None = None
+
+
+class Opaque(Net):
+    """Hands an object of its own to the merge module, as DETR's networks do."""
+
+    class Body(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(4, 4, 3, padding=1)
+
+        def forward(self, bag):
+            return self.conv(bag.features)
+
+    def __init__(self):
+        super().__init__()
+        self.body = self.Body()
+
+    def forward(self, x):
+        return self.fc(self.body(Bag(self.stem(x))).mean((2, 3)))
+
+
+def test_an_object_that_enters_the_merge_module_is_refused_and_a_part_of_it_is_right():
+    with pytest.raises(MergePointError, match=r"other objects aren't.*'body\.conv'"):
+        CalibratingSiamese(Opaque().eval(), "body", example_inputs=images())
+    assert_right(Opaque().eval(), "body.conv", images(), images(3, 2))
+
+
+class IdsFirst(Net):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(5, 4)
+
+    def forward(self, ids, x):
+        return self.fc(self.body(self.stem(x)).mean((2, 3)) * self.table(ids))
+
+
+def test_an_image_that_isnt_the_first_tensor_wants_image_inputs():
+    target, reference = (torch.tensor([1, 2, 3]), images()), (torch.tensor([4, 2, 0]), images(3, 2))
+    with pytest.raises(MergePointError, match="image_inputs="):
+        CalibratingSiamese(IdsFirst().eval(), "body", example_inputs=target)
+    assert_right(IdsFirst().eval(), "body", target, reference, image_inputs=1)
+
+
+class Classes(Net):
+    def forward(self, x):
+        return super().forward(x).argmax(-1)
+
+
+class Returned(Net):
+    def forward(self, x):
+        return Bag(super().forward(x))
+
+
+@pytest.mark.parametrize("make", [Classes, Returned])
+def test_outputs_that_cant_be_differenced(make):
+    with pytest.raises(MergePointError, match=r"output of .* can't be differenced.*output="):
+        CalibratingSiamese(make().eval(), "output", example_inputs=images())
+
+
+@pytest.mark.parametrize("part", ["stem", "body", "fc"])
+@pytest.mark.parametrize("place", ["body", "fc"])
+def test_parts_in_torchscript(part, place):
+    network = Net().eval()
+    setattr(network, part, torch.jit.script(getattr(network, part)))
+    model = CalibratingSiamese(network, place, example_inputs=images())
+    right = calibrated(Net().eval(), place, images(), images(3, 2))
+    assert torch.equal(model(images(), images(3, 2)), right)
+    if part != "fc":
+        assert "fc" in [p.name for p in list_merge_points(network, images())]
+
+
+@pytest.mark.parametrize("part", ["stem", "body", "fc"])
+def test_compiled_parts(part):
+    network = Net().eval()
+    setattr(network, part, torch.compile(getattr(network, part), backend="eager"))
+    model = CalibratingSiamese(network, "body", example_inputs=images())
+    for seed in range(3):
+        right = calibrated(Net().eval(), "body", images(3, seed), images(3, 9))
+        assert torch.equal(model(images(3, seed), images(3, 9)), right)
+
+
+@pytest.mark.parametrize("first", ["compile", "wrap"])
+def test_a_network_compiled_in_place_is_right(first):
+    torch.compiler.reset()
+    network, plain = Net().eval(), Net().eval()
+    if first == "compile":
+        network.compile(backend="eager")
+    model = CalibratingSiamese(network, "body", example_inputs=images())
+    if first == "wrap":
+        network.compile(backend="eager")
+    for seed in range(3):
+        target, reference = images(3, seed), images(3, 9)
+        right = calibrated(plain, "body", target, reference)
+        assert torch.equal(network(target), plain(target))
+        assert torch.equal(model(target, reference), right)
+        assert torch.equal(model(target, model.encode(reference)), right)
+
+
+def test_a_network_that_ran_compiled_before_says_to_compile_the_wrapper():
+    torch.compiler.reset()
+    network = Net().eval()
+    network.compile(backend="eager")
+    network(images())
+    model = CalibratingSiamese(network, "body", example_inputs=images())
+    with pytest.raises(MergePointError, match="compile the calibrated one"):
+        model(images(), images(3, 2))
+    torch.compiler.reset()
+    right = calibrated(Net().eval(), "body", images(), images(3, 2))
+    assert torch.equal(model(images(), images(3, 2)), right)
+
+
+class ReadsWhatAModuleWrote(Net):
+    """Calls a module for what it does to its argument alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        f = self.stem(x)
+        self.act(f)
+        return self.fc(self.body(f).mean((2, 3)))
+
+
+def test_a_module_that_writes_to_its_argument():
+    network, target, reference = ReadsWhatAModuleWrote().eval(), images(), images(3, 2)
+    model = CalibratingSiamese(network, "act", example_inputs=target)
+    difference = network.stem(reference) - network.stem(target)
+    right = network.fc(network.body(difference.relu()).mean((2, 3)))
+    assert torch.equal(model(target, reference), right)

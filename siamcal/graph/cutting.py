@@ -68,7 +68,14 @@ def split_network(
     inputs = example_inputs if example_inputs is not None else example_inputs_for(backbone)
     if merge_at == "output":
         split: Split = OutputSplit(backbone, merge_at, output)
-        check_split(split, inputs, image_inputs, verify=False)
+        try:
+            check_split(split, inputs, image_inputs, verify=False)
+        except IllegalPointError as error:
+            raise MergePointError(
+                f"The output of {type(backbone).__name__} can't be differenced: {error}. Name the "
+                "part that is meant with output= (a key, an attribute's name, an index or a "
+                "function)."
+            ) from error
         return split
     reasons: dict[str, str] = {}
     try:

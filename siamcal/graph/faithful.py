@@ -21,7 +21,7 @@ from siamcal.graph.inputs import Inputs, fresh, place_of, run_network, tensors_i
 from siamcal.graph.randomness import RandomState
 from siamcal.graph.roles import largest_difference
 from siamcal.graph.split import FxSplit
-from siamcal.graph.state import differentiable, in_mode, kept_buffers
+from siamcal.graph.state import differentiable, hookable, in_mode, kept_buffers
 
 __all__ = ["UnfaithfulError", "compare_with_network"]
 
@@ -149,7 +149,7 @@ def _step(
 ) -> _Step:
     """Run forward, and backward in training; the network is left as it was."""
     calls: dict[str, int] = {}
-    leafs = [(n, m) for n, m in network.named_modules() if n and next(m.children(), None) is None]
+    leafs = [(n, m) for n, m in hookable(network) if n and next(m.children(), None) is None]
     handles = [
         m.register_forward_pre_hook(lambda *_, n=n: calls.__setitem__(n, calls.get(n, 0) + 1))
         for n, m in leafs

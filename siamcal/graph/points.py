@@ -31,7 +31,7 @@ from siamcal.graph.inputs import (
     tensors_in,
 )
 from siamcal.graph.randomness import RandomState
-from siamcal.graph.state import in_mode, kept_buffers
+from siamcal.graph.state import differentiable, hookable, in_mode, kept_buffers
 
 __all__ = ["MergePoint", "check_parameters", "list_merge_points", "marked", "nearest_points"]
 
@@ -100,7 +100,14 @@ def list_merge_points(
     inputs = example_inputs if example_inputs is not None else example_inputs_for(backbone)
     random = RandomState(place_of(backbone)[0])
     try:
-        with in_mode(backbone, False), kept_buffers(backbone), torch.no_grad(), eager():
+        # torch's counter of multiply-adds wants the graph of whatever wants a gradient.
+        with (
+            in_mode(backbone, False),
+            kept_buffers(backbone),
+            differentiable(backbone, False),
+            torch.no_grad(),
+            eager(),
+        ):
             recorder, result = _record(backbone, inputs, image_inputs, output)
     finally:
         random.restore()
@@ -195,7 +202,7 @@ class _Recorder:
         self.calls: dict[str, _Call] = {}
         self.parameters = 0
         self.flops = 0
-        self._names = {module: name for name, module in network.named_modules()}
+        self._names = {module: name for name, module in hookable(network)}
         self._seen: set[int] = set()
         self._counter = _Flops()
 

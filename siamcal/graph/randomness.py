@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from siamcal.graph.state import hookable
+
 __all__ = ["RandomState", "Randomness"]
 
 
@@ -72,7 +74,7 @@ class Randomness(TorchDispatchMode):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.paths: dict[str, None] = {}
-        self._names = {module: name for name, module in network.named_modules()}
+        self._names = {module: name for name, module in hookable(network)}
         self._running: list[str] = []
         self._stopped = False
         self._state = _python_state()

@@ -327,7 +327,7 @@ class _Halves:
             raise IllegalPointError(f"'{merge_at}' {called(len(calls))}")
         flow = Dataflow(traced.graph, network, images)
         if not any(n in flow.depends_on_image for n in calls[0].inputs):
-            raise IllegalPointError(f"what enters '{merge_at}' doesn't depend on the image")
+            raise IllegalPointError(_unrelated(merge_at, images))
         cut = flow.cut(calls[0].inputs, calls[0].index)
         self.pre, self.post = compile_parts(traced, cut)
         self.depends_on_image = tuple(n in flow.depends_on_image for n in cut.crossing)
@@ -336,6 +336,13 @@ class _Halves:
             for p in set(traced.owner.values())
         }
         self.pre_modules = tuple(sorted(p for p, inside in owners.items() if p and all(inside)))
+
+
+def _unrelated(merge_at: str, images: Sequence[bool]) -> str:
+    """Why a module that nothing of the image enters is no merge point."""
+    text = f"no tensor that depends on the image is seen to enter '{merge_at}' (tuples, lists and "
+    text += "dicts are looked into, other objects aren't)"
+    return text if len(images) < 2 else f"{text}; image_inputs= says which of the inputs are images"
 
 
 def called(times: int) -> str:
@@ -348,8 +355,18 @@ def called(times: int) -> str:
 def uncalled(network: nn.Module, merge_at: str) -> str:
     """Why a module that isn't called is no merge point, and which of its parts may be one."""
     path, module = merge_at, network.get_submodule(merge_at)
+    if any(_is_compiled(m) for m in network.modules()):
+        return (
+            f"'{merge_at}' {called(0)}: torch.compile hides it. Wrap the plain network and compile "
+            "the calibrated one"
+        )
     while type(module).forward is nn.Module.forward and len(module._modules):
         name, module = next(iter(module.named_children()))
         path = f"{path}.{name}"
     hint = "" if path == merge_at else f", it only holds others: try its first part, {path!r}"
     return f"'{merge_at}' {called(0)}{hint}"
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    compiled = getattr(module, "_compiled_call_impl", None) is not None
+    return compiled or "_orig_mod" in module._modules

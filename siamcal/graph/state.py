@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-__all__ = ["differentiable", "fingerprint", "in_mode", "kept_buffers", "unchanged"]
+__all__ = ["differentiable", "fingerprint", "hookable", "in_mode", "kept_buffers", "unchanged"]
 
 
 @contextmanager
@@ -31,7 +31,8 @@ def unchanged(network: nn.Module) -> Iterator[None]:
                 if type(value) is dict and not name.startswith("_") and _holds_tensors(value):
                     value.clear()
         # TorchScript keeps these two elsewhere.
-        tables = [attributes[n] for n in ("_parameters", "_buffers") if n in attributes]
+        known = [attributes.get(name) for name in ("_parameters", "_buffers")]
+        tables = [table for table in known if isinstance(table, dict)]
         containers.extend((table, table.copy()) for table in tables)
     try:
         yield
@@ -67,6 +68,13 @@ def kept_buffers(network: nn.Module) -> Iterator[None]:
                     buffer.copy_(value)
 
 
+def hookable(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Modules that take hooks, with their paths: those of TorchScript don't."""
+    for name, module in network.named_modules():
+        if not isinstance(module, torch.jit.ScriptModule):
+            yield name, module
+
+
 @contextmanager
 def in_mode(network: nn.Module, training: bool) -> Iterator[None]:
     """Every module in one training mode; each gets its own mode back afterwards."""
@@ -81,17 +89,17 @@ def in_mode(network: nn.Module, training: bool) -> Iterator[None]:
 
 
 @contextmanager
-def differentiable(network: nn.Module) -> Iterator[None]:
-    """Every floating-point parameter wants a gradient, and has none; put back afterwards."""
+def differentiable(network: nn.Module, wanted: bool = True) -> Iterator[None]:
+    """Every floating-point parameter wants a gradient, or none, and has none; put back after."""
     before = [(p, p.requires_grad, p.grad) for p in network.parameters() if p.is_floating_point()]
     try:
         for parameter, _, _ in before:
-            parameter.requires_grad_(True)
+            parameter.requires_grad_(wanted)
             parameter.grad = None
         yield
     finally:
-        for parameter, wanted, gradient in before:
-            parameter.requires_grad_(wanted)
+        for parameter, wished, gradient in before:
+            parameter.requires_grad_(wished)
             parameter.grad = gradient
 
 

@@ -34,7 +34,7 @@ from siamcal.graph.points import marked
 from siamcal.graph.randomness import Randomness, RandomState
 from siamcal.graph.roles import assign_roles, close, largest_difference
 from siamcal.graph.split import FxSplit, IllegalPointError, Split
-from siamcal.graph.state import in_mode, kept_buffers
+from siamcal.graph.state import hookable, in_mode, kept_buffers
 
 __all__ = ["BypassError", "MismatchError", "check_split"]
 
@@ -133,8 +133,8 @@ def _plain(split: Split, inputs: Inputs, images: ImageInputs) -> _Seen:
 def _with_tensors(seen: _Seen) -> _Seen:
     if not tensors_in(seen.output):
         raise IllegalPointError(
-            f"its output, a {type(seen.output).__name__}, holds no tensor that siamcal can find. "
-            "Name the part that is meant with output= (a key, an attribute's name, an index or a "
+            f"its output, a {type(seen.output).__name__}, holds no tensor that siamcal can find: "
+            "name the part that is meant with output= (a key, an attribute's name, an index or a "
             "function)"
         )
     return seen
@@ -324,7 +324,7 @@ class _Order:
     """Which modules ran to their end before the merge point, and not again behind it."""
 
     def __init__(self, split: HookSplit) -> None:
-        self._modules = {m: name for name, m in split.network.named_modules() if name}
+        self._modules = {m: name for name, m in hookable(split.network) if name}
         self._before: dict[str, None] = {}
         self._behind: set[str] = set()
         self._is_behind = False
