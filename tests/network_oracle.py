@@ -128,7 +128,7 @@ def flatten(network: Program, merge_at: str, everything: bool) -> tuple[list[Fla
                 yield _alias(out, _local(name, inner, child_path), kind)
             if not always:
                 # Where the merge module runs, the block around it wasn't skipped.
-                past = () if merge_at.startswith(child_path + ".") else named.args
+                past = () if merge_at.startswith(child_path + ".") else named.args[:1]
                 skipped = Step("", named.out, (*named.out, *past), named.kinds)
                 yield Flat(skipped, (), "", False)
 
@@ -315,6 +315,11 @@ class Analysis:
         }
         if draws & set(behind) and draws & self.before:
             raise UndefinedError("random draws of both parts alternate")
+
+    def dead_paths(self) -> set[str]:
+        """Modules whose results are never used; they may run on either side of the merge."""
+        live = self._live()
+        return {f.path for i, f in enumerate(self.flat) if i not in live and f.path}
 
     def _live(self) -> set[int]:
         ends = {self.definer[n] for n in self.plan.returns if n in self.definer}

@@ -24,7 +24,7 @@ C = 4  # channels, height and width of every map
 DISCRETE = ("mask", "ids", "num")
 INPUTS = ("vec", "mat", "ids", "msk")  # kinds of second inputs; "msk" is a boolean vec
 
-Pair = namedtuple("Pair", ["first", "second"])  # noqa: PYI024
+Pair = namedtuple("Pair", ["first", "second"])
 
 
 @dataclasses.dataclass

@@ -67,11 +67,14 @@ class Randomness(TorchDispatchMode):
 
     Attributes:
         paths: Paths of the modules, each the innermost that ran at a draw.
+        decides: Whether Python may have decided by a draw what runs (LayerDrop), so that another
+            run shows other modules.
     """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.paths: dict[str, None] = {}
+        self.decides = False
         self._names = {module: name for name, module in network.named_modules()}
         self._running: list[str] = []
         self._state = _python_state()
@@ -93,7 +96,9 @@ class Randomness(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if torch.Tag.nondeterministic_seeded not in func.tags:
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
+            self.decides |= bool(self.paths) and isinstance(result, bool | int | float)
+            return result
         tensors = [a for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, Tensor)]
         state = _generator(tensors[0].device if tensors else kwargs.get("device"))
         before = state()
@@ -114,6 +119,7 @@ class Randomness(TorchDispatchMode):
         now = _python_state()
         if now != self._state:
             self._state = now
+            self.decides = True
             self._note()
 
     def _note(self) -> None:

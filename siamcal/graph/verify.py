@@ -127,13 +127,18 @@ def _find_randomness(split: Split, probe: Probe) -> None:
     """
     found = []
     for training in (True, False):
-        watch = Randomness(split.network)
-        try:
-            with in_mode(split.network, training), torch.no_grad(), watch.watching():
-                split.crossing(fresh(probe.large))
-        except Exception as error:
-            _LOG.info("draws in train mode aren't known, the network fails there: %s", error)
-        found.append(tuple(watch.paths))
+        paths: dict[str, None] = {}
+        for _ in range(_DRAWS):
+            watch = Randomness(split.network)
+            try:
+                with in_mode(split.network, training), torch.no_grad(), watch.watching():
+                    split.crossing(fresh(probe.large))
+            except Exception as error:
+                _LOG.info("draws aren't known, the network fails in that mode: %s", error)
+            paths.update(watch.paths)
+            if not watch.decides:
+                break
+        found.append(tuple(paths))
     split.drawing, split.loud = found
 
 
