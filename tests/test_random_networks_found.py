@@ -107,21 +107,26 @@ def test_a_number_used_before_the_merge_is_no_bypass():
     torch.testing.assert_close(model(images(2), images(3)), expected)
 
 
-def test_traced_code_is_refused_where_the_network_can_not_be_trained():
-    class Broken(Net):
+def test_a_block_that_writes_into_what_the_merge_module_reads_too_runs_before_it():
+    class Block(nn.Module):
+        def forward(self, x):
+            return x.relu_() * 3
+
+    class Sharing(Net):
         def __init__(self):
             super().__init__()
-            self.frozen = nn.Linear(4, 4)
+            self.block = Block()
 
         def body(self, x):
-            y = self.middle(F.gelu(x))
-            with torch.no_grad():
-                frozen = self.frozen(x)
-            x.mul_(2)  # gelu's gradient needs it as it was; behind the merge it is a copy
-            return y + frozen + x
+            y = self.block(x)
+            return y + torch.tanh(self.middle(x)) + x
 
-    with pytest.raises(MergePointError, match="the network itself fails in train mode"):
-        CalibratingSiamese(Broken(), "middle", example_inputs=images())
+    network = Sharing().eval()
+    model = CalibratingSiamese(copy.deepcopy(network), "middle", example_inputs=images()).eval()
+    target, reference = (network.stem(images(i)).relu() for i in (2, 3))
+    d = reference - target
+    assert model.split.mechanism == "full fx"
+    torch.testing.assert_close(model(images(2), images(3)), network.head(3 * d + torch.tanh(d) + d))
 
 
 def drop_by_function(x, module):

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from siamcal.errors import MergePointError
 from siamcal.graph.faithful import compare_with_network
@@ -110,6 +112,7 @@ def _check(
             _find_roles(split, probe, images)
         if not verify or not isinstance(split, FxSplit):
             return
+        _check_hidden_writes(split, probe)
         with kept_buffers(split.network):
             leaves, state = split.crossing(fresh(probe.large))
             _compare(expected, split.resume(cloned(leaves), state))
@@ -140,6 +143,42 @@ def _find_randomness(split: Split, probe: Probe) -> None:
                 break
         found.append(tuple(paths))
     split.drawing, split.loud = found
+
+
+def _check_hidden_writes(split: FxSplit, probe: Probe) -> None:
+    """No module that the trace took as one step writes into a value that others read too."""
+    versions: dict[str, list[int]] = {}
+    written: list[str] = []
+
+    def now(args: Any, kwargs: Any) -> list[int]:
+        leaves = pytree.tree_leaves((args, kwargs))
+        return [v._version for v in leaves if isinstance(v, Tensor)]
+
+    def enter(path: str, _: Any, args: Any, kwargs: Any) -> None:
+        versions[path] = now(args, kwargs)
+
+    def leave(path: str, _: Any, args: Any, kwargs: Any, __: Any) -> None:
+        if versions[path] != now(args, kwargs):
+            written.append(path)
+
+    if not split.sharing:
+        return
+    handles = []
+    for path in split.sharing:
+        module = split.network.get_submodule(path)
+        handles.append(module.register_forward_pre_hook(partial(enter, path), with_kwargs=True))
+        handles.append(module.register_forward_hook(partial(leave, path), with_kwargs=True))
+    try:
+        with kept_buffers(split.network):
+            _fresh_run(split, probe.large)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if written:
+        raise MismatchError(
+            f"'{written[0]}' writes into its input, which is read elsewhere too; make it work out "
+            "of place"
+        )
 
 
 def _fresh_run(split: Split, inputs: Inputs) -> Any:
