@@ -263,8 +263,16 @@ class Analysis:
                 if i not in before and any(self.base[w] in bases for w in f.step.writes)
             }
             if not more:
-                return before
+                return self._with_dead(before)
             before |= self._closure(more)
+
+    def _with_dead(self, before: set[int]) -> set[int]:
+        """What nobody reads stays where it stands in the program, for it may draw or count."""
+        live = self._live()
+        for i in range(self.merge):
+            if i not in live and self.parents[i] and self.parents[i] <= before:
+                before = before | {i}
+        return before
 
     def bypassed(self) -> bool:
         """Whether the image reaches the output around what enters the merge module."""

@@ -201,6 +201,8 @@ class Case:
         for name, value in ours.items():
             if any(name.startswith(path + ".") for path in dead):
                 continue
+            if self.mechanism.endswith("fx") and re.search(r"\bs\d+$", name):
+                continue  # a buffer that nothing reads may be written on either side of the merge
             if not close(theirs[name], value):
                 self.note(stage, "wrong", f"{name!r} ends at another value")
         self.sync()
