@@ -128,7 +128,7 @@ def flatten(network: Program, merge_at: str, everything: bool) -> tuple[list[Fla
                 yield _alias(out, _local(name, inner, child_path), kind)
             if not always:
                 # Where the merge module runs, the block around it wasn't skipped.
-                past = () if merge_at.startswith(child_path + ".") else named.args
+                past = () if merge_at.startswith(child_path + ".") else named.args[:1]
                 skipped = Step("", named.out, (*named.out, *past), named.kinds)
                 yield Flat(skipped, (), "", False)
 
@@ -263,8 +263,16 @@ class Analysis:
                 if i not in before and any(self.base[w] in bases for w in f.step.writes)
             }
             if not more:
-                return before
+                return self._with_dead(before)
             before |= self._closure(more)
+
+    def _with_dead(self, before: set[int]) -> set[int]:
+        """What nobody reads stays where it stands in the program, for it may draw or count."""
+        live = self._live()
+        for i in range(self.merge):
+            if i not in live and self.parents[i] and self.parents[i] <= before:
+                before = before | {i}
+        return before
 
     def bypassed(self) -> bool:
         """Whether the image reaches the output around what enters the merge module."""
@@ -315,6 +323,11 @@ class Analysis:
         }
         if draws & set(behind) and draws & self.before:
             raise UndefinedError("random draws of both parts alternate")
+
+    def dead_paths(self) -> set[str]:
+        """Modules whose results are never used; they may run on either side of the merge."""
+        live = self._live()
+        return {f.path for i, f in enumerate(self.flat) if i not in live and f.path}
 
     def _live(self) -> set[int]:
         ends = {self.definer[n] for n in self.plan.returns if n in self.definer}

@@ -11,6 +11,7 @@ import dataclasses
 import os
 import random
 import re
+import sys
 import warnings
 
 import torch
@@ -193,7 +194,15 @@ class Case:
         ours, theirs = self.network.state_dict(), self.twin.state_dict()
         if any(getattr(m, "ckpt", False) for m in self.network.modules()):
             ours = {}  # the recomputation moves buffers once more
+        dead: set[str] = set()
+        if getattr(self, "mechanism", "").endswith("fx"):
+            full = self.mechanism == "full fx"
+            dead = Analysis(*flatten(self.twin, self.place, full), self.place).dead_paths()
         for name, value in ours.items():
+            if any(name.startswith(path + ".") for path in dead):
+                continue
+            if self.mechanism.endswith("fx") and re.search(r"\bs\d+$", name):
+                continue  # a buffer that nothing reads may be written on either side of the merge
             if not close(theirs[name], value):
                 self.note(stage, "wrong", f"{name!r} ends at another value")
         self.sync()
@@ -419,25 +428,30 @@ def reason(message: str) -> str:
     return re.sub(r"\d+(\.\d+)?(e-?\d+)?", "N", text)[:300]
 
 
-class TestRandomNetworks:
+def test_random_networks_are_equal_or_refused() -> None:
+    number = int(os.environ.get("SIAMCAL_NETWORKS", "100"))
+    start = int(os.environ.get("SIAMCAL_SEED", "0"))
+    sys.stdout.write(f"\nSIAMCAL_NETWORKS={number} SIAMCAL_SEED={start}\n")
     outcomes: list[Outcome] = []
-    networks = 0
 
-    def test_equal_or_refused(self) -> None:
-        number = int(os.environ.get("SIAMCAL_NETWORKS", "100"))
-        start = int(os.environ.get("SIAMCAL_SEED", "0"))
-        print(f"\nSIAMCAL_NETWORKS={number} SIAMCAL_SEED={start}")
+    @hypothesis_seed(start)
+    @settings(
+        max_examples=number,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.integers(0, 2**32 - 1))
+    def holds(number: int) -> None:
+        network, found = examine(random.Random(number))
+        wrong = [o for o in found if o.result == "wrong"]
+        assert not wrong, f"{wrong}\n{network.source()}"
+        outcomes.extend(found)
 
-        @hypothesis_seed(start)
-        @settings(
-            max_examples=number, deadline=None, database=None,
-            suppress_health_check=list(HealthCheck),
-        )  # fmt: skip
-        @given(st.randoms(use_true_random=False, note_method_calls=False))
-        def holds(rng: random.Random) -> None:
-            network, found = examine(rng)
-            wrong = [o for o in found if o.result == "wrong"]
-            assert not wrong, f"{wrong}\n{network.source()}"
-            self.outcomes.extend(found)
-
-        holds()
+    holds()
+    for line, count in tally(outcomes).most_common():
+        sys.stdout.write(f"{count:6} {line}\n")
+    # The test isn't won by refusing. By fx many are refused rightly: randomness, no_grad, loops.
+    for legal, least in (("whole", 0.9), ("bypass", 0.4)):
+        made = [o.result == "equal" for o in outcomes if o.stage == "wrap" and o.legal == legal]
+        assert sum(made) >= least * len(made), f"{sum(made)} of {len(made)} accepted: {legal}"

@@ -121,6 +121,24 @@ class Dataflow:
         )
         return Cut(frozenset(pre), crossing)
 
+    def sharing(self) -> frozenset[str]:
+        """Modules taken as one step whose input other nodes read too.
+
+        Were one of them to write into its input, the graph wouldn't show it.
+        """
+        readers: dict[fx.Node, set[fx.Node]] = {}
+        for node in self.order:
+            for source in node.all_input_nodes:
+                if not _is_view(node) and not _is_shape_read(node):
+                    readers.setdefault(self._base[source], set()).add(node)
+        return frozenset(
+            str(node.target)
+            for node in self.order
+            if node.op == "call_module"
+            and not self._mutates(node)
+            and any(len(readers[self._base[i]]) > 1 for i in node.all_input_nodes)
+        )
+
     def _keep_writes(self, pre: set[fx.Node], index: int) -> None:
         """In-place writes to what lies before the merge happen before it, as in the program.
 

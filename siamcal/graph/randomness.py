@@ -69,11 +69,14 @@ class Randomness(TorchDispatchMode):
 
     Attributes:
         paths: Paths of the modules, each the innermost that ran at a draw.
+        decides: Whether Python may have decided by a draw what runs (LayerDrop), so that another
+            run shows other modules.
     """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.paths: dict[str, None] = {}
+        self.decides = False
         self._names = {module: name for name, module in hookable(network)}
         self._running: list[str] = []
         self._stopped = False
@@ -101,7 +104,10 @@ class Randomness(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if self._stopped or torch.Tag.nondeterministic_seeded not in func.tags:
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
+            if not self._stopped:
+                self.decides |= bool(self.paths) and isinstance(result, bool | int | float)
+            return result
         tensors = [a for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, Tensor)]
         state = _generator(tensors[0].device if tensors else kwargs.get("device"))
         before = state()
@@ -122,6 +128,7 @@ class Randomness(TorchDispatchMode):
         now = self._state if self._stopped else _python_state()
         if now != self._state:
             self._state = now
+            self.decides = True
             self._note()
 
     def _note(self) -> None:

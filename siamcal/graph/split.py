@@ -247,6 +247,11 @@ class FxSplit(Split):
         self._halves_now()
 
     @property
+    def sharing(self) -> frozenset[str]:
+        """Paths of modules that were taken as one step and whose input is read elsewhere too."""
+        return self._halves_now().sharing
+
+    @property
     def source(self) -> tuple[str, str]:
         """Generated code of both halves for the present training mode."""
         halves = self._halves_now()
@@ -330,6 +335,7 @@ class _Halves:
             raise IllegalPointError(_unrelated(merge_at, images))
         cut = flow.cut(calls[0].inputs, calls[0].index)
         self.pre, self.post = compile_parts(traced, cut)
+        self.sharing = flow.sharing()
         self.depends_on_image = tuple(n in flow.depends_on_image for n in cut.crossing)
         owners = {
             p: [n in cut.pre for n in traced.graph.nodes if traced.owner.get(n) == p]

@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from siamcal.errors import MergePointError
 from siamcal.graph.faithful import compare_with_network
@@ -115,6 +117,7 @@ class _Seen:
         depends: Whether each of them comes from the image.
         numbers: Whether Python got a number of the image that doesn't come from these.
         drawing: Paths of the modules that drew random numbers before the merge point.
+        decides: Whether a drawn number may have decided what ran.
         before: Paths of the modules that ran before it only.
     """
 
@@ -123,6 +126,7 @@ class _Seen:
     depends: list[bool] = field(default_factory=list)
     numbers: bool = False
     drawing: tuple[str, ...] = ()
+    decides: bool = False
     before: tuple[str, ...] = ()
 
 
@@ -150,6 +154,7 @@ def _check_halves(
         if not isinstance(split, FxSplit):
             return
         if verify:
+            _check_hidden_writes(split, probe)
             with kept_buffers(split.network):
                 leaves, state = split.crossing(fresh(probe.large))
                 _compare(seen.output, split.resume(cloned(leaves), state))
@@ -170,14 +175,55 @@ def _find_randomness(split: Split, probe: Probe) -> None:
     """
     found = []
     for training in (True, False):
-        watch = Randomness(split.network)
-        try:
-            with in_mode(split.network, training), torch.no_grad(), watch.watching():
-                split.crossing(fresh(probe.large))
-        except Exception as error:
-            _LOG.info("draws in train mode aren't known, the network fails there: %s", error)
-        found.append(tuple(watch.paths))
+        paths: dict[str, None] = {}
+        for _ in range(_DRAWS):
+            watch = Randomness(split.network)
+            try:
+                with in_mode(split.network, training), torch.no_grad(), watch.watching():
+                    split.crossing(fresh(probe.large))
+            except Exception as error:
+                _LOG.info("draws aren't known, the network fails in that mode: %s", error)
+            paths.update(watch.paths)
+            if not watch.decides:
+                break
+        found.append(tuple(paths))
     split.drawing, split.loud = found
+
+
+def _check_hidden_writes(split: FxSplit, probe: Probe) -> None:
+    """No module that the trace took as one step writes into a value that others read too."""
+    versions: dict[str, list[int]] = {}
+    written: list[str] = []
+
+    def now(args: Any, kwargs: Any) -> list[int]:
+        leaves = pytree.tree_leaves((args, kwargs))
+        return [v._version for v in leaves if isinstance(v, Tensor)]
+
+    def enter(path: str, _: Any, args: Any, kwargs: Any) -> None:
+        versions[path] = now(args, kwargs)
+
+    def leave(path: str, _: Any, args: Any, kwargs: Any, __: Any) -> None:
+        if versions[path] != now(args, kwargs):
+            written.append(path)
+
+    if not split.sharing:
+        return
+    handles = []
+    for path in split.sharing:
+        module = split.network.get_submodule(path)
+        handles.append(module.register_forward_pre_hook(partial(enter, path), with_kwargs=True))
+        handles.append(module.register_forward_hook(partial(leave, path), with_kwargs=True))
+    try:
+        with kept_buffers(split.network):
+            run_network(split.network, fresh(probe.large), split.selector)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if written:
+        raise MismatchError(
+            f"'{written[0]}' writes into its input, which is read elsewhere too; make it work out "
+            "of place"
+        )
 
 
 def _find_roles(split: Split, probe: Probe, images: ImageInputs) -> None:
@@ -248,6 +294,9 @@ def _check_hook(split: Split, probe: Probe, images: ImageInputs, seen: _Seen, ve
     if len(trained.leaves) != len(split.differenced):
         raise IllegalPointError("other values cross there in train mode than in eval mode")
     split.drawing = trained.drawing
+    if seen.decides or trained.decides:  # other draws may meet other modules
+        with kept_buffers(split.network):
+            _find_randomness(split, probe)
 
 
 def _check_numbers(split: HookSplit, probe: Probe, images: ImageInputs, seen: _Seen) -> None:
@@ -298,7 +347,7 @@ def _observed(split: Split, inputs: Inputs, images: ImageInputs) -> _Seen:
     if flow.comes_from_image(tensors_in(output), without=continuous):
         raise BypassError(f"a part of the image's features passes '{split.merge_at}' by")
     numbers = flow.reached(flow.left, without=continuous)
-    seen = _Seen(output, leaves, depends, numbers, tuple(watch.paths), order.before)
+    seen = _Seen(output, leaves, depends, numbers, tuple(watch.paths), watch.decides, order.before)
     return _with_tensors(seen)
 
 

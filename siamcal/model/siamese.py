@@ -373,7 +373,7 @@ def _gathered(reference: Reference, index: Index | None) -> Reference:
 
 def _dropouts(split: Split) -> Iterator[str]:
     """Paths of the modules before the merge point that are made for random draws."""
-    for path in split.pre_modules:
+    for path in ("",) if split.mechanism == "output" else split.pre_modules:
         for name, module in split.network.get_submodule(path).named_modules(prefix=path):
             kind = type(module).__name__.lower()
             if isinstance(module, nn.RReLU) or "drop" in kind or "stochastic" in kind:
