@@ -67,7 +67,9 @@ class _MergeHook:
         stack = self._stack()
         if stack:
             return stack[-1](args, kwargs)
-        if self._replaced and torch._C._current_graph_task_id() != -1:
+        if not self._replaced or torch.compiler.is_compiling():
+            return None
+        if torch._C._current_graph_task_id() != -1:
             keys = [s.cdata for s in _storages(pytree.tree_leaves((args, kwargs)))]
             for storages, replace in reversed(self._replaced):
                 if [s.cdata for s in storages] == keys:

@@ -44,7 +44,7 @@ class InteropMixin:
             WeightsError: None of the names fits.
         """
         plain = set(self.backbone.state_dict())
-        own = set(self.state_dict())
+        own = set(self.state_dict())  # type: ignore[attr-defined]
         fitting = len(own & set(state_dict)), len(plain & set(state_dict))
         if state_dict and not any(fitting):
             raise WeightsError(_nothing_fits(list(state_dict), sorted(own)))
