@@ -162,12 +162,14 @@ def _frozen(value: Any, depth: int) -> Any:
         return value.hex()  # NaN is equal to itself
     if value is None or isinstance(value, bool | int | str | bytes):
         return type(value), value
-    if isinstance(value, nn.Module | Tensor | type) or callable(value) or depth == 0:
+    if isinstance(value, nn.Module | Tensor | type) or depth == 0:
         return id(value)
     if isinstance(value, Mapping):
         return tuple((_frozen(k, 1), _frozen(v, depth - 1)) for k, v in value.items())
     if isinstance(value, list | tuple | set | frozenset):
         return type(value), tuple(_frozen(v, depth - 1) for v in value)
+    if callable(value):
+        return id(value)
     inside = getattr(value, "__dict__", None)
     if isinstance(inside, dict):
         return id(value), _frozen(inside, depth - 1)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
-from siamcal.errors import WeightsError
+from siamcal.errors import ConfigError, WeightsError
 
 __all__ = ["InteropMixin"]
 
@@ -52,6 +53,33 @@ class InteropMixin:
             state_dict = {_PREFIX + name: value for name, value in state_dict.items()}
         return super().load_state_dict(state_dict, strict=strict, assign=assign)  # type: ignore[misc]
 
+    def _check_sharding(self, through: Sequence[str]) -> None:
+        """Refuse FSDP on a module that torch.fx looked through: its parameters aren't gathered."""
+        kind = _fsdp()
+        if kind is None:
+            return
+        for path in through:
+            if isinstance(self.backbone.get_submodule(path), kind):
+                named = f"backbone.{path}" if path else "backbone"
+                raise ConfigError(
+                    f"fully_shard was applied to {named!r}, which this model's torch.fx cut looks "
+                    "through, so its parameters would stay sharded. Apply it to the wrapped model, "
+                    "fully_shard(model), and to modules that don't hold the merge point; or merge "
+                    "where a hook cuts (mechanism='hook')."
+                )
+
+    def _check_gathered(self) -> None:
+        """Refuse to encode with a sharded model whose encode() doesn't gather its parameters."""
+        kind = _fsdp()
+        if kind is None or not isinstance(self, kind) or "encode" in self.__dict__:
+            return
+        parameters = self.parameters()
+        if any(hasattr(p, "full_tensor") for p in parameters):
+            raise ConfigError(
+                "This model is sharded, and only forward() gathers its parameters. Call once, "
+                "afterwards: torch.distributed.fsdp.register_fsdp_forward_method(model, 'encode')."
+            )
+
     # Properties: tools ask hasattr(), and get them only where the backbone has them.
 
     @property
@@ -69,6 +97,12 @@ class InteropMixin:
             return _prefixed(own(coarse=coarse))
 
         return group_matcher
+
+
+def _fsdp() -> Any:
+    """FSDP2's mark of a sharded module, if anyone uses it."""
+    loaded = sys.modules.get("torch.distributed.fsdp")
+    return getattr(loaded, "FSDPModule", None)
 
 
 def _prefixed(matcher: Any) -> Any:

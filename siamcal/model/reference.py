@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -16,14 +16,20 @@ from torch import Tensor
 
 from siamcal.errors import ConfigError, OutOfRangeError
 from siamcal.graph.features import BatchLayout
-from siamcal.model.origin import Provenance
-
-if TYPE_CHECKING:
-    from siamcal.model.siamese import CalibratingSiamese
+from siamcal.model.origin import Origin, Provenance
 
 __all__ = ["Index", "Reference", "as_index"]
 
 Index: TypeAlias = int | Sequence[int] | np.ndarray | Tensor
+
+
+class _Encodes(Protocol):
+    """A `CalibratingSiamese`."""
+
+    origin: Origin
+
+    def check_reference(self, reference: Reference) -> None:
+        """Refuse another network's."""
 
 
 class Reference:
@@ -150,7 +156,7 @@ class Reference:
         """Where the features lie."""
         return self.tensors[0].device
 
-    def save(self, path: str | Path, *, model: CalibratingSiamese | None = None) -> None:
+    def save(self, path: str | Path, *, model: _Encodes | None = None) -> None:
         """Write the features and the fingerprint of the network that made them (.safetensors).
 
         The file holds features of a face: treat it like a photograph of the person.
@@ -181,7 +187,7 @@ class Reference:
         path: str | Path,
         device: str | torch.device = "cpu",
         *,
-        model: CalibratingSiamese | None = None,
+        model: _Encodes | None = None,
     ) -> Reference:
         """Read a file that `save` wrote.
 

@@ -188,6 +188,8 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, nn.Module):
             image: Reference images (B, C, H, W), or what else the backbone takes.
         """
         split = self._split_now()
+        if not torch.compiler.is_compiling():
+            self._check_gathered()
         with self._quieted(split):
             encoded = self._encode(split, self._arguments.inputs(image, "reference"))
         if not torch.compiler.is_compiling():
@@ -244,6 +246,8 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, nn.Module):
     def _split_now(self) -> Split:
         """The cut of the backbone as it is now; another one is cut, and proved, anew."""
         if self.backbone is self.split.network:
+            if not torch.compiler.is_compiling():
+                self._check_sharding(getattr(self.split, "through", ()))
             return self.split
         if getattr(self, "_is_replica", False):  # of nn.DataParallel, for this forward only
             return self.split.on(self.backbone)
