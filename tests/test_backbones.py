@@ -112,9 +112,10 @@ def test_torchvision_is_exact(name, place):
     network = create_backbone(f"torchvision:{name}", 5).eval()
     assert network.siamcal_input.shape == (3, 224, 224)
     x = torch.rand(3, 3, 64, 64)
-    split = split_network(network, place, example_inputs=x)
-    assert split.mechanism == "shallow fx"
-    assert torch.equal(split.post(split.pre(x)), network(x))
+    for mechanism, expected in (("auto", "hook"), ("fx", "shallow fx")):
+        split = split_network(network, place, example_inputs=x, mechanism=mechanism)
+        assert split.mechanism == expected
+        assert torch.equal(split.post(split.pre(x)), network(x))
     assert network(x).shape == (3, 5)
 
 

@@ -151,10 +151,9 @@ def _check_halves(
     with in_mode(split.network, False), torch.no_grad():
         with kept_buffers(split.network):
             _find_roles(split, probe, images)
-        if not isinstance(split, FxSplit):
-            return
+        verify = verify and isinstance(split, FxSplit)
         if verify:
-            _check_hidden_writes(split, probe)
+            _check_hidden_writes(cast(FxSplit, split), probe)
             with kept_buffers(split.network):
                 leaves, state = split.crossing(fresh(probe.large))
                 _compare(seen.output, split.resume(cloned(leaves), state))
@@ -162,7 +161,7 @@ def _check_halves(
             with kept_buffers(split.network):
                 _compare_batches(seen.output, split.resume(*_small(split, probe)), probe.unit)
     if verify:
-        compare_with_network(split, probe.large)
+        compare_with_network(cast(FxSplit, split), probe.large)
     with kept_buffers(split.network):
         _find_randomness(split, probe)
 

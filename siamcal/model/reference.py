@@ -102,6 +102,12 @@ class Reference:
                         f"samples; it needs one value for each sample."
                     )
                 index = mask.nonzero().reshape(-1)
+        return self.select(index)
+
+    def select(self, index: Index) -> Reference:
+        """The samples at positions in any form: a number, a sequence, an array or a tensor."""
+        for layout in self.layouts:
+            self._layout(layout)
         return self.index_select(as_index(index, len(self)))
 
     def index_select(self, index: Tensor) -> Reference:

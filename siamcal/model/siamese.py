@@ -33,7 +33,7 @@ from siamcal.model.interop import InteropMixin
 from siamcal.model.merges import PAPER, MergeForm, form_name
 from siamcal.model.origin import Origin, Provenance
 from siamcal.model.pretrained import PretrainedMixin
-from siamcal.model.reference import Index, Reference, as_index
+from siamcal.model.reference import Index, Reference
 from siamcal.registry import merges
 
 __all__ = ["CalibratingSiamese", "Reference"]
@@ -372,7 +372,7 @@ def _made(form: Any, split: Split) -> Any:
 def _gathered(reference: Reference, index: Index | None) -> Reference:
     if index is None:
         return reference
-    return reference.index_select(as_index(index, len(reference)))
+    return reference.select(index)
 
 
 def _dropouts(split: Split) -> Iterator[str]:
