@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ALIGNMENTS", "CONTRASTS", "ILLUMINATIONS", "MASKS", "Preprocessing"]
 
-ALIGNMENTS = ("rigid", "ffhq_quad")
+ALIGNMENTS = ("rigid", "rigid_wide", "ffhq_quad")
 ILLUMINATIONS = ("none", "csn_released", "csn_rgb")
 CONTRASTS = ("none", "local")
 MASKS = ("none", "oval")
@@ -24,7 +24,8 @@ class Preprocessing:
 
     Attributes:
         size: Side of the square crop in pixels.
-        align: "rigid" (eyes and nose bridge, ours) or "ffhq_quad" (the paper's, uses the jaw).
+        align: "rigid" (eyes and nose bridge, ours), "rigid_wide" (placed alike, with the whole
+            head) or "ffhq_quad" (the paper's, uses the jaw).
         illumination: "none", "csn_released" (the paper's step as its authors released it, with the
             luma weights of red and blue swapped) or "csn_rgb" (the same with correct channels).
         contrast: "none" or "local" (local contrast normalisation).

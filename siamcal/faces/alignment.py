@@ -26,6 +26,9 @@ CHIN = 152
 # down) that drops by a third of a face.
 EYE_LINE = 0.28
 EYE_DISTANCE = 1 / 2.3
+# The wide crop, for networks made for whole heads, such as MediaPipe's landmark network.
+WIDE_EYE_LINE = 0.40
+WIDE_EYE_DISTANCE = 1 / 3.0
 # Spread of the rigid points over the distance of the outer eye corners: mean of 56 frontal faces
 # of LFW (standard deviation .004).
 SPREAD_PER_EYE_DISTANCE = 0.313
@@ -45,15 +48,23 @@ class Placement:
     angle: float
     eye_distance: float
 
-    def matrix(self, size: int) -> np.ndarray:
-        """(2, 3) float64: frame coordinates -> crop coordinates, both with pixel centres at .5."""
-        scale = size * EYE_DISTANCE / self.eye_distance
+    def matrix(
+        self, size: int, eye_line: float = EYE_LINE, eye_distance: float = EYE_DISTANCE
+    ) -> np.ndarray:
+        """(2, 3) float64: frame coordinates -> crop coordinates, both with pixel centres at .5.
+
+        Args:
+            size: The crop's side in pixels.
+            eye_line: Height of the eyes in the crop, in units of its side.
+            eye_distance: Distance of the outer eye corners in the crop, in units of its side.
+        """
+        scale = size * eye_distance / self.eye_distance
         cos, sin = scale * math.cos(self.angle), scale * math.sin(self.angle)
         x, y = self.centre
         return np.array(
             [
                 [cos, sin, size * 0.5 - cos * x - sin * y],
-                [-sin, cos, size * EYE_LINE + sin * x - cos * y],
+                [-sin, cos, size * eye_line + sin * x - cos * y],
             ]
         )
 
@@ -87,6 +98,20 @@ def rigid_crop(rgb: np.ndarray, face: Face, size: int) -> tuple[np.ndarray, np.n
     """
     matrix = rigid_placement(face.landmarks).matrix(size)
     return _warp(rgb, matrix, size, size), matrix
+
+
+def wide_crop(rgb: np.ndarray, face: Face, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Placed by the same points, with the whole head: its side is three times the eye distance.
+
+    Where it leaves the frame, the frame's edge goes on: the networks it is for have seen faces, not
+    black borders.
+
+    Returns:
+        The crop, (size, size, 3) uint8, and the (2, 3) matrix from frame to crop coordinates.
+    """
+    placement = rigid_placement(face.landmarks)
+    matrix = placement.matrix(size, WIDE_EYE_LINE, WIDE_EYE_DISTANCE)
+    return _warp(rgb, matrix, size, size, cv2.BORDER_REPLICATE), matrix
 
 
 def ffhq_quad(rgb: np.ndarray, face: Face, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -152,7 +177,13 @@ def transform_landmarks(landmarks: np.ndarray, matrix: np.ndarray) -> np.ndarray
     return np.concatenate([moved, landmarks[:, 2:] * scale], axis=1)
 
 
-def _warp(rgb: np.ndarray, matrix: np.ndarray, width: int, height: int) -> np.ndarray:
+def _warp(
+    rgb: np.ndarray,
+    matrix: np.ndarray,
+    width: int,
+    height: int,
+    border: int = cv2.BORDER_CONSTANT,
+) -> np.ndarray:
     """Resample `rgb` by `matrix`, coordinates with pixel centres at .5, without aliasing.
 
     Where the frame is finer than the crop, the crop is sampled several times as finely and
@@ -168,7 +199,7 @@ def _warp(rgb: np.ndarray, matrix: np.ndarray, width: int, height: int) -> np.nd
         fine,
         (width * factor, height * factor),
         flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT,
+        borderMode=border,
         borderValue=(0, 0, 0),
     )
     if factor == 1:

@@ -5,11 +5,19 @@ from __future__ import annotations
 import numpy as np
 
 from siamcal.errors import FaceNotFoundError
-from siamcal.faces.alignment import ffhq_quad, pad_to_square, rigid_crop, transform_landmarks
+from siamcal.faces.alignment import (
+    ffhq_quad,
+    pad_to_square,
+    rigid_crop,
+    transform_landmarks,
+    wide_crop,
+)
 from siamcal.faces.detection import Face, FaceDetector
 from siamcal.faces.illumination import normalise_illumination
 from siamcal.faces.normalisation import GREY, face_oval, local_contrast
 from siamcal.preprocessing import Preprocessing
+
+_CROPS = {"rigid": rigid_crop, "rigid_wide": wide_crop, "ffhq_quad": ffhq_quad}
 
 
 class FacePipeline:
@@ -69,8 +77,7 @@ class FacePipeline:
     def align(self, rgb: np.ndarray, face: Face) -> np.ndarray:
         """The crop of one detected face, (size, size, 3) uint8."""
         settings = self.preprocessing
-        cut = rigid_crop if settings.align == "rigid" else ffhq_quad
-        crop, matrix = cut(rgb, face, settings.size)
+        crop, matrix = _CROPS[settings.align](rgb, face, settings.size)
         if settings.illumination != "none":
             # Before the padding: black borders would shift the histogram.
             crop = normalise_illumination(crop, settings.illumination)

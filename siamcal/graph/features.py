@@ -52,6 +52,23 @@ class BatchLayout:
         split = [t.unflatten(self.dim, (self.groups, -1)) for t in tensors]
         return torch.cat(split, self.dim + 1).flatten(self.dim, self.dim + 1)
 
+    def to_rows(self, tensor: Tensor) -> Tensor:
+        """Each sample as one row: (B, number of its values)."""
+        dim = self.dim
+        if self.groups != 1:
+            sizes = (-1, self.groups) if self.sample_first else (self.groups, -1)
+            tensor = tensor.unflatten(dim, sizes)
+            dim = dim if self.sample_first else dim + 1
+        return tensor.movedim(dim, 0).flatten(1)
+
+    def from_rows(self, rows: Tensor, shape: torch.Size) -> Tensor:
+        """The tensor whose samples `to_rows` gave; `shape` is that of one sample."""
+        if self.groups == 1:
+            others = [*shape[: self.dim], *shape[self.dim + 1 :]]
+            return rows.reshape(len(rows), *others).movedim(0, self.dim)
+        dim = self.dim if self.sample_first else self.dim + 1
+        return rows.reshape(len(rows), *shape).movedim(0, dim).flatten(self.dim, self.dim + 1)
+
     def expand(self, tensor: Tensor, batch: int) -> Tensor:
         """Repeat the only sample `batch` times (as a view where that is possible)."""
         if self.groups == 1:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from siamcal.errors import ConfigError
-from siamcal.graph import split_network
+from siamcal.graph import Features, split_network
 from siamcal.graph.inputs import (
     ImageInputs,
     Inputs,
@@ -177,6 +177,20 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, nn.Module):
         if state is not None:
             state.restore()
         return self._calibrate(split, target, encoded, quiet=False)
+
+    def from_features(
+        self, features: Features, reference: Reference, index: Index | None = None
+    ) -> Any:
+        """Output for features at the merge point: what `forward` does from there on.
+
+        Args:
+            features: Of the targets, from `model.split.pre`.
+            reference: Encoded by this model.
+            index: (B,) which of the references belongs to each target; see `forward`.
+        """
+        self.check_reference(reference)
+        merged = self._merge(_gathered(reference, index), features.tensors)
+        return self._finish(self.split.post(features.with_tensors(merged)))
 
     def encode(self, image: Inputs) -> Reference:
         """Pre-merge features of reference images, to be used any number of times.

@@ -9,10 +9,14 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
+from siamcal.datasets.base import FaceSet
 from siamcal.training.recipe import Augmentation
+
+_COPY_SEED = 20_240_900  # of no training: copies serve trainings of any seed
 
 
 class Draws(NamedTuple):
@@ -99,3 +103,26 @@ def change(images: torch.Tensor, draws: Draws) -> torch.Tensor:
         mean = out.mean(dim=(1, 2, 3), keepdim=True)
         out = ((out - mean) * steep + mean) * gain
     return out
+
+
+def copies_of(
+    faces: FaceSet, rows: np.ndarray, copies: np.ndarray, how: Augmentation
+) -> torch.Tensor:
+    """Fixed augmented copies of frames: (row, copy) always gives the same image.
+
+    Args:
+        faces: The face set.
+        rows: (B,) its rows.
+        copies: (B,) number of the copy; 0 is the frame itself.
+        how: The changes.
+
+    Returns:
+        (B, 3, S, S).
+    """
+    images = faces.preprocessing.to_tensor(faces.images[rows])
+    for place in np.flatnonzero(copies):
+        key = [_COPY_SEED, int(rows[place]), int(copies[place])]
+        seed = int(np.random.default_rng(key).integers(2**62))
+        draws = draw(1, images.shape[-1], torch.Generator().manual_seed(seed), how)
+        images[place] = change(images[place : place + 1], draws)[0]
+    return images

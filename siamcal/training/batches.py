@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 
 from siamcal.datasets.base import INVALID, FaceSet
 from siamcal.errors import ConfigError
-from siamcal.training.augmentation import change, draw
+from siamcal.training.augmentation import change, copies_of, draw
+from siamcal.training.frozen import KeptFeatures
 from siamcal.training.recipe import Recipe
 
 __all__ = ["Batch", "BatchSource", "split", "task_labels"]
@@ -22,8 +23,9 @@ class Batch(NamedTuple):
     """What one step trains on.
 
     Attributes:
-        targets: (B, 3, S, S).
-        references: (R, 3, S, S); R is B, or the number of distinct references in the batch.
+        targets: (B, 3, S, S), or (B, width) kept features where the first part is frozen.
+        references: Likewise for R references; R is B, or the number of distinct references in the
+            batch.
         reference_index: (B,) row of `references` that belongs to each target.
         labels: (B, A).
         rows: (B,) rows of the face set.
@@ -50,6 +52,7 @@ class BatchSource(Dataset[Batch]):
         labels: (N, A) labels of all rows of the face set.
         rank: This process's number.
         world_size: Number of processes; each takes every world_size-th sample of the batch.
+        features: Kept features, which then stand in the place of images.
 
     Raises:
         ConfigError: There are no training rows.
@@ -63,7 +66,9 @@ class BatchSource(Dataset[Batch]):
         labels: np.ndarray,
         rank: int = 0,
         world_size: int = 1,
+        features: KeptFeatures | None = None,
     ) -> None:
+        self.features = features
         self.recipe, self.faces, self.rows, self.labels = recipe, faces, rows, labels
         self.rank, self.world_size = rank, world_size
         self._epoch: tuple[int, list[np.ndarray]] = (-1, [])
@@ -143,7 +148,13 @@ class BatchSource(Dataset[Batch]):
         return np.where(real, places, 0), real
 
     def _images(self, rows: np.ndarray, places: np.ndarray, step: int, stream: int) -> torch.Tensor:
-        """Augmented crops of some places of the global batch's `rows`."""
+        """Augmented crops, or kept features, of some places of the global batch's `rows`."""
+        if self.recipe.freeze_pre:
+            copies = self._generator(stream, step).integers(self.recipe.freeze_pre, size=len(rows))
+            rows, copies = rows[places], copies[places] + 1
+            if self.features is not None:
+                return self.features.take(rows, copies)
+            return copies_of(self.faces, rows, copies, self.recipe.augmentation)
         images = self.faces.preprocessing.to_tensor(self.faces.images[rows[places]])
         seed = int(self._generator(stream, step).integers(2**62))
         generator = torch.Generator().manual_seed(seed)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
+from siamcal.training.frozen import Behind
 from siamcal.training.networks import TrainingStep, build_network
 from siamcal.training.prediction import main_output
 from siamcal.training.recipe import Recipe
@@ -30,7 +31,10 @@ def seconds_per_step(recipe: Recipe, num_aus: int, *, calibrated: bool) -> float
         distinct = max(1, round(count * share))
     targets, references = torch.rand(count, 3, size, size), torch.rand(distinct, 3, size, size)
     index = torch.arange(count) % distinct
-    step = TrainingStep(network)
+    step: torch.nn.Module = TrainingStep(network)
+    if recipe.freeze_pre:
+        step = behind = Behind(network, recipe)
+        targets, references = torch.rand(count, behind.width), torch.rand(distinct, behind.width)
     times: list[float] = []
     fewest, most = _REPEATS
     while len(times) <= fewest or (len(times) <= most and sum(times[1:]) < _SECONDS):
@@ -39,6 +43,19 @@ def seconds_per_step(recipe: Recipe, num_aus: int, *, calibrated: bool) -> float
         main_output(output).sum().backward()
         times.append(time.perf_counter() - start)
     return min(times[1:]) * recipe.batch_size / count
+
+
+def seconds_of_features(recipe: Recipe, num_aus: int) -> float:
+    """Time that the kept features of one frame and its copies take on this machine."""
+    size = recipe.preprocessing.size
+    network = build_network(recipe, num_aus, calibrated=True)
+    behind = Behind(network, recipe)
+    images, times = torch.rand(MEASURED, 3, size, size), []
+    for _ in range(3):
+        start = time.perf_counter()
+        behind.pack(images)
+        times.append(time.perf_counter() - start)
+    return min(times) / MEASURED * (1 + recipe.freeze_pre)
 
 
 def estimate_seconds(
@@ -68,4 +85,7 @@ def estimate_seconds(
         calibrated.count(kind) * seconds_per_step(recipe, num_aus, calibrated=kind)
         for kind in set(calibrated)
     )
-    return each * (steps + validation) * (folds_run or num_folds)
+    trainings = each * (steps + validation) * (folds_run or num_folds)
+    if not recipe.freeze_pre:
+        return trainings
+    return trainings + num_frames * seconds_of_features(recipe, num_aus)

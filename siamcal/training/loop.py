@@ -20,6 +20,7 @@ from siamcal.model.batchnorm_gap import batchnorm_gap, warn_of_gap
 from siamcal.model.siamese import CalibratingSiamese
 from siamcal.progress import progress_bar
 from siamcal.training.batches import Batch, BatchSource, split, task_labels
+from siamcal.training.frozen import Behind, keep_features
 from siamcal.training.log import LossLog
 from siamcal.training.networks import TrainingStep, build_network, synchronize_batchnorm
 from siamcal.training.objective import Objective, learning_rate_factor, make_optimizer
@@ -67,13 +68,18 @@ def fit(
     """
     accelerator = _accelerator(recipe)
     labels = task_labels(faces, recipe.task)
-    source = BatchSource(
-        recipe, faces, rows, labels, accelerator.process_index, accelerator.num_processes
-    )
     network = build_network(recipe, labels.shape[1], calibrated=calibrated)
     if _synchronizes(recipe, accelerator):
         synchronize_batchnorm(network)
     network = network.to(accelerator.device)
+    step: nn.Module = TrainingStep(network)
+    features = None
+    if recipe.freeze_pre:
+        step = behind = Behind(network, recipe)
+        with accelerator.main_process_first():
+            features = keep_features(behind, faces, recipe, recipe.freeze_pre)
+    share = accelerator.process_index, accelerator.num_processes
+    source = BatchSource(recipe, faces, rows, labels, *share, features=features)
     optimizer = make_optimizer(network, recipe)
     state, identity = TrainingState(network, optimizer), identity_of(recipe, rows, calibrated)
     if folder is not None:
@@ -81,7 +87,7 @@ def fit(
         state.load(folder / CHECKPOINT, identity)
     _set_mode(network, recipe)
     objective = Objective(recipe, labels[rows], accelerator.device)
-    loop = TrainingLoop(recipe, accelerator, state, source, objective)
+    loop = TrainingLoop(recipe, accelerator, state, source, objective, step)
     written = folder if accelerator.is_main_process else None
     with _algorithms(recipe), LossLog(written, state.step, tensorboard=tensorboard) as log:
         loop.run(written, identity, log, description)
@@ -97,6 +103,7 @@ class TrainingLoop:
         state: Network and optimiser, and where to go on.
         source: The batches.
         objective: The loss.
+        step: Forward of one step; by default that of the state's network on images.
     """
 
     def __init__(
@@ -106,10 +113,11 @@ class TrainingLoop:
         state: TrainingState,
         source: BatchSource,
         objective: Objective,
+        step: Any = None,
     ) -> None:
         self.recipe, self.accelerator, self.state = recipe, accelerator, state
         self.source, self.objective = source, objective
-        step: Any = TrainingStep(state.network)
+        step = step or TrainingStep(state.network)
         if recipe.compile:
             step = compiled(step, accelerator.device)
         self.step, self.optimizer = accelerator.prepare(step, state.optimizer)
@@ -140,7 +148,7 @@ class TrainingLoop:
         self._share_buffers()
         if folder is not None:
             self.state.save(folder / CHECKPOINT, identity)
-        if batch is not None:
+        if batch is not None and not self.recipe.freeze_pre:
             self._look_at_batchnorm(batch)
         self.accelerator.wait_for_everyone()
 

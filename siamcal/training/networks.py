@@ -16,7 +16,15 @@ from siamcal.model.siamese import CalibratingSiamese
 from siamcal.model.weights import load_face_weights
 from siamcal.training.recipe import Recipe
 
-__all__ = ["NonCalibrated", "TrainingStep", "build_network", "synchronize_batchnorm"]
+__all__ = [
+    "NonCalibrated",
+    "TrainingStep",
+    "build_network",
+    "not_yet_proved",
+    "synchronize_batchnorm",
+]
+
+_PROVED: set[str] = set()  # architectures whose cut was proved in this process
 
 
 class NonCalibrated(nn.Module):
@@ -79,6 +87,7 @@ def build_network(recipe: Recipe, num_aus: int, *, calibrated: bool) -> nn.Modul
     if not calibrated:
         return NonCalibrated(backbone, head)
     size = recipe.preprocessing.size
+    in_two = recipe.compile or recipe.freeze_pre
     return CalibratingSiamese(
         backbone,
         merge_at=recipe.merge_at,
@@ -87,9 +96,25 @@ def build_network(recipe: Recipe, num_aus: int, *, calibrated: bool) -> nn.Modul
         branches=recipe.branches,
         freeze_pre_batchnorm=recipe.freeze_pre_batchnorm,
         example_inputs=torch.zeros(2, 3, size, size),
-        # A hook's forward is cut in pieces by torch.compile; at "output" there is none.
-        mechanism="fx" if recipe.compile and recipe.merge_at != "output" else "auto",
+        verify=not_yet_proved(recipe),
+        # A hook's forward is cut in pieces by torch.compile, and has no second half of its own that
+        # kept features could enter; at "output" there is none.
+        mechanism="fx" if in_two and recipe.merge_at != "output" else "auto",
     )
+
+
+def not_yet_proved(recipe: Recipe) -> bool:
+    """Whether the cut of this architecture is to be proved; once in a process is enough.
+
+    A comparison cuts the same network for each fold, seed and method; weights don't matter to the
+    proof.
+    """
+    facts = recipe.backbone, recipe.backbone_options, recipe.merge_at, recipe.preprocessing.size
+    key = repr((*facts, recipe.task, bool(recipe.compile or recipe.freeze_pre)))
+    if key in _PROVED:
+        return False
+    _PROVED.add(key)
+    return True
 
 
 def synchronize_batchnorm(network: nn.Module) -> None:

@@ -12,6 +12,7 @@ from siamcal.datasets.base import FaceSet
 from siamcal.model.heads import AUOutput
 from siamcal.model.siamese import CalibratingSiamese
 from siamcal.progress import progress_bar
+from siamcal.training.frozen import Behind, KeptFeatures
 
 __all__ = ["main_output", "predict"]
 
@@ -24,6 +25,7 @@ def predict(
     *,
     batch_size: int = 128,
     description: str = "predicting",
+    frozen: tuple[Behind, KeptFeatures] | None = None,
 ) -> np.ndarray:
     """Predictions of the given rows: intensities (not clipped) or occurrence logits.
 
@@ -35,6 +37,7 @@ def predict(
         rows: (M,) rows to judge.
         batch_size: Frames at a time.
         description: Label of the progress bar.
+        frozen: The part behind the merge point and kept features, instead of images.
 
     Returns:
         (M, A) float32.
@@ -42,6 +45,8 @@ def predict(
     network.eval()
     device = next(network.parameters()).device
     references, index = np.unique(faces.reference_rows[rows], return_inverse=True)
+    if frozen is not None:
+        return _from_features(*frozen, rows, references, index, batch_size)
     to_tensor = faces.preprocessing.to_tensor
     encoded = None
     if isinstance(network, CalibratingSiamese):
@@ -55,6 +60,24 @@ def predict(
             output = network(targets)
         else:
             output = network(targets, encoded[torch.from_numpy(index[part]).to(device)])
+        out.append(main_output(output).float().cpu())
+    return torch.cat(out).numpy()
+
+
+def _from_features(
+    behind: Behind,
+    features: KeptFeatures,
+    rows: np.ndarray,
+    references: np.ndarray,
+    index: np.ndarray,
+    batch_size: int,
+) -> np.ndarray:
+    device = next(behind.parameters()).device
+    encoded, out = features.take(references).to(device), []
+    for start in range(0, len(rows), batch_size):
+        part = slice(start, start + batch_size)
+        targets = features.take(rows[part]).to(device)
+        output = behind(targets, encoded, torch.from_numpy(index[part]).to(device))
         out.append(main_output(output).float().cpu())
     return torch.cat(out).numpy()
 

@@ -64,6 +64,9 @@ class Recipe:
         merge: Name of the form of the merge (`siamcal ls merges`).
         branches: "separate" forwards of target and reference (the paper) or "concatenate".
         freeze_pre_batchnorm: Keep BatchNorm before the merge point at its running statistics.
+        freeze_pre: 0 trains everything. K > 0 keeps all before the merge point at its start weights
+            and computes the features there once, for each frame and K augmented copies of it: a
+            minute's training on a processor. NCG gets the same frozen part.
         freeze_batchnorm: Keep every BatchNorm at its running statistics.
         sync_batchnorm: On several GPUs BatchNorm sees the whole batch, not each GPU's share.
         references_per: "target" (the paper: each target has its own augmented reference) or
@@ -103,6 +106,7 @@ class Recipe:
     merge: str = PAPER
     branches: str = "separate"
     freeze_pre_batchnorm: bool = False
+    freeze_pre: int = 0
     freeze_batchnorm: bool = False
     sync_batchnorm: bool = True
     references_per: str = "target"
@@ -136,6 +140,17 @@ class Recipe:
             schedule=("constant", "cosine"),
             precision=PRECISIONS,
         )
+        if self.freeze_pre < 0:
+            raise ConfigError(f"freeze_pre is a number of copies from 0 on; got {self.freeze_pre}.")
+        if self.freeze_pre and self.augmentation.shared:
+            raise ConfigError(
+                "augmentation.shared draws once for a target and its reference, but copies of "
+                "frames are drawn for each frame alone; use freeze_pre=0."
+            )
+        if self.freeze_pre and self.merge_at == "output":
+            raise ConfigError(
+                "merge_at='output' leaves nothing to train behind it; use freeze_pre=0."
+            )
         if self.merge != PAPER:  # a form with parameters loads torch, which the default needn't
             merges.get(self.merge)
 

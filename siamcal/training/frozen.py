@@ -1,0 +1,260 @@
+"""Training behind a frozen first part: each frame's features are computed once and kept on disk.
+
+What lies before the merge point keeps its start weights, so a frame's features there never change.
+They are computed once for the frame as it is and for a few augmented copies of it, and the rest of
+the network trains from there, in a small part of the time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from siamcal.datasets.base import FaceSet
+from siamcal.errors import ConfigError, MergePointError
+from siamcal.files import cache_dir, check_disk_space, write_json
+from siamcal.graph import BatchLayout, Features, Split, split_network
+from siamcal.graph.state import in_mode
+from siamcal.model.reference import Reference
+from siamcal.model.siamese import CalibratingSiamese
+from siamcal.model.weights_file import checksum_of_tensors
+from siamcal.progress import progress_bar
+from siamcal.settings import to_dict
+from siamcal.training.augmentation import copies_of
+from siamcal.training.networks import not_yet_proved
+from siamcal.training.recipe import Recipe
+
+__all__ = ["Behind", "KeptFeatures", "keep_features"]
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = 1
+# Images at a time: small maps of few images stay in the processor's cache.
+_BATCH = {"cpu": 8, "cuda": 128}
+_SAVE_SECONDS = 10.0
+
+
+class Behind(nn.Module):
+    """The part of a network behind its merge point, which reads packed features.
+
+    Features are packed as one row a frame, whatever crosses the merge point. Everything before it
+    is frozen for good: `requires_grad` is switched off there.
+
+    Args:
+        network: From `build_network`: plain or calibrated.
+        recipe: Names the merge point, also of a plain network, and the size of the images.
+
+    Attributes:
+        split: The cut.
+        width: Length of a row.
+
+    Raises:
+        ConfigError: The network can't be cut in two graphs there, or parameters act on both sides.
+    """
+
+    def __init__(self, network: nn.Module, recipe: Recipe) -> None:
+        super().__init__()
+        self.network = network
+        self._size = recipe.preprocessing.size
+        self.split = self._cut(recipe)
+        self._passed: dict[int, Features] = {}
+        self.layouts = _known(self.split)
+        self.widths = [shape.numel() for shape in self.split.shapes]
+        self.width = sum(self.widths)
+        self.frozen = self._freeze()
+
+    def forward(self, targets: Tensor, references: Tensor, index: Tensor) -> Any:
+        """Head output for a batch, as `TrainingStep` gives it for images.
+
+        Args:
+            targets: (B, width) packed features.
+            references: (R, width); a plain network ignores them.
+            index: (B,) row of `references` that belongs to each target.
+        """
+        features = self._unpacked(targets)
+        if isinstance(self.network, CalibratingSiamese):
+            encoded = Reference(self._tensors(references), self.split.layouts, self.split.merge_at)
+            return self.network.from_features(features, encoded, index)
+        return self.network.head(self.split.post(features))  # type: ignore[operator]
+
+    @torch.inference_mode()
+    def pack(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) -> their packed features (B, width), in evaluation mode."""
+        with in_mode(self.network, False):
+            tensors = self.split.pre(images).tensors
+        rows = [lay.to_rows(t) for lay, t in zip(self.layouts, tensors, strict=True)]
+        return torch.cat(rows, 1).float()
+
+    def _cut(self, recipe: Recipe) -> Split:
+        network, merge_at = self.network, recipe.merge_at
+        try:
+            if isinstance(network, CalibratingSiamese):
+                split = network.split
+            else:
+                example = torch.zeros(2, 3, self._size, self._size)
+                example = example.to(next(network.parameters()).device)
+                split = split_network(
+                    network.backbone,  # type: ignore[arg-type]
+                    merge_at,
+                    example_inputs=example,
+                    verify=not_yet_proved(recipe),
+                    mechanism="fx",
+                )
+        except MergePointError as error:
+            raise ConfigError(f"freeze_pre needs a cut by torch.fx: {error}") from error
+        if split.mechanism in ("hook", "output"):
+            raise ConfigError(
+                f"freeze_pre needs a cut by torch.fx inside the network, but {merge_at!r} was cut "
+                f"by {split.mechanism!r}. Choose another merge point or freeze_pre=0."
+            )
+        return split
+
+    def _freeze(self) -> list[str]:
+        """Switch off the gradients of all parameters that act before the merge only; their names.
+
+        Which they are is asked of autograd, so that it holds for parameters outside modules too.
+        """
+        named = dict(self.network.named_parameters())
+        images = torch.rand(2, 3, self._size, self._size, device=next(iter(named.values())).device)
+        index = torch.arange(2, device=images.device)
+        with in_mode(self.network, False), torch.enable_grad():
+            before = _reached(self.split.pre(images).tensors, named)
+            rows = self.pack(images).clone()
+            after = _reached(self(rows, rows, index), named)
+        both = sorted(before & after)
+        if both:
+            raise ConfigError(
+                f"freeze_pre keeps what lies before {self.split.merge_at!r}, but "
+                f"{', '.join(both[:3])} acts on both sides of it; use freeze_pre=0."
+            )
+        if not after:
+            raise ConfigError(f"Nothing is left to train behind {self.split.merge_at!r}.")
+        for name in before:
+            named[name].requires_grad_(False)
+        return sorted(before)
+
+    def _unpacked(self, rows: Tensor) -> Features:
+        count = len(rows)
+        if count not in self._passed:  # sizes and constants that cross don't depend on the image
+            images = torch.zeros(count, 3, self._size, self._size, device=rows.device)
+            with torch.no_grad(), in_mode(self.network, False):
+                self._passed[count] = self.split.pre(images).with_tensors(())
+        return self._passed[count].with_tensors(self._tensors(rows))
+
+    def _tensors(self, rows: Tensor) -> tuple[Tensor, ...]:
+        return tuple(
+            layout.from_rows(part, shape)
+            for layout, part, shape in zip(
+                self.layouts, rows.split(self.widths, 1), self.split.shapes, strict=True
+            )
+        )
+
+
+@dataclass(frozen=True)
+class KeptFeatures:
+    """Features of every frame of a face set, memory-mapped.
+
+    Attributes:
+        values: (1 + K, N, width) float32: of the frames as they are, then of K augmented copies.
+    """
+
+    values: np.ndarray
+
+    def take(self, rows: np.ndarray, copies: np.ndarray | int = 0) -> Tensor:
+        """(B, width) of some frames; copy 0 is the frame itself."""
+        return torch.from_numpy(self.values[copies, rows])
+
+
+def keep_features(behind: Behind, faces: FaceSet, recipe: Recipe, copies: int) -> KeptFeatures:
+    """Features of all frames and of their augmented copies, from the cache or computed now.
+
+    An interrupted computation goes on where it stopped. The cache is named by what is in it: the
+    crops, the frozen weights and what they make of a test image, the merge point, the augmentation.
+
+    Args:
+        behind: The network.
+        faces: The face set.
+        recipe: Its augmentation is that of the copies.
+        copies: K; 0 keeps the frames as they are only.
+    """
+    shape = (1 + copies, len(faces), behind.width)
+    folder = cache_dir() / "features" / _key(behind, faces, recipe, copies)
+    folder.mkdir(parents=True, exist_ok=True)
+    place, progress = folder / "features.f32", folder / "progress.json"
+    done = json.loads(progress.read_text())["done"] if progress.exists() and place.exists() else 0
+    total = shape[0] * shape[1]
+    if done < total:
+        if not place.exists():
+            needed = 4.0 * total * shape[2]
+            check_disk_space(folder, needed, f"The features of {total} frames and copies need")
+        mode: Any = "r+" if done else "w+"
+        values = np.memmap(place, np.float32, mode, shape=(total, shape[2]))
+        _fill(values, done, progress, behind, faces, recipe)
+    return KeptFeatures(np.memmap(place, np.float32, "r", shape=shape))
+
+
+def _fill(
+    values: np.memmap, done: int, progress: Path, behind: Behind, faces: FaceSet, recipe: Recipe
+) -> None:
+    device = next(behind.parameters()).device
+    step = _BATCH.get(device.type, _BATCH["cuda"])
+    total, saved = len(values), time.monotonic()
+    starts = range(done, total, step)
+    for start in progress_bar(starts, description="features", unit="batch"):
+        places = np.arange(start, min(start + step, total))
+        copies, rows = np.divmod(places, len(faces))
+        images = copies_of(faces, rows, copies, recipe.augmentation)
+        values[places] = behind.pack(images.to(device)).cpu().numpy()
+        if time.monotonic() - saved > _SAVE_SECONDS or places[-1] == total - 1:
+            values.flush()
+            write_json(progress, {"done": int(places[-1]) + 1})
+            saved = time.monotonic()
+
+
+def _key(behind: Behind, faces: FaceSet, recipe: Recipe, copies: int) -> str:
+    stat = faces.images_path.stat()
+    state = behind.network.state_dict()
+    test = torch.rand(1, 3, behind._size, behind._size, generator=torch.Generator().manual_seed(0))
+    seen = behind.pack(test.to(next(behind.parameters()).device)).cpu()
+    facts = [
+        _FORMAT,
+        [str(faces.images_path), stat.st_size, stat.st_mtime_ns, len(faces)],
+        to_dict(faces.preprocessing),
+        behind.split.merge_at,
+        # Rounded: threads and libraries add in another order.
+        checksum_of_tensors({name: state[name] for name in behind.frozen}),
+        [round(float(v), 2) for v in (seen.mean(), seen.std())],
+        [copies, to_dict(recipe.augmentation) if copies else None],
+    ]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _known(split: Split) -> list[BatchLayout]:
+    layouts = [layout for layout in split.layouts if layout is not None]
+    if len(layouts) != len(split.layouts):
+        raise ConfigError(
+            f"At {split.merge_at!r} the samples of a batch can't be told apart in the features, so "
+            "they can't be kept; use freeze_pre=0."
+        )
+    return layouts
+
+
+def _reached(output: Any, named: dict[str, nn.Parameter]) -> set[str]:
+    """Names of the parameters that the output depends on."""
+    tensors = [t for t in pytree.tree_leaves(output) if isinstance(t, Tensor) and t.requires_grad]
+    if not tensors:
+        return set()
+    trained = {n: p for n, p in named.items() if p.requires_grad}
+    total = sum(t.float().sum() for t in tensors)
+    grads = torch.autograd.grad(total, list(trained.values()), allow_unused=True)  # type: ignore[arg-type]
+    return {n for n, grad in zip(trained, grads, strict=True) if grad is not None}
