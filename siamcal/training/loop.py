@@ -21,7 +21,12 @@ from siamcal.model.siamese import CalibratingSiamese
 from siamcal.progress import progress_bar
 from siamcal.training.batches import Batch, BatchSource, split, task_labels
 from siamcal.training.log import LossLog
-from siamcal.training.networks import TrainingStep, build_network, synchronize_batchnorm
+from siamcal.training.networks import (
+    TrainingStep,
+    build_network,
+    fit_merge,
+    synchronize_batchnorm,
+)
 from siamcal.training.objective import Objective, learning_rate_factor, make_optimizer
 from siamcal.training.recipe import Recipe
 from siamcal.training.resume import CHECKPOINT, TrainingState, identity_of
@@ -74,6 +79,7 @@ def fit(
     if _synchronizes(recipe, accelerator):
         synchronize_batchnorm(network)
     network = network.to(accelerator.device)
+    fit_merge(network, faces, rows)
     optimizer = make_optimizer(network, recipe)
     state, identity = TrainingState(network, optimizer), identity_of(recipe, rows, calibrated)
     if folder is not None:

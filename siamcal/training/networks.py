@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from siamcal.datasets.base import FaceSet
 from siamcal.files import asset
 from siamcal.model.create import create_backbone
 from siamcal.model.heads import make_head
@@ -16,7 +18,16 @@ from siamcal.model.siamese import CalibratingSiamese
 from siamcal.model.weights import load_face_weights
 from siamcal.training.recipe import Recipe
 
-__all__ = ["NonCalibrated", "TrainingStep", "build_network", "synchronize_batchnorm"]
+__all__ = [
+    "NonCalibrated",
+    "TrainingStep",
+    "build_network",
+    "fit_merge",
+    "synchronize_batchnorm",
+]
+
+# Images that are read and encoded at once.
+FITTED_AT_ONCE = 64
 
 
 class NonCalibrated(nn.Module):
@@ -83,6 +94,7 @@ def build_network(recipe: Recipe, num_aus: int, *, calibrated: bool) -> nn.Modul
         backbone,
         merge_at=recipe.merge_at,
         merge=recipe.merge,
+        merge_options=recipe.merge_options,
         head=head,
         branches=recipe.branches,
         freeze_pre_batchnorm=recipe.freeze_pre_batchnorm,
@@ -90,6 +102,23 @@ def build_network(recipe: Recipe, num_aus: int, *, calibrated: bool) -> nn.Modul
         # A hook's forward is cut in pieces by torch.compile; at "output" there is none.
         mechanism="fx" if recipe.compile and recipe.merge_at != "output" else "auto",
     )
+
+
+def fit_merge(network: nn.Module, faces: FaceSet, rows: np.ndarray) -> None:
+    """Fit what the merge form needs to the reference frames of the given rows, if it needs it.
+
+    Args:
+        network: From `build_network`, with its start weights.
+        faces: The face set.
+        rows: Training rows: nothing of the other people may get in.
+    """
+    if not isinstance(network, CalibratingSiamese) or network.fitted:
+        return
+    references = np.unique(faces.reference_rows[rows])
+    device = next(network.parameters()).device
+    parts = np.split(references, range(FITTED_AT_ONCE, len(references), FITTED_AT_ONCE))
+    images = (faces.preprocessing.to_tensor(faces.images[part]).to(device) for part in parts)
+    network.fit_anchor(images, faces.participants[references], batch_size=FITTED_AT_ONCE)
 
 
 def synchronize_batchnorm(network: nn.Module) -> None:
