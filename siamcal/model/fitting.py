@@ -84,11 +84,12 @@ class FittingMixin:
 
 
 def _batches(model: Any, images: Any, size: int) -> Iterator[Inputs]:
-    if not isinstance(images, Tensor | Mapping | tuple | list) and isinstance(images, Iterable):
-        for batch in images:
-            yield from _batches(model, batch, size)
-        return
-    inputs = model.checked(images)
+    one = isinstance(images, Tensor | Mapping | tuple | list | str | bytes | np.ndarray)
+    for batch in [images] if one or not isinstance(images, Iterable) else images:
+        yield from _parts(model, model.checked(batch), size)
+
+
+def _parts(model: Any, inputs: Inputs, size: int) -> Iterator[Inputs]:
     count = model.count(inputs)
     leaves, spec = pytree.tree_flatten(inputs)
     rows = model.split.per_sample

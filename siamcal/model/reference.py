@@ -171,7 +171,7 @@ class Reference:
 
     def frames_for(self, targets: Sequence[Tensor]) -> Tensor | None:
         """(B,) number of frames behind each target's reference; None is one each."""
-        if self._frames is None or len(self._frames) != 1:
+        if self._frames is None or self._frames.shape[0] != 1:  # len() would fix an export's batch
             return self._frames
         for target, layout in zip(targets, self.layouts, strict=True):
             if layout is not None:

@@ -119,7 +119,8 @@ class TrainingLoop:
         if recipe.compile:
             step = compiled(step, accelerator.device)
         self.step, self.optimizer = accelerator.prepare(step, state.optimizer)
-        self.base_rates = [recipe.learning_rate, recipe.learning_rate_last]
+        rates = [recipe.learning_rate, recipe.learning_rate_last, recipe.learning_rate]
+        self.base_rates = rates[: len(self.optimizer.param_groups)]
 
     def run(self, folder: Path | None, identity: str, log: LossLog, description: str) -> None:
         """From the state's step to the last, with checkpoints in `folder` if there is one."""

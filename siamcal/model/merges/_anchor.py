@@ -36,6 +36,10 @@ class AnchorForm(FittedForm):
         size = (self.channels, self.positions if per == "position" else 1)
         self.anchor = nn.Parameter(torch.full(size, torch.nan))
 
+    def no_weight_decay(self) -> set[str]:
+        """timm: names of the parameters that don't decay, here what was fitted."""
+        return {"anchor"}
+
     def pair(self, target: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
         """Both as rows (N, C, P), once the form is fitted and where the anchor fits.
 

@@ -89,6 +89,10 @@ class Anchored(AnchorForm):
             return self.largest * shrinkage(self.ratio, frames)
         return torch.sigmoid(self.logit) if self.kind == "learned" else self.fixed
 
+    def no_weight_decay(self) -> set[str]:
+        """timm: what was fitted doesn't decay."""
+        return {"anchor", "logit"} if self.kind == "learned" else {"anchor"}
+
     def forward(self, target: Tensor, reference: Tensor, frames: Tensor | None = None) -> Tensor:
         """Merged features, of the target's shape.
 

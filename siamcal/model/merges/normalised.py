@@ -51,6 +51,10 @@ class Normalised(AnchorForm):
         super().__init__(shape, per=per, channel_dim=channel_dim, layout=layout)
         self.scale = nn.Parameter(torch.full_like(self.anchor, torch.nan))
 
+    def no_weight_decay(self) -> set[str]:
+        """timm: what was fitted doesn't decay."""
+        return {"anchor", "scale"}
+
     def forward(self, target: Tensor, reference: Tensor) -> Tensor:
         """Merged features, of the target's shape."""
         targets, references = self.pair(target, reference)
