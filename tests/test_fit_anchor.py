@@ -2,6 +2,8 @@
 
 import dataclasses
 import logging
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,15 +11,18 @@ import pytest
 import scipy.stats
 import statsmodels.api as sm
 import torch
+from calibrators import tiny
 from facesets import RECIPE, squares
 from statsmodels.formula.api import ols
 from test_merge_forms import crossing, fitted, images, network, stirred, wrapped
 from torch import Tensor, nn
 
+import siamcal.registry
 from siamcal import CalibratingSiamese, Reference
 from siamcal.errors import ConfigError
 from siamcal.model.merges._components import noise_ratio, shrinkage, variance_components
 from siamcal.model.merges.anchored import Anchored
+from siamcal.registry import merges
 from siamcal.training.duration import seconds_per_step
 from siamcal.training.loop import fit
 from siamcal.training.networks import build_network, fit_merge
@@ -451,3 +456,90 @@ def test_a_form_alone_is_fitted_by_hand() -> None:
     torch.testing.assert_close(form(features, features), features.mean(0).expand(5, 4))
     with pytest.raises(ConfigError, match="2 persons for 5 frames"):
         form.fit(features, [0, 1])
+
+
+class Residual(nn.Module):
+    """Inside the branch two tensors cross: the branch's, and the shortcut beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 4, stride=4)
+        self.first, self.second = nn.Conv2d(6, 6, 3, padding=1), nn.Conv2d(6, 6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return (x + self.second(torch.relu(self.first(x)))).mean((2, 3))
+
+
+class TestCuts:
+    def test_a_form_for_each_tensor_that_crosses(self) -> None:
+        net = Residual().eval()
+        model = CalibratingSiamese(
+            net,
+            "second",
+            merge="anchored",
+            merge_options={"shrinkage": 1},
+            example_inputs=images(2, 0),
+        )
+        neutral, x, y = images(6, 5), images(2, 1), images(2, 2)
+        model.fit_anchor(neutral, batch_size=4)
+
+        def both(value: Tensor) -> tuple[Tensor, Tensor]:
+            stem = net.stem(value)
+            return stem, torch.relu(net.first(stem))
+
+        pairs = zip(both(x), both(y), both(neutral), strict=True)
+        shortcut, branch = (t - r + n.mean(0) for t, r, n in pairs)
+        want = (shortcut + net.second(branch)).mean((2, 3))
+        torch.testing.assert_close(model(x, y), want)
+
+    def test_one_module_is_not_fitted_to_two_tensors(self) -> None:
+        with pytest.raises(ConfigError, match=r"2 tensors are merged at 'second'.*pass the class"):
+            CalibratingSiamese(
+                Residual(),
+                "second",
+                merge=Anchored((1, 6, 4, 4), channel_dim=1),
+                example_inputs=images(2, 0),
+            )
+
+    @pytest.mark.parametrize("form", ["anchored", "attention", "concatenated"])
+    def test_fx_one_batch_and_compile_give_the_same(self, form: str) -> None:
+        model = fitted("maps", form, NAMES + ["eva"] * 4)
+        x, y, index = images(3, 1), images(2, 2), torch.tensor([1, 0, 1])
+        options = {"merge": form, "example_inputs": images(2, 0)}
+        joint = CalibratingSiamese(network("maps"), "body", branches="concatenate", **options)
+        traced = CalibratingSiamese(network("maps"), "body", mechanism="fx", **options)
+        torch._dynamo.reset()
+        with torch.no_grad():
+            want = model(x, y, index)
+            several = model(x, model.encode([y, y + 1, y - 1]), index)
+            for other in (joint, traced):
+                other.load_state_dict(model.state_dict())
+                other.eval()
+                torch.testing.assert_close(other(x, y, index), want)
+            compiled = torch.compile(traced, backend="eager", fullgraph=True)
+            torch.testing.assert_close(compiled(x, y[index]), want)
+            pooled = traced.encode([y, y + 1, y - 1])
+            torch.testing.assert_close(compiled(x, pooled, index), several)
+
+
+def test_the_example_of_the_docs() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "merges.md").read_text()
+    first, own = re.findall(r"```python\n(.*?)```", text, flags=re.S)
+    merges.names()
+    entries = dict(merges._entries)
+    space = {"CalibratingSiamese": CalibratingSiamese, "siamcal": siamcal, "nn": nn, "torch": torch}
+    space |= {"net": tiny().unwrap(), "neutral_images": torch.rand(4, 3, 112, 112)}
+    space |= {"target": torch.rand(2, 3, 112, 112), "neutral": torch.rand(1, 3, 112, 112)}
+    try:
+        exec(first, space)
+        assert space["au"].shape == (2, 5)
+        exec(own, space)
+        model = space["model"]
+        with pytest.raises(ConfigError, match="fit_anchor"):
+            model(space["target"], space["neutral"])
+        model.fit_anchor(space["neutral"])
+        plain = model.unwrap()(space["target"])
+        torch.testing.assert_close(model(space["target"], space["neutral"]), plain)
+    finally:
+        merges._entries = entries

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from siamcal.errors import ConfigError
-from siamcal.graph.inputs import Inputs
+from siamcal.graph.inputs import Inputs, described
 from siamcal.graph.state import in_mode
 from siamcal.model.forms import fit_forms, unfitted
 
@@ -85,6 +85,8 @@ class FittingMixin:
 
 def _batches(model: Any, images: Any, size: int) -> Iterator[Inputs]:
     one = isinstance(images, Tensor | Mapping | tuple | list | str | bytes | np.ndarray)
+    if isinstance(images, list) and images and all(isinstance(v, Mapping) for v in images):
+        one = False
     for batch in [images] if one or not isinstance(images, Iterable) else images:
         yield from _parts(model, model.checked(batch), size)
 
@@ -93,6 +95,11 @@ def _parts(model: Any, inputs: Inputs, size: int) -> Iterator[Inputs]:
     count = model.count(inputs)
     leaves, spec = pytree.tree_flatten(inputs)
     rows = model.split.per_sample
+    if len(leaves) != len(rows):
+        raise ConfigError(
+            f"A batch of the neutral images is {described(inputs)}, but the network takes "
+            f"{len(rows)} input(s); give images only, such as (x for x, label in loader)."
+        )
     for start in range(0, count, size):
         part = [
             leaf[start : start + size] if own else leaf
