@@ -88,7 +88,10 @@ class Registry:
         Raises:
             UnknownNameError: Nothing has that name; the message shows the near matches.
         """
-        self._load()
+        if name not in self._entries:
+            self._import_package()  # what it registers itself costs no other module
+        if name not in self._entries:
+            self._load()
         if name not in self._entries:
             raise UnknownNameError(self._unknown(name))
         return self._entries[name]

@@ -77,7 +77,6 @@ class TestJoined:
         for given in (each, [people[:1], people[1:]], [people[0], people[1]]):
             torch.testing.assert_close(model(images(2), given), want)
         torch.testing.assert_close(model([images(2)[0], images(2)[1]], people), want)
-        torch.testing.assert_close(model(images(2), model.encode(list(people))), want)
 
     def test_of_other_places_models_or_sizes_is_refused(self, model):
         one = model.encode(images(1))

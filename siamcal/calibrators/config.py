@@ -17,6 +17,7 @@ from typing import Any
 
 import siamcal
 from siamcal.errors import ConfigError
+from siamcal.model.merge_options import check_merge_options
 from siamcal.model.merges import CUSTOM, PAPER, paper
 from siamcal.preprocessing import Preprocessing
 from siamcal.registry import merges
@@ -96,6 +97,7 @@ class CalibratorConfig:
         backbone_arguments: Its arguments, `num_outputs` among them. Never a path, URL or import.
         merge: Name of the form that is computed at the merge point, "custom" for a user's own;
             "paper" becomes the one that the authors compute there.
+        merge_options: The form's options: numbers and plain words.
         branches: "separate" forwards (the paper) or "concatenate".
         output: Part of the network's output that is meant: a key, an index or None.
         freeze_pre_batchnorm: BatchNorm before the merge point was kept at its running statistics.
@@ -122,6 +124,7 @@ class CalibratorConfig:
     backbone: str = ""
     backbone_arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
     merge: str = PAPER
+    merge_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     branches: str = "separate"
     output: str | int | None = None
     freeze_pre_batchnorm: bool = False
@@ -274,8 +277,7 @@ def _check_argument(value: Any, name: str, depth: int) -> None:
 def _check(config: CalibratorConfig) -> None:
     _check_version(config.format_version)
     _check_text(config)
-    if config.merge != CUSTOM:
-        merges.get(config.merge)
+    _check_merge(config)
     check_choices(config, task=TASKS, branches=BRANCHES)
     for name in ("freeze_pre_batchnorm", "rendered"):
         _is(getattr(config, name), bool, name)
@@ -294,6 +296,23 @@ def _check(config: CalibratorConfig) -> None:
             f"backbone_arguments.num_outputs is {declared}, but {config.task} of {len(config.aus)} "
             f"AUs needs {config.num_outputs}."
         )
+
+
+def _check_merge(config: CalibratorConfig) -> None:
+    options = config.merge_options
+    if not isinstance(options, Mapping):
+        raise ConfigError(
+            f"Expected merge_options to be an object, but got {type(options).__name__}."
+        )
+    for name, value in options.items():
+        if not isinstance(name, str) or not _IDENTIFIER.match(name):
+            raise ConfigError(
+                f"merge_options has the name {str(name)[:80]!r}; a plain word is allowed."
+            )
+        _check_argument(value, f"merge_options.{name}", depth=0)
+    if config.merge != CUSTOM:  # a user's own is checked when it is passed
+        merges.get(config.merge)
+        check_merge_options(config.merge, options)
 
 
 def _check_input_shape(shape: tuple[int, ...]) -> None:

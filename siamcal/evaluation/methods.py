@@ -1,10 +1,19 @@
-"""The methods that are compared, and how they are called and drawn."""
+"""The methods that are compared: what they are called, what they need and how they are drawn."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["METHODS", "Method", "label"]
+from siamcal.errors import ConfigError, UnknownNameError
+from siamcal.model.merges import PAPER
+from siamcal.registry import merges
+
+__all__ = ["METHODS", "SHRINKAGE", "Method", "default_methods", "label", "pairs", "parse"]
+
+#: Share of a neutral reading's, or of neutral features', deviation from the mean person that
+#: "bss" and "frozen" take away: one frame of a person is a noisy measurement.
+SHRINKAGE = 0.75
 
 
 @dataclass(frozen=True)
@@ -25,12 +34,76 @@ class Method:
 METHODS = {
     "ncg": Method("NCG", "the same network without calibration (NCG)", "#9aa5b1"),
     "bs": Method("BS", "baseline subtraction (BS)", "#e0a458"),
+    "bss": Method("BS, shrunken", "shrunken baseline subtraction", "#efd3a8"),
+    "frozen": Method("frozen, anchored", "the plain network, calibrated untrained", "#7a8f5c"),
+    "csn:paper": Method("CSN, paper's form", "CSN in the paper's form", "#7fb3c4"),
     "csn": Method("CSN", "this calibrator (CSN)", "#1f6f8b"),
 }
 
 
+@dataclass(frozen=True)
+class Parsed:
+    """A method's name in parts.
+
+    Attributes:
+        kind: "ncg", "bs", "bss", "frozen" or "csn".
+        form: Form of the merge of a "csn"; None is the recipe's.
+        merge_at: Merge point; None is the recipe's.
+    """
+
+    kind: str
+    form: str | None = None
+    merge_at: str | None = None
+
+    @property
+    def trained(self) -> str:
+        """Which network it reads: "csn", or the plain "ncg"."""
+        return "csn" if self.kind == "csn" else "ncg"
+
+
+def parse(method: str) -> Parsed:
+    """A method's name in parts: `csn`, `csn:FORM`, `csn@POINT`, `csn:FORM@POINT`, `frozen@POINT`.
+
+    Raises:
+        ConfigError: Nothing has that name.
+    """
+    name, _, point = method.partition("@")
+    kind, _, form = name.partition(":")
+    wrong = kind not in METHODS or (form and kind != "csn") or (point and kind in ("ncg", "bs"))
+    if wrong or (kind == "bss" and point) or method.endswith(("@", ":")):
+        raise ConfigError(
+            "Methods are ncg, bs, bss, frozen and csn, csn:FORM for a form of the merge and "
+            f"csn@MERGE_POINT for a merge point; got {method!r}."
+        )
+    if form and form != PAPER:
+        try:
+            merges.get(form)
+        except UnknownNameError as error:
+            raise ConfigError(f"Method {method!r}: {error}") from None
+    return Parsed(kind, form or None, point or None)
+
+
+def default_methods(merge: str) -> tuple[str, ...]:
+    """What a comparison runs by itself: the paper's three, or all where the form is another."""
+    return ("ncg", "bs", "csn") if merge == PAPER else tuple(METHODS)
+
+
+def pairs(methods: Iterable[str]) -> list[tuple[str, str]]:
+    """Which methods are held against which: calibrated ones against NCG and BS."""
+    found = list(methods)
+    calibrated = sorted((m for m in found if m not in ("ncg", "bs")), key=lambda m: m != "csn")
+    wanted = [(m, other) for m in calibrated for other in ("ncg", "bs")]
+    swept = {m for m in found if "@" in m}  # of a sweep against NCG alone: tables stay readable
+    return [p for p in wanted if p[1] in found and not (p[0] in swept and p[1] == "bs")]
+
+
 def label(method: str) -> str:
     """Short name of a method for tables: "csn@layer3" -> "CSN (layer3)"."""
-    name, at, point = method.partition("@")
-    shown = METHODS[name].label if name in METHODS else name.upper()
-    return f"{shown} ({point})" if at else shown
+    if method in METHODS:
+        return METHODS[method].label
+    name, _, point = method.partition("@")
+    kind, _, form = name.partition(":")
+    shown = METHODS.get(name) or METHODS.get(kind)
+    text = shown.label if shown else name.upper()
+    details = [form] * (bool(form) and name not in METHODS) + [point] * bool(point)
+    return f"{text} ({', '.join(details)})" if details else text

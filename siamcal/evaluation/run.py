@@ -23,6 +23,7 @@ from siamcal.environment import usable_cores
 from siamcal.errors import ConfigError
 from siamcal.evaluation.compare import Job, compare, sweep_points
 from siamcal.evaluation.figures import write_figures
+from siamcal.evaluation.methods import parse
 from siamcal.evaluation.tables import paper_comparison, to_latex, to_markdown, write_report
 from siamcal.paper import TABLES, table_plan
 from siamcal.settings import to_dict
@@ -79,8 +80,8 @@ def outlook(
 
     The numbers are the data set's; one core prepares `rate` of its frames in a second.
     """
-    kinds = [False] * bool({"ncg", "bs"} & set(job.methods))
-    kinds += [True] * sum(m.startswith("csn") for m in job.methods)
+    trained = [parse(m).trained for m in job.methods]
+    kinds = [False] * ("ncg" in trained) + [True] * trained.count("csn")
     folds_run = len(job.folds or range(num_folds))
     repeats = len(job.tasks) * len(job.seeds or [0])
     training = repeats * estimate_seconds(

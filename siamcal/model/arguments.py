@@ -79,6 +79,17 @@ class Arguments:
             )
         return value
 
+    def frames(self, value: Any) -> list[Inputs] | None:
+        """A list of frames to be pooled, each as a batch; None where the value is no such list."""
+        if not isinstance(value, list) or not value:
+            return None
+        if self._one_image and all(isinstance(v, Tensor) for v in value):
+            self._batch(value, "reference")  # refuses images of several sizes
+            return [v[None] if v.ndim == self._dims - 1 else v for v in value]
+        if not self._one_image and all(isinstance(v, Mapping) for v in value):
+            return value
+        return None
+
     def reference(self, value: Any) -> Inputs | Reference:
         """A Reference or reference images; a list of either is joined."""
         if isinstance(value, Reference):

@@ -44,17 +44,30 @@ class Reader(nn.Module):
         model: The calibrated network, in eval mode.
         one_for_all: The features are those of one reference, for all targets; False: those of as
             many references as targets. An exported program can't decide this by itself.
+        frames: Number of frames that each reference was pooled of, which an estimated shrinkage
+            depends on; the features don't tell.
+
+    Raises:
+        ConfigError: No model in eval mode, or `frames` is no number of frames.
     """
 
-    def __init__(self, model: CalibratingSiamese, *, one_for_all: bool = True) -> None:
+    def __init__(
+        self, model: CalibratingSiamese, *, one_for_all: bool = True, frames: int = 1
+    ) -> None:
         super().__init__()
         self.model = _exportable(model)
         self.one_for_all = one_for_all
+        if type(frames) is not int or frames < 1:
+            raise ConfigError(f"frames takes a whole number from 1 on, but got {frames!r}.")
+        self.frames = frames
 
     def forward(self, target: Inputs, *features: Tensor) -> Any:
         """The output of `model(target, reference)`."""
         model = self.model
-        reference = Reference(features, model.split.layouts, model.merge_at)
+        layouts, place = model.split.layouts, model.merge_at
+        reference = Reference(features, layouts, place)
+        if self.frames > 1:
+            reference = Reference(features, layouts, place, frames=self.frames * reference.frames)
         if self.one_for_all:
             zero = torch.zeros(model.count(target), dtype=torch.long, device=reference.device)
             reference = reference.index_select(zero)

@@ -47,13 +47,14 @@ class Origin:
         """
         split = self.split
         state = split.network.state_dict()
-        behind = modules_behind(split, self._inputs())
+        behind = modules_behind(split, self.inputs())
         kept = {n: t for n, t in state.items() if not acts_behind(split.network, n, behind)}
         layouts = [None if layout is None else asdict(layout) for layout in split.layouts]
         told = repr((split.merge_at, layouts, [tuple(s) for s in split.shapes]))
         return hashlib.sha256((told + checksum_of_tensors(kept)).encode()).hexdigest()
 
-    def _inputs(self) -> Inputs:
+    def inputs(self) -> Inputs:
+        """A valid input of the network, where and in the precision in which it is."""
         network, example = self.split.network, self._example
         device, dtype = place_of(network)
         example = example_inputs_for(network) if example is None else example

@@ -17,6 +17,7 @@ from torch import Tensor
 from siamcal.errors import ConfigError, OutOfRangeError
 from siamcal.graph.features import BatchLayout
 from siamcal.model.origin import Origin, Provenance
+from siamcal.model.pooling import pool_frames
 
 __all__ = ["Index", "Reference", "as_index"]
 
@@ -45,6 +46,7 @@ class Reference:
         layouts: Where the samples lie in each of them; None where there is no batch.
         merge_at: The merge point.
         made_by: Which network encoded them; None isn't checked.
+        frames: (R,) number of frames that each sample was pooled of; None is one each.
     """
 
     def __init__(
@@ -53,11 +55,45 @@ class Reference:
         layouts: Sequence[BatchLayout | None],
         merge_at: str,
         made_by: Provenance | None = None,
+        frames: Tensor | None = None,
     ) -> None:
         self.tensors = tuple(tensors)
         self.layouts = tuple(layouts)
         self.merge_at = merge_at
         self.made_by = made_by
+        self._frames = frames
+
+    @property
+    def frames(self) -> Tensor:
+        """(R,) int64, the number of frames that each sample was pooled of."""
+        if self._frames is None:
+            return torch.ones(len(self), dtype=torch.long, device=self.device)
+        return self._frames
+
+    @staticmethod
+    def pooled(references: Sequence[Reference]) -> Reference:
+        """Several frames of the same people in one Reference (`siamcal.model.pooling`).
+
+        Args:
+            references: The first, second, ... frame of each of R people.
+
+        Raises:
+            ConfigError: None given, of different people, models or image sizes, or pooled before.
+        """
+        references = list(references)
+        first = _checked(references, "pooled")
+        counts = sorted({len(r) for r in references})
+        if len(counts) > 1:
+            raise ConfigError(
+                f"Frames to pool show the same people in the same order, but these hold "
+                f"{' and '.join(map(str, counts))} samples; give as many in each."
+            )
+        if any(r._frames is not None for r in references):
+            raise ConfigError("A Reference among these was pooled before; pool all frames at once.")
+        columns = zip(*(r.tensors for r in references), strict=True)
+        tensors = [pool_frames(list(column)) for column in columns]
+        frames = torch.full_like(first.frames, len(references)) if len(references) > 1 else None
+        return Reference(tensors, first.layouts, first.merge_at, first.made_by, frames)
 
     @staticmethod
     def cat(references: Sequence[Reference]) -> Reference:
@@ -67,19 +103,16 @@ class Reference:
             ConfigError: None given, or of different merge points, models or image sizes.
         """
         references = list(references)
-        others = [type(r).__name__ for r in references if not isinstance(r, Reference)]
-        if not references or others:
-            given = f"a {others[0]} among {len(references)} values" if others else "none"
-            raise ConfigError(f"Reference.cat takes one or more References, but got {given}.")
-        first = references[0]
-        for other in references[1:]:
-            first._check_alike(other)
+        first = _checked(references, "cat")
         columns = zip(*(r.tensors for r in references), strict=True)
         tensors = [
             first._layout(layout).cat(column)
             for layout, column in zip(first.layouts, columns, strict=True)
         ]
-        return Reference(tensors, first.layouts, first.merge_at, first.made_by)
+        frames = None
+        if any(r._frames is not None for r in references):
+            frames = torch.cat([r.frames for r in references])
+        return Reference(tensors, first.layouts, first.merge_at, first.made_by, frames)
 
     def __len__(self) -> int:
         for tensor, layout in zip(self.tensors, self.layouts, strict=True):
@@ -113,7 +146,10 @@ class Reference:
     def index_select(self, index: Tensor) -> Reference:
         """The samples at the positions in a vector of integers, in that order."""
         index = index.to(self.device)
-        return self._map(lambda t, layout: self._layout(layout).select(t, index))
+        selected = self._map(lambda t, layout: self._layout(layout).select(t, index))
+        if self._frames is not None:
+            selected._frames = self._frames.index_select(0, index)
+        return selected
 
     def matched(self, targets: Sequence[Tensor]) -> list[Tensor]:
         """The tensors, repeated for each target where there is only one sample.
@@ -132,6 +168,15 @@ class Reference:
                 )
             matched.append(own)
         return matched
+
+    def frames_for(self, targets: Sequence[Tensor]) -> Tensor | None:
+        """(B,) number of frames behind each target's reference; None is one each."""
+        if self._frames is None or self._frames.shape[0] != 1:  # len() would fix an export's batch
+            return self._frames
+        for target, layout in zip(targets, self.layouts, strict=True):
+            if layout is not None:
+                return self._frames.expand(layout.batch_size(target))
+        return self._frames
 
     def _expanded(self, own: Tensor, target: Tensor, layout: BatchLayout) -> Tensor:
         size, batch = layout.batch_size(own), layout.batch_size(target)
@@ -183,6 +228,8 @@ class Reference:
             "layouts": json.dumps(layouts),
             "network": fingerprint,
         }
+        if self._frames is not None:
+            metadata["frames"] = json.dumps(self._frames.tolist())
         tensors = {f"features.{i}": t.detach().contiguous() for i, t in enumerate(self.tensors)}
         # Equal memory behind two tensors is refused by the format; clones are small here.
         save_file({k: t.clone() for k, t in tensors.items()}, path, metadata)
@@ -217,7 +264,7 @@ class Reference:
                 tensors = [file.get_tensor(f"features.{i}") for i in range(len(layouts))]
             merge_at, network = metadata["merge_at"], metadata["network"]
             reference = cls(tensors, layouts, merge_at, Provenance(fingerprint=network))
-            len(reference)
+            reference._frames = _frames_from(metadata, len(reference), device)
         except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"{path} is missing, damaged or holds no Reference "
@@ -229,7 +276,8 @@ class Reference:
 
     def _map(self, function: Any) -> Reference:
         tensors = [function(t, lay) for t, lay in zip(self.tensors, self.layouts, strict=True)]
-        return Reference(tensors, self.layouts, self.merge_at, self.made_by)
+        frames = None if self._frames is None else self._frames.to(tensors[0].device)
+        return Reference(tensors, self.layouts, self.merge_at, self.made_by, frames)
 
     def _layout(self, layout: BatchLayout | None) -> BatchLayout:
         if layout is None:
@@ -259,6 +307,29 @@ class Reference:
     def __repr__(self) -> str:
         shapes = ", ".join(str(tuple(t.shape)) for t in self.tensors)
         return f"Reference(merge_at={self.merge_at!r}, samples={len(self)}, features=[{shapes}])"
+
+
+def _checked(references: list[Any], name: str) -> Reference:
+    """The first of References that belong together."""
+    others = [type(r).__name__ for r in references if not isinstance(r, Reference)]
+    if not references or others:
+        given = f"a {others[0]} among {len(references)} values" if others else "none"
+        raise ConfigError(f"Reference.{name} takes one or more References, but got {given}.")
+    for other in references[1:]:
+        references[0]._check_alike(other)
+    return references[0]
+
+
+def _frames_from(metadata: Any, count: int, device: str | torch.device) -> Tensor | None:
+    """Numbers of frames as a file states them."""
+    if "frames" not in metadata:
+        return None
+    frames = json.loads(metadata["frames"])
+    if not isinstance(frames, list) or not all(type(k) is int and 0 < k < 2**31 for k in frames):
+        raise ValueError("its numbers of frames are none")
+    if len(frames) != count:
+        raise ValueError(f"it has {len(frames)} numbers of frames for {count} samples")
+    return torch.tensor(frames, device=device)
 
 
 def as_index(index: Index, count: int) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,10 @@ from siamcal.graph.randomness import RandomState
 from siamcal.graph.split import FxSplit, Split
 from siamcal.model.arguments import Arguments
 from siamcal.model.create import full_name
+from siamcal.model.fitting import FittingMixin
+from siamcal.model.forms import call_forms, counts_frames, made_form
 from siamcal.model.interop import InteropMixin
+from siamcal.model.merge_options import check_merge_options
 from siamcal.model.merges import PAPER, MergeForm, form_name
 from siamcal.model.origin import Origin, Provenance
 from siamcal.model.pretrained import PretrainedMixin
@@ -41,7 +44,7 @@ __all__ = ["CalibratingSiamese", "Reference"]
 BRANCHES = ("separate", "concatenate")
 
 
-class CalibratingSiamese(PretrainedMixin, InteropMixin, nn.Module):
+class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, nn.Module):
     """A network wrapped for one-frame calibration.
 
     The network itself isn't modified: its parameters, their names and its object stay the same
@@ -56,6 +59,7 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, nn.Module):
             is the result's); every other name means the same everywhere. Or a form of your own: a
             function or module `(target, reference) -> merged` of two feature tensors of equal
             shape, or a class of modules (`siamcal.model.merges`).
+        merge_options: The form's options, such as {"shrinkage": 0.5}.
         head: Module on the merged network's output, for example
             `siamcal.model.heads.IntensityHead(12)`; None returns the raw output.
         example_inputs: A valid input of the backbone: a tensor (B, C, H, W), a tuple of arguments
@@ -77,6 +81,7 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, nn.Module):
     Attributes:
         split: How the backbone was cut (`split.mechanism`).
         merge: Name of the form that is computed ("paper" resolved), "custom" for one of your own.
+        merge_options: The options it was given.
         merge_form: The form: a function, a module, or a ModuleList with one for each tensor.
         origin: What a Reference of this model is held against.
         config: Description with which a saved calibrator is restored; None until one is given.
@@ -84,7 +89,7 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, nn.Module):
     Raises:
         MergePointError: The place is no legal merge point.
         UnknownNameError: No merge form has that name.
-        ConfigError: Unknown branches.
+        ConfigError: Unknown branches, or an option that the form doesn't take.
     """
 
     def __init__(
@@ -93,6 +98,7 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, nn.Module):
         merge_at: str = "layer4",
         *,
         merge: str | MergeForm = PAPER,
+        merge_options: Mapping[str, Any] | None = None,
         head: nn.Module | None = None,
         example_inputs: Inputs | None = None,
         output: OutputSelector = None,
@@ -105,6 +111,7 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, nn.Module):
         super().__init__()
         _check_network(backbone)
         self.merge = form_name(merge, merge_at)
+        self.merge_options = check_merge_options(merge, merge_options)
         if branches not in BRANCHES:
             raise ConfigError(f"branches takes 'separate' or 'concatenate', but got {branches!r}.")
         self.merge_at = merge_at
@@ -124,7 +131,8 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, nn.Module):
         self._arguments = Arguments(backbone, example_inputs, image_inputs)
         # Registered in this order: the last layer of all is the one that makes the outputs.
         form = merge if callable(merge) else merges.get(self.merge)
-        self.merge_form = _made(form, self.split)
+        self.merge_form = made_form(form, self.split, self.merge_options, self.origin.inputs)
+        self._with_frames = counts_frames(self.merge_form)
         self.backbone = backbone
         self.head = head
         if branches == "concatenate" and self.split.mechanism == "hook":
@@ -198,9 +206,17 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, nn.Module):
         Dropout and stochastic depth before the merge are switched off: drawn apart from the
         target's, they would drown the difference.
 
+        Several frames of a person, as a list, make one reference: the mean of two, of more the mean
+        without the highest and lowest fifth of each value (`siamcal.model.pooling`).
+
         Args:
-            image: Reference images (B, C, H, W), or what else the backbone takes.
+            image: Reference images (B, C, H, W), or what else the backbone takes; or a list of
+                such, the first, second, ... frame of each of B people, or of images (C, H, W) of
+                one person.
         """
+        frames = self._arguments.frames(image)
+        if frames is not None:
+            return Reference.pooled([self.encode(frame) for frame in frames])
         split = self._split_now()
         if not torch.compiler.is_compiling():
             self._check_gathered()
@@ -233,6 +249,14 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, nn.Module):
         made_by = reference.made_by
         if made_by is not None and not (made_by.origin and torch.compiler.is_compiling()):
             made_by.check(self.origin)
+
+    def checked(self, inputs: Any) -> Inputs:
+        """A batch of inputs, held against what the network takes; a list of images is joined.
+
+        Raises:
+            ConfigError: They don't fit the network.
+        """
+        return self._arguments.inputs(inputs, "batch of images")
 
     def count(self, inputs: Inputs) -> int:
         """Number of samples in a batch of inputs."""
@@ -290,10 +314,7 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, nn.Module):
         return self._finish(output)
 
     def _merge(self, reference: Reference, targets: tuple[Tensor, ...]) -> Sequence[Tensor]:
-        form = self.merge_form
-        forms = form if isinstance(form, nn.ModuleList) else [form] * len(targets)
-        pairs = zip(forms, targets, reference.matched(targets), strict=True)
-        return [merge(target, neutral) for merge, target, neutral in pairs]
+        return call_forms(self.merge_form, targets, reference, with_frames=self._with_frames)
 
     def _finish(self, output: Any) -> Any:
         return output if self.head is None else self.head(output)
@@ -374,13 +395,6 @@ def _kind(value: Any) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}; pass an object, {value.__name__}(...)"
     return f"a {type(value).__name__}"
-
-
-def _made(form: Any, split: Split) -> Any:
-    """The form as it is called: a class becomes one module for each tensor that is merged."""
-    if not isinstance(form, type):
-        return form
-    return nn.ModuleList([form(shape) for shape in split.shapes]).to(*place_of(split.network))
 
 
 def _gathered(reference: Reference, index: Index | None) -> Reference:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
+from siamcal.model.siamese import CalibratingSiamese
 from siamcal.training.frozen import Behind
 from siamcal.training.networks import TrainingStep, build_network
 from siamcal.training.prediction import main_output
@@ -31,6 +32,7 @@ def seconds_per_step(recipe: Recipe, num_aus: int, *, calibrated: bool) -> float
         distinct = max(1, round(count * share))
     targets, references = torch.rand(count, 3, size, size), torch.rand(distinct, 3, size, size)
     index = torch.arange(count) % distinct
+    _fit_to_noise(network, size)
     step: torch.nn.Module = TrainingStep(network)
     if recipe.freeze_pre:
         step = behind = Behind(network, recipe)
@@ -45,10 +47,16 @@ def seconds_per_step(recipe: Recipe, num_aus: int, *, calibrated: bool) -> float
     return min(times[1:]) * recipe.batch_size / count
 
 
+def _fit_to_noise(network: torch.nn.Module, size: int) -> None:
+    if isinstance(network, CalibratingSiamese) and not network.fitted:
+        network.fit_anchor(torch.rand(2, 3, size, size))  # the time doesn't depend on the faces
+
+
 def seconds_of_features(recipe: Recipe, num_aus: int) -> float:
     """Time that the kept features of one frame and its copies take on this machine."""
     size = recipe.preprocessing.size
     network = build_network(recipe, num_aus, calibrated=True)
+    _fit_to_noise(network, size)
     behind = Behind(network, recipe)
     images, times = torch.rand(MEASURED, 3, size, size), []
     for _ in range(3):

@@ -22,7 +22,12 @@ from siamcal.progress import progress_bar
 from siamcal.training.batches import Batch, BatchSource, split, task_labels
 from siamcal.training.frozen import Behind, keep_features
 from siamcal.training.log import LossLog
-from siamcal.training.networks import TrainingStep, build_network, synchronize_batchnorm
+from siamcal.training.networks import (
+    TrainingStep,
+    build_network,
+    fit_merge,
+    synchronize_batchnorm,
+)
 from siamcal.training.objective import Objective, learning_rate_factor, make_optimizer
 from siamcal.training.recipe import Recipe
 from siamcal.training.resume import CHECKPOINT, TrainingState, identity_of
@@ -72,6 +77,7 @@ def fit(
     if _synchronizes(recipe, accelerator):
         synchronize_batchnorm(network)
     network = network.to(accelerator.device)
+    fit_merge(network, faces, rows)
     step: nn.Module = TrainingStep(network)
     features = None
     if recipe.freeze_pre:
@@ -121,7 +127,8 @@ class TrainingLoop:
         if recipe.compile:
             step = compiled(step, accelerator.device)
         self.step, self.optimizer = accelerator.prepare(step, state.optimizer)
-        self.base_rates = [recipe.learning_rate, recipe.learning_rate_last]
+        rates = [recipe.learning_rate, recipe.learning_rate_last, recipe.learning_rate]
+        self.base_rates = rates[: len(self.optimizer.param_groups)]
 
     def run(self, folder: Path | None, identity: str, log: LossLog, description: str) -> None:
         """From the state's step to the last, with checkpoints in `folder` if there is one."""

@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from siamcal.datasets.base import FaceSet
 from siamcal.files import asset
 from siamcal.model.create import create_backbone
 from siamcal.model.heads import make_head
@@ -20,9 +22,14 @@ __all__ = [
     "NonCalibrated",
     "TrainingStep",
     "build_network",
+    "fit_merge",
     "not_yet_proved",
     "synchronize_batchnorm",
+    "wrap",
 ]
+
+# Images that are read and encoded at once.
+FITTED_AT_ONCE = 64
 
 _PROVED: set[str] = set()  # architectures whose cut was proved in this process
 
@@ -84,23 +91,32 @@ def build_network(recipe: Recipe, num_aus: int, *, calibrated: bool) -> nn.Modul
     )
     if recipe.weights not in ("", "pretrained"):
         load_face_weights(backbone, _weights_path(recipe.weights))
-    if not calibrated:
-        return NonCalibrated(backbone, head)
+    plain = NonCalibrated(backbone, head)
+    return wrap(plain, recipe) if calibrated else plain
+
+
+def wrap(network: NonCalibrated, recipe: Recipe) -> CalibratingSiamese:
+    """The same backbone and head, calibrated as the recipe says; nothing is copied."""
     size = recipe.preprocessing.size
     in_two = recipe.compile or recipe.freeze_pre
     return CalibratingSiamese(
-        backbone,
+        network.backbone,
         merge_at=recipe.merge_at,
         merge=recipe.merge,
-        head=head,
+        merge_options=recipe.merge_options,
+        head=network.head,
         branches=recipe.branches,
         freeze_pre_batchnorm=recipe.freeze_pre_batchnorm,
-        example_inputs=torch.zeros(2, 3, size, size),
+        example_inputs=torch.zeros(2, 3, size, size, device=_device(network)),
         verify=not_yet_proved(recipe),
         # A hook's forward is cut in pieces by torch.compile, and has no second half of its own that
         # kept features could enter; at "output" there is none.
         mechanism="fx" if in_two and recipe.merge_at != "output" else "auto",
     )
+
+
+def _device(network: nn.Module) -> torch.device | None:
+    return next((p.device for p in network.parameters()), None)
 
 
 def not_yet_proved(recipe: Recipe) -> bool:
@@ -115,6 +131,23 @@ def not_yet_proved(recipe: Recipe) -> bool:
         return False
     _PROVED.add(key)
     return True
+
+
+def fit_merge(network: nn.Module, faces: FaceSet, rows: np.ndarray) -> None:
+    """Fit what the merge form needs to the reference frames of the given rows, if it needs it.
+
+    Args:
+        network: From `build_network`, with its start weights.
+        faces: The face set.
+        rows: Training rows: nothing of the other people may get in.
+    """
+    if not isinstance(network, CalibratingSiamese) or network.fitted:
+        return
+    references = np.unique(faces.reference_rows[rows])
+    device = next(network.parameters()).device
+    parts = np.split(references, range(FITTED_AT_ONCE, len(references), FITTED_AT_ONCE))
+    images = (faces.preprocessing.to_tensor(faces.images[part]).to(device) for part in parts)
+    network.fit_anchor(images, faces.participants[references], batch_size=FITTED_AT_ONCE)
 
 
 def synchronize_batchnorm(network: nn.Module) -> None:

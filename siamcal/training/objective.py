@@ -53,15 +53,35 @@ class Objective:
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Adam (L2, as the paper) or AdamW, with the last layer's own learning rate."""
+    """Adam (L2, as the paper) or AdamW, with the last layer's own learning rate.
+
+    What a merge form names in `no_weight_decay()` (timm's convention) doesn't decay: an anchor
+    would drift from the features that it is the mean of.
+    """
     last = {id(p) for p in _last_layer(network).parameters()}
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    groups = [
+    kept = _undecayed(network)
+    parameters = [p for p in network.parameters() if p.requires_grad and id(p) not in kept]
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if id(p) not in last], "lr": recipe.learning_rate},
         {"params": [p for p in parameters if id(p) in last], "lr": recipe.learning_rate_last},
     ]
+    if kept:
+        undecayed = [p for p in network.parameters() if p.requires_grad and id(p) in kept]
+        groups.append({"params": undecayed, "lr": recipe.learning_rate, "weight_decay": 0.0})
     kind = torch.optim.AdamW if recipe.decoupled_decay else torch.optim.Adam
     return kind(groups, weight_decay=recipe.weight_decay)
+
+
+def _undecayed(network: nn.Module) -> set[int]:
+    """Ids of the merge form's parameters that don't decay."""
+    form = getattr(network, "merge_form", None)
+    modules: list[Any] = list(form.modules()) if isinstance(form, nn.Module) else []
+    return {
+        id(module.get_parameter(name))
+        for module in modules
+        if callable(getattr(module, "no_weight_decay", None))
+        for name in module.no_weight_decay()
+    }
 
 
 def _last_layer(network: nn.Module) -> nn.Module:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from siamcal.errors import ConfigError
+from siamcal.model.merge_options import check_merge_options
 from siamcal.model.merges import PAPER
 from siamcal.paper import PAPER_PREPROCESSING
 from siamcal.preprocessing import Preprocessing
@@ -62,6 +63,7 @@ class Recipe:
             torchvision's, transformers' own) or the path of a face-recognition state dict.
         merge_at: Merge point; "layer4" means at the entrance of `layer4`.
         merge: Name of the form of the merge (`siamcal ls merges`).
+        merge_options: Its options (`shrinkage`, `per`, ...).
         branches: "separate" forwards of target and reference (the paper) or "concatenate".
         freeze_pre_batchnorm: Keep BatchNorm before the merge point at its running statistics.
         freeze_pre: 0 trains everything. K > 0 keeps all before the merge point at its start weights
@@ -104,6 +106,7 @@ class Recipe:
     weights: str = ""
     merge_at: str = "layer4"
     merge: str = PAPER
+    merge_options: Mapping[str, Any] = field(default_factory=dict)
     branches: str = "separate"
     freeze_pre_batchnorm: bool = False
     freeze_pre: int = 0
@@ -153,6 +156,7 @@ class Recipe:
             )
         if self.merge != PAPER:  # a form with parameters loads torch, which the default needn't
             merges.get(self.merge)
+        check_merge_options(self.merge, self.merge_options)
 
 
 def load_recipe(name: str | Path) -> Recipe:

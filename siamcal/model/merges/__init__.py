@@ -3,9 +3,21 @@
 A form is one registered function or class in one file of this folder:
 
 - a function `(target, reference) -> merged` of two feature tensors of equal shape, or
-- a subclass of nn.Module, for forms with parameters. `Form(shape)` is made once for each tensor
-  that is merged; `shape` is that of one sample, its batch dimension included, (1, C, H, W) for
-  example. It is called as `form(target, reference)` on whole batches.
+- a subclass of nn.Module, for forms with parameters. `Form(shape, **options)` is made once for each
+  tensor that is merged; `shape` is that of one sample, its batch dimension included, (1, C, H, W)
+  for example. It is called as `form(target, reference)` on whole batches.
+
+Further parameters of a function or of a class's constructor are options (`merge_options`). What a
+form asks for by these names, it is given:
+
+- `layout` (constructor): the BatchLayout of the tensor, where its samples lie.
+- `channel_dim` (constructor, also an option): the dimension of the channels, None if unknown.
+- `frames` (forward): (B,) number of frames that each reference was pooled of; only given where
+  some were, so its default is None.
+
+A form that needs neutral frames of anybody has a method `fit(features, people)` and a property
+`fitted` (`siamcal.model.forms.FittedMerge`); `model.fit_anchor(images)` and every training call it.
+A classmethod `check_options(**options)` refuses wrong values before a network is made.
 """
 
 from __future__ import annotations
@@ -13,12 +25,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
+from siamcal.model.merges.differences import reference_minus_target, target_minus_reference
 from siamcal.registry import merges
 
 if TYPE_CHECKING:  # settings are checked by name, and read without torch
     from torch import Tensor, nn
 
-__all__ = ["CUSTOM", "PAPER", "MergeForm", "form_name", "paper"]
+__all__ = [
+    "CUSTOM",
+    "PAPER",
+    "MergeForm",
+    "form_name",
+    "paper",
+    "reference_minus_target",
+    "target_minus_reference",
+]
 
 MergeForm: TypeAlias = "Callable[[Tensor, Tensor], Tensor] | type[nn.Module]"
 
