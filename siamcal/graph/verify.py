@@ -69,7 +69,8 @@ def check_split(split: Split, example: Inputs, images: ImageInputs, *, verify: b
     Raises:
         IllegalPointError: A crossing value can't be differenced (an integer that depends on the
             image), nothing that crosses depends on it, or the output holds no tensor.
-        BypassError: The network can't simply run with the merge module's input replaced.
+        BypassError: The network can't simply run with the merge module's input replaced, or
+            something else than what crosses carries the image.
         MismatchError: The halves compute something else.
     """
     network = split.network
@@ -151,6 +152,8 @@ def _check_halves(
     with in_mode(split.network, False), torch.no_grad():
         with kept_buffers(split.network):
             _find_roles(split, probe, images)
+        if isinstance(split, FxSplit):
+            _check_carried(split, probe, images)
         verify = verify and isinstance(split, FxSplit)
         if verify:
             _check_hidden_writes(cast(FxSplit, split), probe)
@@ -162,6 +165,8 @@ def _check_halves(
                 _compare_batches(seen.output, split.resume(*_small(split, probe)), probe.unit)
     if verify:
         compare_with_network(cast(FxSplit, split), probe.large)
+        with in_mode(split.network, True), torch.no_grad():
+            _check_carried(cast(FxSplit, split), probe, images)
     with kept_buffers(split.network):
         _find_randomness(split, probe)
 
@@ -223,6 +228,40 @@ def _check_hidden_writes(split: FxSplit, probe: Probe) -> None:
             f"'{written[0]}' writes into its input, which is read elsewhere too; make it work out "
             "of place"
         )
+
+
+def _check_carried(split: FxSplit, probe: Probe, images: ImageInputs) -> None:
+    """No attribute or buffer carries the image past the merge: no difference would be taken of it.
+
+    Modules that are taken as one step may keep what they get, and others may read it there.
+    """
+    flow = Flow()
+    try:
+        with kept_buffers(split.network):
+            with flow:
+                leaves, state = split.crossing(marked(flow, probe.large, images))
+            free = cloned(leaves)
+            with flow:
+                output = split.resume(free, state)
+            if not flow.comes_from_image(tensors_in(output)):
+                return
+            kept = [
+                f"{path}.{name}".lstrip(".")
+                for path, module in split.network.named_modules()
+                for name, value in {**module.__dict__, **module._buffers}.items()
+                if isinstance(value, Tensor) and flow.comes_from_image([value])
+            ]
+    except MergePointError:
+        raise
+    except Exception as error:
+        mode = "train" if split.network.training else "eval"
+        _LOG.info("not looked at in %s mode, the network fails there: %s", mode, error)
+        return
+    where = f"{kept[0]!r}" if kept else "an attribute or buffer"
+    raise BypassError(
+        f"{where} keeps what is made of the image before the merge, and it is read behind it, so "
+        "no difference would be taken of it"
+    )
 
 
 def _find_roles(split: Split, probe: Probe, images: ImageInputs) -> None:
