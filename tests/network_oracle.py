@@ -270,7 +270,7 @@ class Analysis:
         """What nobody reads stays where it stands in the program, for it may draw or count."""
         live = self._live()
         for i in range(self.merge):
-            if i not in live and self.parents[i] and self.parents[i] <= before:
+            if i not in live and self.flat[i].step.reads and self.parents[i] <= before:
                 before = before | {i}
         return before
 

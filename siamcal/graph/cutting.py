@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from siamcal.errors import ConfigError, MergePointError
+from siamcal.graph.dataflow import WriteError
 from siamcal.graph.hooking import HookSplit
 from siamcal.graph.inputs import (
     ExampleError,
@@ -143,7 +144,7 @@ def _candidates(
         with in_mode(backbone, False):
             try:
                 return cut(proxy_buffers=True)
-            except IllegalPointError:
+            except (IllegalPointError, WriteError):
                 raise
             except Exception:
                 # Some networks branch on a buffer's value or type, which a recorded read hides.

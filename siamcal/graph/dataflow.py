@@ -7,7 +7,6 @@ like uses of an image without carrying any of it.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,10 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-__all__ = ["Cut", "Dataflow", "gradient_functions"]
+from siamcal.errors import MergePointError
+from siamcal.graph.writes import gives_new, written
+
+__all__ = ["Cut", "Dataflow", "WriteError", "gradient_functions"]
 
 _SHAPE_ATTRIBUTES = {"shape", "ndim", "device", "dtype", "is_cuda", "requires_grad", "layout"}
 _SHAPE_METHODS = {
@@ -25,9 +27,6 @@ _SHAPE_METHODS = {
 _SHAPE_FUNCTIONS = {
     torch.zeros_like, torch.ones_like, torch.empty_like, torch.full_like, torch.rand_like,
     torch.randn_like, torch.numel, torch.is_floating_point, len,
-}  # fmt: skip
-_INPLACE_OPERATORS = {
-    operator.setitem, operator.iadd, operator.imul, operator.isub, operator.itruediv,
 }  # fmt: skip
 # Calls whose result may share memory with their first argument; writing to one writes to both.
 _VIEWS = {
@@ -58,6 +57,10 @@ def gradient_functions(
         stack.extend(function.next_functions)
 
 
+class WriteError(MergePointError):
+    """An in-place write doesn't let the parts of a network run one after the other."""
+
+
 @dataclass(frozen=True)
 class Cut:
     """A division of a graph's nodes.
@@ -81,12 +84,12 @@ class Dataflow:
     """
 
     def __init__(self, graph: fx.Graph, root: nn.Module, images: Sequence[bool]) -> None:
-        self._root = root
         self._images = images
         self.order = list(graph.nodes)
         self.index = {node: i for i, node in enumerate(self.order)}
         self._inputs: dict[fx.Node, list[fx.Node]] = {}
         self._base: dict[fx.Node, fx.Node] = {}
+        self._written = {node: written(node, root) for node in self.order}
         self._link_writes()
         self.depends_on_image = self._image_nodes()
         self.live = self.ancestors(n for n in self.order if n.op == "output")
@@ -108,12 +111,16 @@ class Dataflow:
         Args:
             merge_inputs: Input nodes of the merge module's call.
             index: Number of nodes traced before that call.
+
+        Raises:
+            WriteError: The parts can't run one after the other.
         """
         pre = self.ancestors(merge_inputs)
         pre.update(n for n in self.order if n.op == "placeholder")
         self._keep_writes(pre, index)
         self._keep_dead(pre, index)
         self._keep_shape_reads(pre)
+        self._check_memory(pre)
         crossing = tuple(
             n
             for n in self.order
@@ -135,27 +142,94 @@ class Dataflow:
             str(node.target)
             for node in self.order
             if node.op == "call_module"
-            and not self._mutates(node)
+            and not self._written[node]
             and any(len(readers[self._base[i]]) > 1 for i in node.all_input_nodes)
         )
 
     def _keep_writes(self, pre: set[fx.Node], index: int) -> None:
         """In-place writes to what lies before the merge happen before it, as in the program.
 
-        So do writes to buffers, which each branch's run counts for.
+        Not those to buffers: these outlive the forward, so no value of theirs has to cross.
         """
-        for node in self.order[:index]:
-            if node in pre or not self._mutates(node):
-                continue
-            if self._base[node] in pre or self._base[node].op == "get_attr":
-                pre |= self.ancestors([node])
+        before = [n for n in self.order[:index] if self._written[n]]
+        more = True
+        while more:
+            more = False
+            for node in before:
+                bases = self._written_bases(node)
+                if node not in pre and any(b in pre and b.op != "get_attr" for b in bases):
+                    pre |= self.ancestors([node])
+                    more = True
 
     def _keep_dead(self, pre: set[fx.Node], index: int) -> None:
-        """Asserts and unused unpackings before the merge must not drag their inputs across it."""
-        for node in self.order[:index]:
-            inputs = [i for i in node.all_input_nodes if i.op != "get_attr"]
-            if node not in pre and node not in self.live and inputs and pre.issuperset(inputs):
-                pre.update(self.ancestors([node]))
+        """What nobody reads stays where it stands in the program: asserts, counters, statistics.
+
+        Each branch's run counts for these. It must not drag what it reads across the merge, and
+        `average.mul_(0.9).add_(x)` runs as a whole or not at all.
+        """
+        dead = [n for n in self.order[:index] if n not in self.live and n.op != "get_attr"]
+        blocked: set[fx.Node] = set()
+        while True:
+            kept = set(pre)
+            for node in dead:
+                inputs = [i for i in self._inputs[node] if i.op != "get_attr"]
+                acts = bool(inputs) or bool(self._buffers_written(node))
+                if acts and node not in blocked and kept.issuperset(inputs):
+                    kept.add(node)
+            torn = {
+                node
+                for node in kept - pre
+                if self._written[node]
+                and any(node in self._written[user] and user not in kept for user in node.users)
+            }
+            if not torn:
+                break
+            blocked |= torn
+        pre |= self.ancestors(kept)
+
+    def _check_memory(self, pre: set[fx.Node]) -> None:
+        """Refuse what running all that lies before the merge first would change.
+
+        Raises:
+            WriteError: A value is read behind the merge and written over before it, or a
+                buffer carries the image past it, or is written on both sides of it.
+        """
+        writers = [n for n in self.order if n in pre and self._written[n]]
+        for node in self.order:
+            acts = node in self.live or bool(self._written[node])
+            if node in pre or not acts or _is_view(node) or _is_shape_read(node):
+                continue
+            bases = {self._base[i] for i in node.all_input_nodes}
+            for writer in writers:
+                for base in bases.intersection(self._written_bases(writer)):
+                    if self.index[writer] > self.index[node]:
+                        raise WriteError(
+                            f"{_name(base)} is read behind the merge as it is before the part "
+                            "in front of the merge writes to it"
+                        )
+                    carries = base.op == "get_attr" and writer in self.depends_on_image
+                    if carries and node in self.live:
+                        raise WriteError(
+                            f"{_name(base)} is written from the image before the merge and read "
+                            "behind it, and no difference can be taken of a buffer"
+                        )
+            self._check_sides(node, pre)
+
+    def _check_sides(self, node: fx.Node, pre: set[fx.Node]) -> None:
+        """A buffer that nobody reads isn't written half before and half behind the merge."""
+        buffers = [] if node in self.live else self._buffers_written(node)
+        sources = self.ancestors([node]) & pre - self.live if buffers else set()
+        if any(n.op not in ("get_attr", "placeholder") for n in sources):
+            raise WriteError(
+                f"{_name(buffers[0])} is written from values of both sides of the merge that "
+                "nothing else needs, so it isn't known on which side the write belongs"
+            )
+
+    def _written_bases(self, node: fx.Node) -> list[fx.Node]:
+        return [self._base[n] for n in self._written[node]]
+
+    def _buffers_written(self, node: fx.Node) -> list[fx.Node]:
+        return [b for b in self._written_bases(node) if b.op == "get_attr"]
 
     def _keep_shape_reads(self, pre: set[fx.Node]) -> None:
         """Shapes are read before the merge where the tensor itself need not cross it."""
@@ -171,20 +245,6 @@ class Dataflow:
             inputs = [i for i in node.all_input_nodes if i.op != "get_attr"]
             if pre.issuperset(inputs) and not needed.issuperset(inputs):
                 pre.update(self.ancestors([node]))
-
-    def _mutates(self, node: fx.Node) -> bool:
-        """Whether the node writes into its first argument."""
-        if node.op == "call_module":
-            return getattr(self._root.get_submodule(str(node.target)), "inplace", False) is True
-        if node.op == "call_function":
-            if node.target in _INPLACE_OPERATORS or node.kwargs.get("inplace") is True:
-                return True
-            name = getattr(node.target, "__name__", "")
-        elif node.op == "call_method":
-            name = str(node.target)
-        else:
-            return False
-        return name.endswith("_") and not name.endswith("__")
 
     def _reads_shape(self, node: fx.Node) -> bool:
         return node not in self.depends_on_image and any(
@@ -212,10 +272,12 @@ class Dataflow:
             self._inputs[node] = inputs
             self._base[node] = node
             first = node.args[0] if node.args else None
-            if isinstance(first, fx.Node) and (_is_view(node) or self._mutates(node)):
+            if _is_view(node) and isinstance(first, fx.Node):
                 self._base[node] = self._base[first]
-            if self._mutates(node):
-                writes.setdefault(self._base[node], []).append(node)
+            elif self._written[node] and not gives_new(node):
+                self._base[node] = self._base[self._written[node][0]]
+            for base in self._written_bases(node):
+                writes.setdefault(base, []).append(node)
 
 
 def _is_view(node: fx.Node) -> bool:
@@ -232,3 +294,7 @@ def _is_shape_read(node: fx.Node) -> bool:
     if node.target is getattr:
         return node.args[1] in _SHAPE_ATTRIBUTES
     return node.target in _SHAPE_FUNCTIONS
+
+
+def _name(base: fx.Node) -> str:
+    return f"the buffer '{base.target}'" if base.op == "get_attr" else f"the value {base.name!r}"

@@ -80,7 +80,9 @@ class Flow(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        given = [a for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, Tensor)]
+        moved = _statistics(func, args, kwargs)
+        leaves = [a for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, Tensor)]
+        given = [a for a in leaves if not any(a is m for m in moved)]
         parents = [v for v in map(self.value_of, given) if v is not None]
         result = func(*args, **kwargs)
         if not parents or func._schema.name.rpartition("::")[2] in _SHAPE_ONLY:
@@ -88,7 +90,7 @@ class Flow(TorchDispatchMode):
         if isinstance(result, bool | int | float | complex):
             self.left.extend(parents)
             return _another(result) if self._scramble else result
-        written = _written(func, args, kwargs)
+        written = _written(func, args, kwargs) + moved
         known = {_key(t) for t in given} - {_key(t) for t in written}
         made = [t for t in pytree.tree_leaves(result) if isinstance(t, Tensor)]
         fresh = [t for t in (*written, *made) if _key(t) not in known]  # the others are views
@@ -136,6 +138,21 @@ def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[T
             given = args[number] if number < len(args) else kwargs.get(argument.name)
             found += [t for t in pytree.tree_leaves(given) if isinstance(t, Tensor)]
     return found
+
+
+def _statistics(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    """Running statistics that a normalisation in train mode updates and doesn't use.
+
+    Most of torch's operators of this kind don't say in their schema that they write to these.
+    """
+    names = [argument.name for argument in func._schema.arguments]
+    if "running_mean" not in names:
+        return []
+    values = {**dict(zip(names, args, strict=False)), **kwargs}
+    name = func._schema.name
+    if not values.get("training", name.endswith("_update") or "_stats" in name):
+        return []
+    return [v for v in map(values.get, ("running_mean", "running_var")) if isinstance(v, Tensor)]
 
 
 @contextmanager

@@ -9,16 +9,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from siamcal.errors import MergePointError
 from siamcal.graph.faithful import compare_with_network
 from siamcal.graph.flow import Flow, eager
+from siamcal.graph.hidden import (
+    BypassError,
+    MismatchError,
+    check_carried,
+    check_carried_in_training,
+    check_hidden_writes,
+)
 from siamcal.graph.hooking import HookSplit
 from siamcal.graph.inputs import (
     ImageInputs,
@@ -45,16 +50,8 @@ _LOG = logging.getLogger(__name__)
 _DRAWS = 8
 
 
-class MismatchError(MergePointError):
-    """Both halves together don't compute what the network computes."""
-
-
 class BatchError(MismatchError):
     """A sample's output depends on the batch that it is in."""
-
-
-class BypassError(MergePointError):
-    """Something of the image passes the merge module by."""
 
 
 def check_split(split: Split, example: Inputs, images: ImageInputs, *, verify: bool) -> None:
@@ -64,12 +61,14 @@ def check_split(split: Split, example: Inputs, images: ImageInputs, *, verify: b
         split: A new split; its roles (`differenced`, `layouts`, ...) are filled in.
         example: Valid inputs, from which random ones are derived.
         images: Which of them are images.
-        verify: False only finds the roles.
+        verify: False only finds the roles, follows the image past the merge module in eval mode
+            and looks who draws in training.
 
     Raises:
         IllegalPointError: A crossing value can't be differenced (an integer that depends on the
             image), nothing that crosses depends on it, or the output holds no tensor.
-        BypassError: The network can't simply run with the merge module's input replaced.
+        BypassError: The network can't simply run with the merge module's input replaced, or
+            something else than what crosses carries the image.
         MismatchError: The halves compute something else.
     """
     network = split.network
@@ -153,7 +152,7 @@ def _check_halves(
             _find_roles(split, probe, images)
         verify = verify and isinstance(split, FxSplit)
         if verify:
-            _check_hidden_writes(cast(FxSplit, split), probe)
+            check_hidden_writes(cast(FxSplit, split), probe)
             with kept_buffers(split.network):
                 leaves, state = split.crossing(fresh(probe.large))
                 _compare(seen.output, split.resume(cloned(leaves), state))
@@ -162,6 +161,7 @@ def _check_halves(
                 _compare_batches(seen.output, split.resume(*_small(split, probe)), probe.unit)
     if verify:
         compare_with_network(cast(FxSplit, split), probe.large)
+        check_carried_in_training(cast(FxSplit, split), probe, images)
     with kept_buffers(split.network):
         _find_randomness(split, probe)
 
@@ -172,57 +172,23 @@ def _find_randomness(split: Split, probe: Probe) -> None:
     Found by running, so that functions count like modules: a module's draw stops with its own
     training mode, or it doesn't.
     """
-    found = []
-    for training in (True, False):
-        paths: dict[str, None] = {}
-        for _ in range(_DRAWS):
-            watch = Randomness(split.network)
-            try:
-                with in_mode(split.network, training), torch.no_grad(), watch.watching():
-                    split.crossing(fresh(probe.large))
-            except Exception as error:
-                _LOG.info("draws aren't known, the network fails in that mode: %s", error)
-            paths.update(watch.paths)
-            if not watch.decides:
-                break
-        found.append(tuple(paths))
-    split.drawing, split.loud = found
+    split.drawing, split.loud = (_drawing(split, probe, training) for training in (True, False))
 
 
-def _check_hidden_writes(split: FxSplit, probe: Probe) -> None:
-    """No module that the trace took as one step writes into a value that others read too."""
-    versions: dict[str, list[int]] = {}
-    written: list[str] = []
-
-    def now(args: Any, kwargs: Any) -> list[int]:
-        leaves = pytree.tree_leaves((args, kwargs))
-        return [v._version for v in leaves if isinstance(v, Tensor)]
-
-    def enter(path: str, _: Any, args: Any, kwargs: Any) -> None:
-        versions[path] = now(args, kwargs)
-
-    def leave(path: str, _: Any, args: Any, kwargs: Any, __: Any) -> None:
-        if versions[path] != now(args, kwargs):
-            written.append(path)
-
-    if not split.sharing:
-        return
-    handles = []
-    for path in split.sharing:
-        module = split.network.get_submodule(path)
-        handles.append(module.register_forward_pre_hook(partial(enter, path), with_kwargs=True))
-        handles.append(module.register_forward_hook(partial(leave, path), with_kwargs=True))
-    try:
-        with kept_buffers(split.network):
-            run_network(split.network, fresh(probe.large), split.selector)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if written:
-        raise MismatchError(
-            f"'{written[0]}' writes into its input, which is read elsewhere too; make it work out "
-            "of place"
-        )
+def _drawing(split: Split, probe: Probe, training: bool) -> tuple[str, ...]:
+    """Paths of the modules that draw before the merge point in one mode."""
+    paths: dict[str, None] = {}
+    for _ in range(_DRAWS):
+        watch = Randomness(split.network)
+        try:
+            with in_mode(split.network, training), torch.no_grad(), watch.watching():
+                split.crossing(fresh(probe.large))
+        except Exception as error:
+            _LOG.info("draws aren't known, the network fails in that mode: %s", error)
+        paths.update(watch.paths)
+        if not watch.decides:
+            break
+    return tuple(paths)
 
 
 def _find_roles(split: Split, probe: Probe, images: ImageInputs) -> None:
@@ -230,6 +196,8 @@ def _find_roles(split: Split, probe: Probe, images: ImageInputs) -> None:
     flow = Flow()
     with flow:
         leaves, state = split.crossing(marked(flow, probe.large, images))
+    if isinstance(split, FxSplit):
+        check_carried(split, flow, leaves, state)
     possible = split.may_depend(leaves, state)
     depends = [p and flow.comes_from_image([v]) for p, v in zip(possible, leaves, strict=True)]
     if any(p and not d for p, d in zip(possible, depends, strict=True)):
@@ -264,38 +232,61 @@ def _small(split: Split, probe: Probe) -> tuple[list[Any], Any]:
 
 def _check_hook(split: Split, probe: Probe, images: ImageInputs, seen: _Seen, verify: bool) -> None:
     """Nothing of the image passes the merge module by, in eval and in train mode."""
-    split, random = cast(HookSplit, split), RandomState(place_of(split.network)[0])
+    split = cast(HookSplit, split)
     with in_mode(split.network, False), torch.no_grad():
-        others: list[list[Any]] = []
-
-        def replace(own: list[Any]) -> list[Any]:
-            others.append(own)
-            return cloned(seen.leaves)
-
-        # The features of the first images decide everything, whatever the images now are: this
-        # finds what the record of the flow can't follow (numbers, numpy).
-        with kept_buffers(split.network):
-            actual = split.observe(fresh(probe.other), replace)
-        if verify and _differs(seen.output, actual):
-            raise BypassError(f"a part of the image's features passes '{split.merge_at}' by")
-        if verify and seen.numbers:
-            random.restore()
-            _check_numbers(split, probe, images, seen)
-        depends = _varying(seen.leaves, others[0], seen.depends, [True] * len(seen.leaves))
+        others = _check_other_images(split, probe, images, seen) if verify else None
+        depends = seen.depends
+        if not all(depends):
+            if others is None:
+                with kept_buffers(split.network):
+                    others, _ = split.crossing(fresh(probe.other))
+            depends = _varying(seen.leaves, others, depends, [True] * len(seen.leaves))
         small = _small(split, probe)[0] if probe.small is not None else None
         units = 2 if small is not None else 1
         assign_roles(split, seen.leaves, small, depends, units, probe.unit)
     split.pre_modules, split.loud, split.drawing = seen.before, seen.drawing, seen.drawing
-    with in_mode(split.network, True), torch.no_grad():
-        trained = _observed_in_training(split, probe, images)
-    if trained is None:
-        return
-    if len(trained.leaves) != len(split.differenced):
-        raise IllegalPointError("other values cross there in train mode than in eval mode")
-    split.drawing = trained.drawing
-    if seen.decides or trained.decides:  # other draws may meet other modules
-        with kept_buffers(split.network):
+    decides = seen.decides
+    if verify:
+        with in_mode(split.network, True), torch.no_grad():
+            trained = _observed_in_training(split, probe, images)
+        if trained is None:
+            return
+        if len(trained.leaves) != len(split.differenced):
+            raise IllegalPointError("other values cross there in train mode than in eval mode")
+        split.drawing = trained.drawing
+        decides |= trained.decides
+    with kept_buffers(split.network):
+        if decides:  # other draws may meet other modules
             _find_randomness(split, probe)
+        elif not verify:
+            split.drawing = _drawing(split, probe, True)
+
+
+def _check_other_images(
+    split: HookSplit, probe: Probe, images: ImageInputs, seen: _Seen
+) -> list[Any]:
+    """The features of the first images decide everything, whatever the images now are.
+
+    This finds what the record of the flow can't follow (numbers, numpy).
+
+    Returns:
+        What crosses for the other images.
+    """
+    random = RandomState(place_of(split.network)[0])
+    others: list[list[Any]] = []
+
+    def replace(own: list[Any]) -> list[Any]:
+        others.append(own)
+        return cloned(seen.leaves)
+
+    with kept_buffers(split.network):
+        actual = split.observe(fresh(probe.other), replace)
+    if _differs(seen.output, actual):
+        raise BypassError(f"a part of the image's features passes '{split.merge_at}' by")
+    if seen.numbers:
+        random.restore()
+        _check_numbers(split, probe, images, seen)
+    return others[0]
 
 
 def _check_numbers(split: HookSplit, probe: Probe, images: ImageInputs, seen: _Seen) -> None:
