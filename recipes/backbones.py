@@ -33,7 +33,7 @@ def _recipe(
     options: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """The embedded comparison with another network, from random start weights."""
-    base = load_recipe("synth")
+    base = load_recipe("ir_tiny")
     mean, std = normalisation
     return dataclasses.replace(
         base,

@@ -22,6 +22,7 @@ Examples:
 
     siamcal bench                      # rendered people, minutes on two cores
     siamcal bench --bias 0             # the control: people alike at rest
+    siamcal bench --recipe ir_tiny     # a network trained whole, from weights that read AUs
     siamcal bench --backbone timm:resnet18 --merge-at layer4
     siamcal bench --backbone ir50 --dataset disfa --data-root /data/DISFA
     siamcal bench --dataset disfa --data-root /data/DISFA --table 6
@@ -50,7 +51,10 @@ Task = Annotated[str | None, typer.Option(help="intensity (default), detection o
 MergeAt = Annotated[
     str | None, typer.Option(help="Merge point, several with commas, or 'all' of the paper's.")
 ]
-Methods = Annotated[str, typer.Option(help="Of ncg, bs, csn.")]
+Methods = Annotated[
+    str | None,
+    typer.Option(help="Of ncg, bs, bss, frozen, csn, csn:FORM; default: what the recipe is for."),
+]
 Table = Annotated[
     str | None, typer.Option(help="Reproduce a table of the paper: 2-6, S1-S9 or all.")
 ]
@@ -78,7 +82,7 @@ def bench(
     recipe: Recipe = None,
     task: Task = None,
     merge_at: MergeAt = None,
-    methods: Methods = "ncg,bs,csn",
+    methods: Methods = None,
     table: Table = None,
     references: References = None,
     size: Size = None,
@@ -101,6 +105,7 @@ def bench(
         return
     from siamcal.evaluation import run
     from siamcal.evaluation.compare import Job
+    from siamcal.evaluation.methods import default_methods
 
     options = {"size": size, "bias": bias, "references": references}
     if table:
@@ -131,7 +136,7 @@ def bench(
             chosen,
             runs / (name or run.run_name(chosen, tasks)),
             tasks,
-            run.swept_methods(chosen, methods, merge_at),
+            run.swept_methods(chosen, methods or ",".join(default_methods(chosen.merge)), merge_at),
             data_root,
             seeds=_numbers(seeds),
             folds=_numbers(folds),

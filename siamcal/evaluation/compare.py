@@ -10,14 +10,13 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from siamcal.datasets.base import FaceSet
 from siamcal.environment import describe_environment
@@ -25,19 +24,16 @@ from siamcal.errors import ConfigError
 from siamcal.evaluation.agreement import participant_bias
 from siamcal.evaluation.blind import blind_results
 from siamcal.evaluation.intervals import metric_interval, paired_difference
-from siamcal.evaluation.methods import SHRINKAGE, Parsed, label, pairs, parse
+from siamcal.evaluation.methods import pairs, parse
 from siamcal.evaluation.metrics import mean_over_aus, metrics_of
 from siamcal.evaluation.predictions import TaskPredictions
+from siamcal.evaluation.trial import Trial
 from siamcal.files import write_json
 from siamcal.graph import list_merge_points
 from siamcal.model.create import create_backbone
 from siamcal.paper import paper_cell
 from siamcal.settings import to_dict
 from siamcal.training.batches import task_labels
-from siamcal.training.frozen import Behind, keep_features
-from siamcal.training.loop import fit
-from siamcal.training.networks import fit_merge, wrap
-from siamcal.training.prediction import predict
 from siamcal.training.recipe import Recipe
 
 __all__ = ["Comparison", "Job", "compare", "cross_validate", "describe_dataset", "sweep_points"]
@@ -169,7 +165,8 @@ def cross_validate(
     Raises:
         ConfigError: An unknown method, or a fold the data set doesn't have.
     """
-    parsed = {method: parse(method) for method in methods}
+    for method in methods:
+        parse(method)
     numbers = range(len(faces.source.folds)) if folds is None else folds
     for number in numbers:
         if not 0 <= number < len(faces.source.folds):
@@ -179,12 +176,9 @@ def cross_validate(
             )
     parts = []
     for number in numbers:
-        fold = Fold(recipe, faces, folder, number, tensorboard)
-        preds = fold.of_plain({m: p for m, p in parsed.items() if p.trained == "ncg"})
-        for method, parts_of_name in parsed.items():
-            if parts_of_name.trained == "csn":
-                preds[method] = fold.of_calibrated(method, parts_of_name)
-        parts.append((fold.validation, {m: preds[m] for m in methods}))
+        training, validation = faces.fold(number)
+        trial = Trial(recipe, faces, training, folder, f"fold{number}", tensorboard=tensorboard)
+        parts.append((validation, trial.predict(methods, faces, validation)))
     rows = np.concatenate([part[0] for part in parts])
     order = np.argsort(rows)
     rows = rows[order]
@@ -195,102 +189,6 @@ def cross_validate(
         task_labels(faces, recipe.task)[rows],
         {m: np.concatenate([part[1][m] for part in parts])[order] for m in methods},
     )
-
-
-class Fold:
-    """The trainings of one fold and what they predict for its validation rows, (V, A) each.
-
-    Args:
-        recipe: All settings.
-        faces: The cropped data set.
-        folder: Of the run; each training keeps its checkpoint below it.
-        number: Of the fold.
-        tensorboard: Write TensorBoard logs.
-    """
-
-    def __init__(
-        self, recipe: Recipe, faces: FaceSet, folder: Path, number: int, tensorboard: bool
-    ) -> None:
-        self.recipe, self.faces, self.folder, self.number = recipe, faces, folder, number
-        self.training, self.validation = faces.fold(number)
-        self.references = faces.reference_rows[self.validation]
-        # The resting faces of the training people, one each (and view): what is known of people.
-        self.neutral = np.unique(faces.reference_rows[self.training])
-        self._tensorboard = tensorboard
-
-    def of_plain(self, methods: Mapping[str, Parsed]) -> dict[str, np.ndarray]:
-        """Predictions of the methods that read the plain network."""
-        if not methods:
-            return {}
-        network = self._fit(self.recipe, "ncg", calibrated=False)
-        kinds = {parsed.kind for parsed in methods.values()}
-        needed = [self.validation, self.references] + [self.neutral] * ("bss" in kinds)
-        plain = self._predict(network, self.recipe, np.unique(np.concatenate(needed)), "NCG")
-        own, neutral = plain[self.validation], plain[self.references]
-        mean = plain[self.neutral].mean(0)
-        readings = {
-            "ncg": own,
-            # OFC with baseline subtraction: the plain network's raw output on the reference of the
-            # same participant and camera is subtracted, in detection from the logits.
-            "bs": own - neutral,
-            "bss": own - (mean + SHRINKAGE * (neutral - mean)),
-        }
-        return {
-            method: readings[parsed.kind]
-            if parsed.kind in readings
-            else self._untrained(network, parsed)
-            for method, parsed in methods.items()
-        }
-
-    def of_calibrated(self, method: str, parsed: Parsed) -> np.ndarray:
-        """Predictions of a calibrated network, trained."""
-        changes = _given(merge=parsed.form, merge_at=parsed.merge_at)
-        if parsed.form and parsed.form != self.recipe.merge:
-            changes["merge_options"] = {}
-        recipe = dataclasses.replace(self.recipe, **changes)
-        network = self._fit(recipe, method, calibrated=True)
-        return self._predict(network, recipe, self.validation, label(method))[self.validation]
-
-    def _untrained(self, network: Any, parsed: Parsed) -> np.ndarray:
-        """The plain network calibrated as it is: its features are moved to the mean person's."""
-        changes = _given(merge_at=parsed.merge_at)
-        options = {"shrinkage": SHRINKAGE}
-        recipe = dataclasses.replace(
-            self.recipe, merge="anchored", merge_options=options, **changes
-        )
-        calibrated = wrap(network, recipe)
-        fit_merge(calibrated, self.faces, self.training)
-        return self._predict(calibrated, recipe, self.validation, "frozen")[self.validation]
-
-    def _fit(self, recipe: Recipe, method: str, *, calibrated: bool) -> nn.Module:
-        folds = len(self.faces.source.folds)
-        place = method.replace(":", "-")
-        return fit(
-            recipe,
-            self.faces,
-            self.training,
-            calibrated=calibrated,
-            folder=self.folder / f"{place}_{recipe.task}" / f"fold{self.number}",
-            description=f"{label(method)}, {recipe.task}, fold {self.number + 1} of {folds}",
-            tensorboard=self._tensorboard,
-        )
-
-    def _predict(
-        self, network: nn.Module, recipe: Recipe, rows: np.ndarray, name: str
-    ) -> np.ndarray:
-        """(N, A) of the whole face set, NaN in other rows."""
-        frozen = None
-        if recipe.freeze_pre:
-            behind = Behind(network, recipe)
-            frozen = behind, keep_features(behind, self.faces, recipe, recipe.freeze_pre)
-        found = predict(network, self.faces, rows, description=f"{name} predicts", frozen=frozen)
-        out = np.full((len(self.faces), found.shape[1]), np.nan, np.float32)
-        out[rows] = found
-        return out
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None}
 
 
 def describe_dataset(faces: FaceSet) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from siamcal.training.recipe import Recipe, load_recipe
 
 __all__ = ["choose_recipe"]
 
+WHOLE_HEAD = "rigid_wide"  # the crop of networks that were made for whole heads
+
 
 def choose_recipe(
     *,
@@ -63,25 +65,15 @@ def _recipe_of(dataset: str, task: str | None) -> Recipe:
 
 
 def with_backbone(recipe: Recipe, backbone: str, merge_at: str | None) -> Recipe:
-    """The recipe with another backbone, and what that backbone's own recipe says of its input."""
+    """The recipe with another backbone, and what that backbone's own recipe says of it.
+
+    On rendered people the backbone's own recipe counts whole; on other data sets the cropping is
+    the data set's, unless the backbone was made for another kind of crop.
+    """
     for name in recipes.names():
         other = load_recipe(name)
         if backbone in (other.backbone, name) and other.backbone != recipe.backbone:
-            return dataclasses.replace(
-                recipe,
-                backbone=other.backbone,
-                backbone_options=other.backbone_options,
-                weights=other.weights,
-                merge_at=other.merge_at,
-                learning_rate=other.learning_rate,
-                learning_rate_last=other.learning_rate_last,
-                preprocessing=dataclasses.replace(
-                    recipe.preprocessing,
-                    size=other.preprocessing.size,
-                    mean=other.preprocessing.mean,
-                    std=other.preprocessing.std,
-                ),
-            )
+            return _with_recipe(recipe, other)
     from siamcal.graph.inputs import InputSpec, input_spec
     from siamcal.model.create import create_backbone
 
@@ -91,6 +83,8 @@ def with_backbone(recipe: Recipe, backbone: str, merge_at: str | None) -> Recipe
             f"No recipe says where to merge {backbone!r}. Give --merge-at; "
             f"`siamcal ls merge-points {backbone}` lists the legal points."
         )
+    if recipe.dataset == "synth":
+        recipe = _on_data(load_recipe("ir_tiny"), recipe)
     return dataclasses.replace(
         recipe,
         backbone=backbone,
@@ -102,6 +96,39 @@ def with_backbone(recipe: Recipe, backbone: str, merge_at: str | None) -> Recipe
             mean=_three(spec.mean),
             std=_three(spec.std),
         ),
+    )
+
+
+def _with_recipe(recipe: Recipe, other: Recipe) -> Recipe:
+    """The recipe's data with the network of another."""
+    if recipe.dataset == "synth":
+        return _on_data(other, recipe)
+    crop = other.preprocessing
+    if crop.align != WHOLE_HEAD:
+        kept = recipe.preprocessing
+        crop = dataclasses.replace(kept, size=crop.size, mean=crop.mean, std=crop.std)
+    return dataclasses.replace(
+        recipe,
+        backbone=other.backbone,
+        backbone_options=other.backbone_options,
+        weights=other.weights,
+        merge_at=other.merge_at,
+        merge=other.merge,
+        merge_options=other.merge_options,
+        freeze_pre=other.freeze_pre,
+        learning_rate=other.learning_rate,
+        learning_rate_last=other.learning_rate_last,
+        preprocessing=crop,
+    )
+
+
+def _on_data(network: Recipe, data: Recipe) -> Recipe:
+    return dataclasses.replace(
+        network,
+        name=data.name,
+        dataset=data.dataset,
+        dataset_options=data.dataset_options,
+        task=data.task,
     )
 
 

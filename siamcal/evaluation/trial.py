@@ -1,0 +1,146 @@
+"""Trainings on some people and what they predict for others, by every method."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from siamcal.datasets.base import FaceSet
+from siamcal.evaluation.methods import SHRINKAGE, Parsed, label, parse
+from siamcal.training.frozen import Behind, keep_features
+from siamcal.training.loop import fit
+from siamcal.training.networks import fit_merge, wrap
+from siamcal.training.prediction import predict
+from siamcal.training.recipe import Recipe
+
+__all__ = ["Trial"]
+
+
+class Trial:
+    """The trainings on some people, and what they predict for rows of others, (V, A) a method.
+
+    Args:
+        recipe: All settings.
+        faces: The face set of the training people.
+        training: Its training rows.
+        folder: Each training keeps its checkpoint below it.
+        name: Of the people, for folders ("fold0") and progress bars.
+        tensorboard: Write TensorBoard logs.
+        shrinkage: Of "bss" and "frozen".
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        faces: FaceSet,
+        training: np.ndarray,
+        folder: Path,
+        name: str,
+        *,
+        tensorboard: bool = False,
+        shrinkage: float = SHRINKAGE,
+    ) -> None:
+        self.recipe, self.faces, self.training = recipe, faces, training
+        self.folder, self.name, self.shrinkage = folder, name, shrinkage
+        # The resting faces of the training people, one each (and view): what is known of people.
+        self.neutral = np.unique(faces.reference_rows[training])
+        self._tensorboard = tensorboard
+        self._networks: dict[str, tuple[nn.Module, Recipe]] = {}
+
+    def predict(
+        self, methods: Sequence[str], tested: FaceSet, rows: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Readings of some rows of a face set, (V, A) for each method.
+
+        Raises:
+            ConfigError: An unknown method.
+        """
+        parsed = {method: parse(method) for method in methods}
+        preds = self._of_plain(
+            {m: p for m, p in parsed.items() if p.trained == "ncg"}, tested, rows
+        )
+        for method, parts in parsed.items():
+            if parts.trained == "csn":
+                network, recipe = self._calibrated(method, parts)
+                preds[method] = self._readings(network, recipe, tested, rows, method)
+        return {method: preds[method] for method in methods}
+
+    def _of_plain(
+        self, methods: Mapping[str, Parsed], tested: FaceSet, rows: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Readings of the methods that read the plain network."""
+        if not methods:
+            return {}
+        if "ncg" not in self._networks:
+            self._networks["ncg"] = self._fit(self.recipe, "ncg", calibrated=False), self.recipe
+        network, _ = self._networks["ncg"]
+        references = tested.reference_rows[rows]
+        needed, place = np.unique(np.concatenate([rows, references]), return_inverse=True)
+        plain = self._readings(network, self.recipe, tested, needed, "NCG")[place]
+        own, neutral = plain[: len(rows)], plain[len(rows) :]
+        # OFC with baseline subtraction: the plain network's raw output on the reference of the
+        # same participant and camera is subtracted, in detection from the logits.
+        readings = {"ncg": own, "bs": own - neutral}
+        if any(parsed.kind == "bss" for parsed in methods.values()):
+            found = self._readings(network, self.recipe, self.faces, self.neutral, "NCG")
+            mean = found.mean(0)
+            readings["bss"] = own - (mean + self.shrinkage * (neutral - mean))
+        for method, parsed in methods.items():
+            if parsed.kind == "frozen":
+                calibrated, recipe = self._untrained(network, parsed)
+                readings[method] = self._readings(calibrated, recipe, tested, rows, method)
+        return readings
+
+    def _calibrated(self, method: str, parsed: Parsed) -> tuple[nn.Module, Recipe]:
+        """The calibrated network, trained once, and its recipe."""
+        if method not in self._networks:
+            changes = _given(merge=parsed.form, merge_at=parsed.merge_at)
+            if parsed.form and parsed.form != self.recipe.merge:
+                changes["merge_options"] = {}
+            recipe = dataclasses.replace(self.recipe, **changes)
+            self._networks[method] = self._fit(recipe, method, calibrated=True), recipe
+        return self._networks[method]
+
+    def _untrained(self, network: Any, parsed: Parsed) -> tuple[nn.Module, Recipe]:
+        """The plain network calibrated as it is: its features are moved to the mean person's."""
+        recipe = dataclasses.replace(
+            self.recipe,
+            merge="anchored",
+            merge_options={"shrinkage": self.shrinkage},
+            **_given(merge_at=parsed.merge_at),
+        )
+        calibrated = wrap(network, recipe)
+        fit_merge(calibrated, self.faces, self.training)
+        return calibrated.eval(), recipe
+
+    def _fit(self, recipe: Recipe, method: str, *, calibrated: bool) -> nn.Module:
+        place = method.replace(":", "-")
+        return fit(
+            recipe,
+            self.faces,
+            self.training,
+            calibrated=calibrated,
+            folder=self.folder / f"{place}_{recipe.task}" / self.name,
+            description=f"{label(method)}, {recipe.task}, {self.name}",
+            tensorboard=self._tensorboard,
+        )
+
+    def _readings(
+        self, network: nn.Module, recipe: Recipe, tested: FaceSet, rows: np.ndarray, name: str
+    ) -> np.ndarray:
+        """(len(rows), A)."""
+        frozen = None
+        if recipe.freeze_pre:
+            behind = Behind(network, recipe)
+            copies = recipe.freeze_pre if tested is self.faces else 0
+            frozen = behind, keep_features(behind, tested, recipe, copies)
+        return predict(network, tested, rows, description=f"{label(name)} predicts", frozen=frozen)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
