@@ -52,6 +52,7 @@ class OutputCalibration:
         quantile: In (0, 1): the reference rows are the person's frames, neutral or not, and this
             quantile of them is taken as n. "quantile" takes 0.1 where none is given.
         span: Lowest and highest value of the tool. Results are clipped to it; "monotone" needs it.
+        names: (A,) names of the AUs, for messages; what is fitted for them fits no others.
 
     Attributes:
         people: What `fit` learnt, or None.
@@ -64,6 +65,7 @@ class OutputCalibration:
     shrinkage: float | None = None
     quantile: float | None = None
     span: tuple[float, float] | None = None
+    names: tuple[str, ...] | None = None
     people: Population | None = None
 
     def __post_init__(self) -> None:
@@ -87,6 +89,10 @@ class OutputCalibration:
             if not 0 < self.quantile < 1:
                 raise ConfigError(f"quantile is {self.quantile}; it lies between 0 and 1.")
         self.span = _span(self.span)
+        if self.names is not None:
+            if isinstance(self.names, str) or not all(isinstance(n, str) for n in self.names):
+                raise ConfigError(f"names is {self.names!r}; a text for each AU is needed.")
+            self.names = tuple(self.names)
         if self.mode == "monotone" and self.span is None:
             raise ConfigError(
                 "'monotone' keeps the top of the range, so it needs it: span=(0, 5) for "
@@ -112,6 +118,7 @@ class OutputCalibration:
                 f"reference."
             )
         values = _readings("rows", rows)
+        self._check_units(values)
         names = np.asarray(people)
         if names.shape != (len(values),):
             raise ConfigError(
@@ -143,6 +150,7 @@ class OutputCalibration:
         values = _readings("readings", readings)
         rows = _reference(reference)
         _check_columns(readings, reference, values, rows)
+        self._check_units(values)
         if self.people is not None and self.people.units != values.shape[1]:
             raise ConfigError(
                 f"The calibration was fitted to {self.people.units} AUs; readings have "
@@ -152,8 +160,8 @@ class OutputCalibration:
         lost = np.flatnonzero(np.isnan(rows).all(axis=0) & read)
         if lost.size:
             raise ConfigError(
-                f"The reference has no number in column {lost[0]} (from 0), which was read; "
-                f"give a neutral row that has one."
+                f"The reference has no number in {self._name(lost[0])}, which was read; give a "
+                f"neutral row that has one."
             )
         result = np.full_like(values, np.nan)
         result[:, read] = self._calibrated(values[:, read], rows[:, read], np.flatnonzero(read))
@@ -175,12 +183,22 @@ class OutputCalibration:
             high = np.flatnonzero(neutral >= top)
             if high.size:
                 raise ConfigError(
-                    f"Column {units[high[0]]} (from 0) rests at {neutral[high[0]]:.4g}, the top of "
-                    f"the range {self.span}: nothing is left to stretch. Choose mode 'shift'."
+                    f"{self._name(units[high[0]])} rests at {neutral[high[0]]:.4g}, the top of the "
+                    f"range {self.span}: nothing is left to stretch. Choose mode 'shift'."
                 )
             slope = (top / (top - neutral)).astype(values.dtype)
             return np.where(shifted > 0, shifted * slope, shifted)
         return shifted
+
+    def _name(self, column: int) -> str:
+        return f"column {column} (from 0)" if self.names is None else self.names[column]
+
+    def _check_units(self, values: np.ndarray) -> None:
+        if self.names is not None and len(self.names) != values.shape[1]:
+            raise ConfigError(
+                f"The calibration is for {len(self.names)} AUs ({', '.join(self.names)}); "
+                f"{values.shape[1]} were given."
+            )
 
     def _neutral(self, rows: np.ndarray) -> np.ndarray:
         """(A,) neutral reading."""
@@ -248,6 +266,7 @@ class OutputCalibration:
                 "shrinkage": self.shrinkage,
                 "quantile": self.quantile,
                 "span": self.span,
+                "names": self.names,
                 "people": None if self.people is None else self.people.to_dict(),
             },
         )
@@ -263,7 +282,7 @@ class OutputCalibration:
             found = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} can't be read as a saved calibration ({error}).") from error
-        expected = {"format", "version", "mode", "shrinkage", "quantile", "span", "people"}
+        expected = {"format", "version", "mode", "shrinkage", "quantile", "span", "names", "people"}
         if not isinstance(found, dict) or found.get("format") != _FORMAT:
             raise ConfigError(f"{path} isn't what OutputCalibration.save writes.")
         if found.get("version") != _VERSION or set(found) != expected:
@@ -274,7 +293,8 @@ class OutputCalibration:
             )
         try:
             people = found["people"]
-            calibration = cls(found["mode"], found["shrinkage"], found["quantile"], found["span"])
+            told = ("mode", "shrinkage", "quantile", "span", "names")
+            calibration = cls(**{name: found[name] for name in told})
             if people is not None:
                 calibration.people = Population.from_dict(
                     people, calibration.mode, calibration.quantile
