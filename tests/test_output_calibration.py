@@ -1,7 +1,9 @@
 """OutputCalibration against oracles that don't share its code, and its laws by hypothesis."""
 
 import json
+import re
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -35,6 +37,18 @@ def fitted(mode, **settings):
 def test_it_is_exported_and_light():
     assert siamcal.OutputCalibration is OutputCalibration
     assert "OutputCalibration" in siamcal.__all__
+
+
+def test_the_example_of_its_page_runs(tmp_path, monkeypatch):
+    page = (Path(__file__).parent.parent / "docs" / "recalibrate.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    exec(compile(example, "docs/recalibrate.md", "exec"), scope)
+    wanted = scope["readings"] - scope["readings"][:30].mean(axis=0)
+    np.testing.assert_allclose(
+        OutputCalibration()(scope["readings"], scope["readings"][:30]), wanted
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -274,6 +288,9 @@ def test_a_saved_fact_that_is_none_is_refused(field, value, tmp_path):
             lambda: OutputCalibration("quantile").fit(readings(19), np.zeros(19)),
             "Person 0.* has 19",
         ),
+        (lambda: OutputCalibration("shrunken").fit(np.ones((2, 2)), ["a", None]), "None or NaN"),
+        (lambda: OutputCalibration("shrunken").fit(np.ones((2, 2)), [1, np.nan]), "None or NaN"),
+        (lambda: OutputCalibration(names="AU01"), "text for each"),
         (lambda: fitted("shrunken")[0](readings(units=2), [0.0, 0.0]), "fitted to 3"),
         (lambda: OutputCalibration("shrunken", 0.5).fit(np.ones((2, 2)), [[1], [2]]), "shape"),
     ],
@@ -289,6 +306,19 @@ def test_tables_with_other_columns_are_refused():
     np.testing.assert_array_equal(found, table.to_numpy() - table.to_numpy()[:1])
     with pytest.raises(ConfigError, match="another order"):
         OutputCalibration()(table, table.iloc[:1][["AU02", "AU01", "AU04"]])
+
+
+def test_a_calibration_with_names_fits_no_other_columns(tmp_path):
+    OutputCalibration(names=("AU01", "AU02")).save(tmp_path / "c.json")
+    made = OutputCalibration.load(tmp_path / "c.json")
+    assert made.names == ("AU01", "AU02")
+    table = pd.DataFrame([[1.0, 2.0]], columns=["AU02", "AU01"])
+    with pytest.raises(ConfigError, match="in this order"):
+        made(table, table)
+    with pytest.raises(ConfigError, match=r"for 2 AUs \(AU01, AU02\); 3"):
+        made(readings(), readings())
+    with pytest.raises(ConfigError, match="in AU02, which"):
+        made(readings(units=2), [0.0, np.nan])
 
 
 def test_an_au_that_was_never_read_stays_nan_and_its_place_is_kept():

@@ -492,6 +492,21 @@ def test_a_reference_table_of_another_tool_or_with_fewer_columns_is_refused(run,
     assert "lacks AU12_r" in err
 
 
+def test_frames_may_be_names_and_times_dates_where_nothing_is_selected_by_them(run, tmp_path):
+    source = tmp_path / "named.csv"
+    source.write_text("frame,timestamp,jawOpen\na.jpg,2024-01-01,0.3\nb.jpg,2024-01-02,0.5\n")
+    assert run(source, "--reference-rows", "1", "-o", "out.csv")[0] == 0
+    assert read(tmp_path / "out.csv")["jawOpen"].tolist() == [0, 0.2]
+    for option, word in (("--reference-frames", "a.jpg"), ("--reference-time", "2024-01-01")):
+        code, _, err = run(source, option, "0:1", "-o", "no.csv")
+        assert code == 2
+        assert f"'{word}' isn't a finite number" in err
+    source.write_text("frame,jawOpen\na.jpg,0.3\na.jpg,0.5\n")
+    code, _, err = run(source, "--reference-rows", "1", "-o", "no.csv")
+    assert code == 2
+    assert "both frame a.jpg" in err
+
+
 def test_the_order_of_columns_of_a_reference_table_does_not_matter(run, tmp_path):
     source = openface(tmp_path / "of.csv")
     neutral = openface(tmp_path / "n.csv", rows=5)

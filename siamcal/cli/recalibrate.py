@@ -62,7 +62,8 @@ def recalibrate(
         typer.Option(help="Take this quantile of the reference rows (all, if none are named)."),
     ] = None,
     people: Annotated[
-        Path | None, typer.Option(help="Table of other people, for shrunken and quantile.")
+        Path | None,
+        typer.Option(help="Other people: neutral rows (shrunken) or frames (quantile)."),
     ] = None,
     person: Annotated[
         str | None, typer.Option(help="Column that tells people apart, or none.")

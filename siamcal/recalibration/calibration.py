@@ -118,8 +118,12 @@ class OutputCalibration:
                 f"reference."
             )
         values = _readings("rows", rows)
-        self._check_units(values)
+        self._check_units(rows, values)
         names = np.asarray(people)
+        if any(name is None or name != name for name in names.ravel().tolist()):
+            raise ConfigError("people holds None or NaN; each row belongs to somebody.")
+        if names.dtype == object:  # numbers and texts together have no order
+            names = names.astype(str)
         if names.shape != (len(values),):
             raise ConfigError(
                 f"people has shape {names.shape}, but there are {len(values)} rows; name one "
@@ -150,7 +154,7 @@ class OutputCalibration:
         values = _readings("readings", readings)
         rows = _reference(reference)
         _check_columns(readings, reference, values, rows)
-        self._check_units(values)
+        self._check_units(readings, values)
         if self.people is not None and self.people.units != values.shape[1]:
             raise ConfigError(
                 f"The calibration was fitted to {self.people.units} AUs; readings have "
@@ -193,7 +197,13 @@ class OutputCalibration:
     def _name(self, column: int) -> str:
         return f"column {column} (from 0)" if self.names is None else self.names[column]
 
-    def _check_units(self, values: np.ndarray) -> None:
+    def _check_units(self, given: ArrayLike, values: np.ndarray) -> None:
+        columns = getattr(given, "columns", None)
+        if self.names is not None and columns is not None and list(columns) != list(self.names):
+            raise ConfigError(
+                f"The calibration is for {', '.join(self.names)}, in this order; the table has "
+                f"{', '.join(map(str, columns))}."
+            )
         if self.names is not None and len(self.names) != values.shape[1]:
             raise ConfigError(
                 f"The calibration is for {len(self.names)} AUs ({', '.join(self.names)}); "

@@ -57,6 +57,7 @@ def load_table(
     person: str | None = None,
     min_confidence: float = 0.5,
     check_span: bool = True,
+    selected_by: str = "",
 ) -> PersonTable:
     """Read and check a table.
 
@@ -66,6 +67,7 @@ def load_table(
         person: Column that tells people apart, "none" or None; see `layout_of`.
         min_confidence: Rows with a lower score of the face aren't valid.
         check_span: Refuse values that the tool doesn't write.
+        selected_by: "frames" or "time", if rows are to be selected by them.
 
     Raises:
         DataNotFoundError: The file isn't there.
@@ -77,7 +79,9 @@ def load_table(
         raise ConfigError(f"{path} is a folder; name one table in it.")
     source = _open(path)
     layout = layout_of(source.columns, str(path), tool, person)
-    columns = source.read(layout.numeric, layout.people)
+    numeric = layout.numeric(selected_by)
+    texts = {*layout.people, *filter(None, [layout.frame])} - set(numeric)
+    columns = source.read(numeric, texts)
     values = np.stack([columns[name] for name in layout.readings], axis=1)
     if not len(values):
         raise ConfigError(f"{path} has a header and no rows; there is nothing to calibrate.")
@@ -223,15 +227,15 @@ def _check_frames(table: PersonTable) -> None:
     """Two rows of one frame are two people, of whom nothing tells which is which."""
     if not table.layout.frame:
         return
-    frames = table.columns[table.layout.frame]
-    seen: dict[tuple[str, float], int] = {}
+    frames = [_plain(str(frame)) for frame in table.columns[table.layout.frame].tolist()]
+    seen: dict[tuple[str, str], int] = {}
     for row in np.flatnonzero(table.valid).tolist():
-        key = (str(table.people[row]), float(frames[row]))
+        key = (str(table.people[row]), frames[row])
         first = seen.setdefault(key, row)
-        if first != row and not np.isnan(frames[row]):
+        if first != row and frames[row] not in ("", "nan"):
             raise ConfigError(
                 f"{table.source.place(first)} and {table.source.place(row)} are both "
-                f"{table.layout.frame} {key[1]:g}: several people or recordings that can't be told "
+                f"{table.layout.frame} {key[1]}: several people or recordings that can't be told "
                 f"apart. Name the column that does: --person COLUMN (or --person none: all are one "
                 f"person)."
             )

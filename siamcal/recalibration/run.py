@@ -95,7 +95,7 @@ def recalibrate_table(path: Path, output: Path, settings: Settings) -> Summary:
     """
     _check_settings(settings)
     _check_output(path, output, settings)
-    table = _load(path, settings)
+    table = _load(path, settings, selected=settings.reference_table is None)
     if not table.valid.any():
         raise ConfigError(f"{path} has no row to calibrate: {_reasons(table.failures)}.")
     thresholds = _thresholds(table, settings)
@@ -168,13 +168,15 @@ def _check_output(path: Path, output: Path, settings: Settings) -> None:
         raise ConfigError(f"{output} exists already. Choose another -o, or add --overwrite.")
 
 
-def _load(path: Path, settings: Settings) -> PersonTable:
+def _load(path: Path, settings: Settings, selected: bool = False) -> PersonTable:
+    """A table; the reference rows are selected in it, or it is needed whole."""
     return load_table(
         path,
         tool=settings.tool,
         person=settings.person,
         min_confidence=settings.min_confidence,
         check_span=settings.clip,
+        selected_by=settings.selection.kind if selected and settings.selection else "",
     )
 
 
@@ -234,7 +236,7 @@ def _references(table: PersonTable, settings: Settings) -> dict[str, np.ndarray]
     """Person -> (K, A) reference rows."""
     source = table
     if settings.reference_table is not None:
-        source = _load(settings.reference_table, settings)
+        source = _load(settings.reference_table, settings, selected=True)
     values, people, valid = _matching(table, source, settings)
     selection = settings.selection or EVERY_ROW
     chosen = selection.mask(source.layout, source.columns, str(source.source.path))

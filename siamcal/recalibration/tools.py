@@ -151,10 +151,15 @@ class Layout:
     confidence: str = ""
     people: tuple[str, ...] = ()
 
-    @property
-    def numeric(self) -> list[str]:
-        """Columns that must hold numbers."""
-        told = [self.frame, self.time, self.success, self.confidence]
+    def numeric(self, selected_by: str) -> list[str]:
+        """Columns that must hold numbers.
+
+        Args:
+            selected_by: "frames", "time" or "". A column by which nothing is selected may hold
+                anything, like a picture's name or a date.
+        """
+        told = [self.success, self.confidence]
+        told += [self.frame] * (selected_by == "frames") + [self.time] * (selected_by == "time")
         return [*self.readings, *self.presences.values(), *(name for name in told if name)]
 
 
