@@ -65,6 +65,13 @@ def test_shift_is_baseline_subtraction_bit_for_bit(dtype):
             np.testing.assert_array_equal(found, bs[mine])
 
 
+def test_what_is_masked_is_not_read():
+    masked = np.ma.masked_greater(np.array([[1.0, 99.0], [3.0, 1.0]]), 50)
+    found = OutputCalibration()(masked, masked)
+    np.testing.assert_array_equal(found, [[-1, np.nan], [1, 0]])
+    np.testing.assert_array_equal(OutputCalibration()([[2.0, 2.0]], masked[1]), [[-1, 1]])
+
+
 def test_several_neutral_rows_are_averaged_over_their_numbers():
     rows = np.array([[1.0, np.nan], [2.0, 0.5], [6.0, 1.5]])
     found = OutputCalibration()(np.array([[4.0, 2.0], [np.nan, 1.0]]), rows)

@@ -266,7 +266,7 @@ def test_the_plain_networks_table_gives_baseline_subtraction_exactly(run, tmp_pa
         neutral = tmp_path / f"neutral.{suffix}"
         for path, part in ((source, table), (neutral, table.iloc[[2, 25]])):
             part.to_csv(path, index=False) if suffix == "csv" else part.to_parquet(path)
-        arguments = ("--reference-table", neutral, "--person", "participant", "--no-clip")
+        arguments = ("--reference-table", neutral, "--no-clip")
         code, _, err = run(source, *arguments, "-o", out)
         assert code == 0, err
         after = pd.read_csv(out) if suffix == "csv" else pd.read_parquet(out)
@@ -505,6 +505,24 @@ def test_frames_may_be_names_and_times_dates_where_nothing_is_selected_by_them(r
     code, _, err = run(source, "--reference-rows", "1", "-o", "no.csv")
     assert code == 2
     assert "both frame a.jpg" in err
+
+
+def test_names_count_in_both_tables_even_where_each_is_about_one_person(run, tmp_path):
+    table = "{0},AU01_r\n{1},2\n{1},1\n"
+    for column, option in (("participant", ()), ("video", ("--person", "video"))):
+        (tmp_path / "t.csv").write_text(table.format(column, "ann"))
+        (tmp_path / "n.csv").write_text(table.format(column, "bob"))
+        arguments = ("t.csv", "--reference-table", "n.csv", "-o", "out.csv", *option)
+        code, _, err = run(*arguments)
+        assert code == 2
+        assert "person ann: no valid row" in err
+        (tmp_path / "n.csv").write_text(table.format(column, "ann"))
+        assert run(*arguments)[0] == 0
+        assert read(tmp_path / "out.csv")["AU01_r"].tolist() == [0.5, 0]
+        (tmp_path / "out.csv").unlink()
+    (tmp_path / "t.csv").write_text(table.format("face_id", "0"))
+    (tmp_path / "n.csv").write_text(table.format("face_id", "1"))
+    assert run("t.csv", "--reference-table", "n.csv", "-o", "out.csv")[0] == 0
 
 
 def test_the_order_of_columns_of_a_reference_table_does_not_matter(run, tmp_path):

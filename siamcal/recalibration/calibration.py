@@ -336,6 +336,8 @@ def _span(value: Any) -> tuple[float, float] | None:
 
 def _readings(name: str, given: ArrayLike) -> np.ndarray:
     """(N, A) in float32 or float64."""
+    if isinstance(given, np.ma.MaskedArray):  # asarray would uncover what is masked
+        given = np.ma.filled(given.astype(np.float64), np.nan)
     array = np.asarray(given)
     if array.ndim != 2:
         raise ConfigError(f"{name} has shape {array.shape}; (N, A) is needed, one row a frame.")
@@ -359,7 +361,7 @@ def _readings(name: str, given: ArrayLike) -> np.ndarray:
 
 def _reference(given: ArrayLike) -> np.ndarray:
     """(K, A) float64."""
-    array = np.asarray(given)
+    array = np.asanyarray(given)
     rows = _readings("reference", array[None] if array.ndim == 1 else array)
     if not len(rows):
         raise ConfigError("reference has no row; one neutral reading of the person is needed.")

@@ -31,7 +31,8 @@ class PersonTable:
         values: (N, A) readings, NaN where there is none.
         valid: (N,) rows in which a face was read.
         failures: Why the others are not valid -> number of rows.
-        people: (N,) whose row, "" in all where one person is there.
+        people: (N,) whose row, "" in all where one person is there, whose name isn't known.
+        named: `people` are names that mean the same person in another table.
         thresholds: (A,) reading from which an AU counts as present.
     """
 
@@ -42,6 +43,7 @@ class PersonTable:
     valid: np.ndarray
     failures: dict[str, int]
     people: np.ndarray
+    named: bool
     thresholds: np.ndarray
 
     @property
@@ -86,8 +88,9 @@ def load_table(
     if not len(values):
         raise ConfigError(f"{path} has a header and no rows; there is nothing to calibrate.")
     valid, failures = _valid(layout, columns, values, min_confidence)
+    people, named = _people(layout, columns, valid, source)
     table = PersonTable(
-        source, layout, columns, values, valid, failures, _people(layout, columns, valid, source),
+        source, layout, columns, values, valid, failures, people, named,
         np.full(len(layout.readings), layout.tool.threshold),
     )  # fmt: skip
     _check_presences(table)
@@ -138,23 +141,25 @@ def _people(
     columns: dict[str, np.ndarray],
     valid: np.ndarray,
     source: TextTable | ParquetTable,
-) -> np.ndarray:
-    varied = {}
-    for name in layout.people:
-        names = np.array([_plain(text) for text in columns[name].tolist()], dtype=str)
-        if len(set(names[valid].tolist())) > 1:
-            varied[name] = names
+) -> tuple[np.ndarray, bool]:
+    """(N,) whose row, and whether these are names; see `PersonTable`."""
+    told = {
+        column: np.array([_plain(text) for text in columns[column].tolist()], dtype=str)
+        for column in layout.people
+    }
+    varied = [column for column, people in told.items() if len(set(people[valid].tolist())) > 1]
     if len(varied) > 1:
         raise ConfigError(
             f"{source.path}: both {' and '.join(varied)} vary; name the column that tells people "
-            f"apart: --person {next(iter(varied))} (or --person none: it is one person)."
+            f"apart: --person {varied[0]} (or --person none: it is one person)."
         )
-    for name, names in varied.items():
-        blank = np.flatnonzero(valid & (names == ""))
-        if blank.size:
-            raise ConfigError(f"{source.place(int(blank[0]))}: {name} is empty; whose row is it?")
-        return names
-    return np.full(len(valid), "", dtype=str)
+    column = next(iter([*varied, *(name for name in layout.names if name in told)]), None)
+    if column is None:
+        return np.full(len(valid), "", dtype=str), False
+    blank = np.flatnonzero(valid & (told[column] == ""))
+    if blank.size:
+        raise ConfigError(f"{source.place(int(blank[0]))}: {column} is empty; whose row is it?")
+    return told[column], column in layout.names
 
 
 def _plain(text: str) -> str:

@@ -242,14 +242,13 @@ def _references(table: PersonTable, settings: Settings) -> dict[str, np.ndarray]
     chosen = selection.mask(source.layout, source.columns, str(source.source.path))
     usable = chosen & valid
     everyone = table.everyone
-    if source is not table and (len(everyone) > 1 or len(source.everyone) > 1):
-        if settings.person in (None, "none"):
+    if source is not table and not (table.named and source.named):
+        if len(everyone) > 1 or len(source.everyone) > 1:
             raise ConfigError(
                 f"{table.source.path} is about {len(everyone)} people and {source.source.path} "
                 f"about {len(source.everyone)}; numbers that a tool gives to faces don't name the "
                 f"same person in two tables. Name the column that does: --person COLUMN."
             )
-    elif source is not table:
         people = np.full(len(people), everyone[0])
     found = {}
     for person in everyone:

@@ -26,7 +26,9 @@ BLENDSHAPES = frozenset(_SHAPES.split())
 PY_FEAT_MARKS = frozenset(
     ["FaceScore", "FaceRectX", "Identity", "approx_time", "Identity_1", "mesh_x_0"]
 )
-PERSON_COLUMNS = ("face_id", "face", "Identity", "person", "participant", "subject")
+# These hold names, which mean the same person in every table; the others are a tool's numbers.
+NAME_COLUMNS = ("person", "participant", "subject")
+PERSON_COLUMNS = ("face_id", "face", "Identity", *NAME_COLUMNS)
 FRAME_COLUMNS = ("frame", "frame_idx")
 CONFIDENCE_COLUMNS = ("confidence", "FaceScore")
 TIME_COLUMNS = ("timestamp", "timestamp_ms", "frame_time_in_ms")
@@ -139,6 +141,7 @@ class Layout:
         success: 0 where nothing was read.
         confidence: The face's score.
         people: Columns that may tell people apart.
+        names: Those of them that name the same person in every table.
     """
 
     tool: Tool
@@ -150,6 +153,7 @@ class Layout:
     success: str = ""
     confidence: str = ""
     people: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
     def numeric(self, selected_by: str) -> list[str]:
         """Columns that must hold numbers.
@@ -198,6 +202,8 @@ def layout_of(columns: Sequence[str], place: str, tool: str | None, person: str 
         success=_first(("success",), columns),
         confidence=_first(CONFIDENCE_COLUMNS, columns),
         people=() if person == "none" else people,
+        # Whoever says which column tells people apart says that of all tables.
+        names=() if person == "none" else (person,) if person else NAME_COLUMNS,
     )
 
 
