@@ -15,6 +15,7 @@ _EXPORTS = {
     "CalibratingSiamese": "siamcal.model.siamese",
     "MergePoint": "siamcal.graph",
     "MergePointError": "siamcal.errors",
+    "OutputCalibration": "siamcal.recalibration.calibration",
     "Preprocessing": "siamcal.preprocessing",
     "Recipe": "siamcal.training.recipe",
     "Reference": "siamcal.model.reference",

@@ -12,7 +12,7 @@ from siamcal.cli import PANELS
 from siamcal.errors import UnknownNameError
 from siamcal.training.choice import choose_recipe
 
-COMMANDS = ["bench", "train", "predict", "ls", "show", "push", "pull", "convert"]
+COMMANDS = ["bench", "train", "predict", "recalibrate", "ls", "show", "push", "pull", "convert"]
 
 
 def siamcal(*arguments: str, cwd: Path | None = None, **environment: str):

@@ -25,7 +25,7 @@ LAYERS = [
     {"graph", "paper", "evaluation.methods", "evaluation.metrics", "evaluation.sums"},
     {"model", "faces", "backbones"},
     {"calibrators", "synth"},
-    {"datasets", "inference"},
+    {"datasets", "inference", "recalibration"},
     {"training", "recipes"},
     {"evaluation"},
     {"cli", "benchmarks"},
@@ -33,7 +33,7 @@ LAYERS = [
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 PLUGINS = ("backbones", "recipes", "benchmarks")
 # Packages whose `__init__` is imported with every module in them, and must stay empty.
-ROOMS = ("model", "calibrators", "synth", "training", "evaluation")
+ROOMS = ("model", "calibrators", "synth", "training", "evaluation", "recalibration")
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,1 @@
+"""Calibration of numbers alone: readings of any tool or network, in memory or in tables."""
