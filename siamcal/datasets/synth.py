@@ -52,8 +52,7 @@ def synth(
         first_person: Number of the first person; see
             :data:`siamcal.synth.plan.TRAINING_PEOPLE`.
         occlusion: 0 to 1, share of recordings with something before the face for a while.
-        look: "usual" or "shifted": the same people and labels with other skin, hair, light,
-            cameras, noise and compression, as the usual look never draws them.
+        look: "usual" or "shifted" (same people and labels, :mod:`siamcal.synth.looks`).
         workers: Processes that render.
 
     Raises:
@@ -82,7 +81,6 @@ def synth(
     )
     folder = ensure_rendered(plan, None if data_root is None else Path(data_root), workers)
     table, people = read_tables(folder)
-    shifted = "" if plan.look == "usual" else f", look {plan.look}"
     names = sorted(table["participant"].unique())
     folds = tuple(tuple(names[k::_FOLDS]) for k in range(min(_FOLDS, len(names))))
     return DatasetSource(
@@ -92,9 +90,10 @@ def synth(
         folds=folds,
         table=table,
         participants_table=people,
-        description=f"Rendered people, size {size}, bias {bias:g}{shifted}: "
-        f"{len(table):,} frames of {len(names)} participants. They show how much calibration can "
-        "help, never how well real faces are read.",
+        description=f"Rendered people, size {size}, bias {bias:g}"
+        f"{', look shifted' * (plan.look == 'shifted')}: {len(table):,} frames of {len(names)} "
+        "participants. They show how much calibration can help, never how well real faces are "
+        "read.",
         licence="CC0 geometry (MakeHuman, faceunits01); the pictures may be used freely.",
         rendered=True,
         references="rendered neutral, eyes open",
