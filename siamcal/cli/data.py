@@ -55,6 +55,7 @@ Bias = Annotated[float, typer.Option(help="Scale of resting offsets and wrinkles
 Seed = Annotated[int, typer.Option(help="Another seed gives other people.")]
 Image = Annotated[int | None, typer.Option(help="Side of the pictures in pixels.")]
 First = Annotated[int | None, typer.Option(help="Number of the first person.")]
+Look = Annotated[str, typer.Option(help="usual, or shifted: another skin, light, camera.")]
 Workers = Annotated[int | None, typer.Option(help="Processes; default one a core.")]
 
 
@@ -71,6 +72,7 @@ def render(
     image_size: Image = None,
     first_person: First = None,
     occlusion: Annotated[float | None, typer.Option(help="Share of covered recordings.")] = None,
+    look: Look = "usual",
     workers: Workers = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check every picture.")] = False,
     as_json: AsJson = False,
@@ -90,6 +92,7 @@ def render(
         image_size=image_size,
         first_person=first_person,
         occlusion=occlusion,
+        look=look,
     )
     folder = library.rendered_folder(plan, out)
     if not (folder / "manifest.json").exists():
@@ -120,6 +123,7 @@ def preview(
     seed: Seed = 0,
     image_size: Image = None,
     views: Annotated[str | None, typer.Option(help="front, left, right; by commas.")] = None,
+    look: Look = "usual",
 ) -> None:
     """Draw a contact sheet."""
     from siamcal.synth.plan import make_plan
@@ -134,6 +138,7 @@ def preview(
         seed=seed,
         image_size=image_size,
         views=None if views is None else tuple(v.strip() for v in views.split(",")),
+        look=look,
     )
     write_png(out, contact_sheet(plan, sheet))
     typer.echo(str(out))

@@ -32,6 +32,7 @@ def synth(
     image_size: int | None = None,
     first_person: int | None = None,
     occlusion: float | None = None,
+    look: str | None = None,
     workers: int | None = None,
 ) -> DatasetSource:
     """Rendered people whose resting faces differ; made on first use, then kept on disk.
@@ -51,6 +52,7 @@ def synth(
         first_person: Number of the first person; see
             :data:`siamcal.synth.plan.TRAINING_PEOPLE`.
         occlusion: 0 to 1, share of recordings with something before the face for a while.
+        look: "usual" or "shifted" (same people and labels, :mod:`siamcal.synth.looks`).
         workers: Processes that render.
 
     Raises:
@@ -75,6 +77,7 @@ def synth(
         image_size=image_size,
         first_person=first_person,
         occlusion=occlusion,
+        look=look,
     )
     folder = ensure_rendered(plan, None if data_root is None else Path(data_root), workers)
     table, people = read_tables(folder)
@@ -87,9 +90,10 @@ def synth(
         folds=folds,
         table=table,
         participants_table=people,
-        description=f"Rendered people, size {size}, bias {bias:g}: {len(table):,} frames of "
-        f"{len(names)} participants. They show how much calibration can help, never how well "
-        "real faces are read.",
+        description=f"Rendered people, size {size}, bias {bias:g}"
+        f"{', look shifted' * (plan.look == 'shifted')}: {len(table):,} frames of {len(names)} "
+        "participants. They show how much calibration can help, never how well real faces are "
+        "read.",
         licence="CC0 geometry (MakeHuman, faceunits01); the pictures may be used freely.",
         rendered=True,
         references="rendered neutral, eyes open",

@@ -12,19 +12,28 @@ import pandas as pd
 
 from siamcal.files import write_json
 from siamcal.synth.actions import AUS
+from siamcal.synth.backdrops import draw_backdrop
 from siamcal.synth.occluders import cover
 from siamcal.synth.person import Person, build_person
-from siamcal.synth.plan import Plan, Recording, Task, draw_recording, reference_frame, select_frames
+from siamcal.synth.plan import (
+    Plan,
+    Recording,
+    Task,
+    draw_person,
+    draw_recording,
+    reference_frame,
+    select_frames,
+)
 from siamcal.synth.render import Face, encode_picture, expose, render
 from siamcal.synth.scene import draw_background
-from siamcal.synth.traits import draw_traits, stream
+from siamcal.synth.traits import stream
 
 __all__ = ["face_at", "picture", "run_task"]
 
 
 @lru_cache(maxsize=2)
 def _person(plan: Plan, number: int) -> Person:
-    return build_person(draw_traits(plan.seed, number, plan.bias))
+    return build_person(draw_person(plan, number))
 
 
 @lru_cache(maxsize=2)
@@ -34,8 +43,10 @@ def _covered(plan: Plan, number: int, clip: int, kind: str) -> Person:
 
 @lru_cache(maxsize=4)
 def _background(plan: Plan, number: int, clip: int, view: str) -> np.ndarray:
-    rng = stream(plan.seed, number, 25, clip, sorted(plan.views).index(view))
-    return draw_background(rng, plan.image_size)
+    place = (clip, sorted(plan.views).index(view))
+    if plan.look == "shifted":
+        return draw_backdrop(stream(plan.seed, number, 55, *place), plan.image_size)
+    return draw_background(stream(plan.seed, number, 25, *place), plan.image_size)
 
 
 def face_at(recording: Recording, frame: int, neutral: bool) -> Face:
@@ -99,7 +110,8 @@ def picture(
         person = _covered(plan, task.person, task.clip, occluder)
     background = _background(plan, task.person, task.clip, task.view)
     views = sorted(plan.views).index(task.view)
-    rng = stream(plan.seed, task.person, 26, task.clip, views, frame)
+    purpose = 26 if plan.look == "usual" else 56
+    rng = stream(plan.seed, task.person, purpose, task.clip, views, frame)
     sensor = recording.sensor
     image = expose(render(person, face, light, camera, background), sensor, rng)
     place = f"{person.traits.name}/{task.view}/clip{task.clip:02d}"

@@ -26,6 +26,10 @@ STYLES: dict[str, tuple[float, float, float, float, float]] = {
     "tied_back": (0.07, 0.04, 0.06, 0.1, 0.010),
     "long": (0.16, 0.14, 0.20, 0.12, 0.012),
     "bob": (0.18, 0.16, 0.22, 0.12, 0.030),
+    # In the shifted look alone (siamcal.synth.looks).
+    "undercut": (0.24, 0.012, 0.015, 0.2, 0.012),
+    "mop": (0.32, 0.22, 0.26, 0.6, 0.050),
+    "frizz": (0.30, 0.26, 0.30, 2.2, 0.040),
 }
 
 BEARDS = ("none", "stubble", "moustache", "goatee", "full")

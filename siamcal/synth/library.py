@@ -18,7 +18,7 @@ from siamcal.errors import DataNotFoundError
 from siamcal.files import cache_dir, check_disk_space, write_json
 from siamcal.parallel import in_processes
 from siamcal.progress import progress_bar
-from siamcal.synth.plan import RENDERER_VERSION, Plan, Task, tasks
+from siamcal.synth.plan import RENDERER_VERSION, Plan, Task, draw_person, tasks
 
 __all__ = ["ensure_rendered", "manifest", "read_tables", "rendered_folder", "verify"]
 
@@ -77,12 +77,10 @@ def ensure_rendered(plan: Plan, root: Path | None = None, workers: int | None = 
 
 def _finish(plan: Plan, pieces: list[Task], folder: Path) -> None:
     """Join the tables and write the manifest, which says that all is there."""
-    from siamcal.synth.traits import draw_traits
-
     parts = folder / "parts"
     table = pd.concat([pd.read_parquet(parts / f"{t.name}.parquet") for t in pieces])
     table.to_parquet(folder / "frames.parquet", index=False)
-    people = pd.DataFrame([draw_traits(plan.seed, n, plan.bias).row() for n in plan.people])
+    people = pd.DataFrame([draw_person(plan, n).row() for n in plan.people])
     people.to_parquet(folder / "participants.parquet", index=False)
     sums = {t.name: json.loads((parts / f"{t.name}.json").read_text())["sha256"] for t in pieces}
     whole = hashlib.sha256("".join(sums[name] for name in sorted(sums)).encode()).hexdigest()

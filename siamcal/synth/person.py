@@ -8,6 +8,7 @@ import numpy as np
 
 from siamcal.synth import parts, shading
 from siamcal.synth.actions import AUS, NUISANCES, action_shapes, nuisance_shapes
+from siamcal.synth.complexion import coloured_lip, complexion_albedo
 from siamcal.synth.hair import Hair, beard_texture, draw_hair
 from siamcal.synth.mesh import PARTS, HeadMesh, load_mesh
 from siamcal.synth.props import Prop, glasses
@@ -169,6 +170,8 @@ def _paint(traits: Traits, rng: np.random.Generator) -> shading.Paint:
     lip = lip * np.array([0.92, 0.52, 0.55]) * rng.uniform(0.8, 1.1)
     if traits.sex == "female" and rng.random() < 0.35:  # lipstick
         lip = lip * 0.5 + 0.5 * linear((rng.uniform(130, 190), rng.uniform(20, 70), 60.0))
+    if traits.complexion:
+        lip = coloured_lip(lip, traits.complexion)
     teeth = linear((224, 214, 196)) * rng.uniform(0.75, 1.05)
     weave = (rng.uniform(0.1, 0.4), rng.uniform(15, 60)) if rng.random() < 0.3 else (0.0, 1.0)
     return shading.Paint(
@@ -188,13 +191,14 @@ def _paint(traits: Traits, rng: np.random.Generator) -> shading.Paint:
 
 def _draw_hair(traits: Traits) -> Hair:
     rng = stream(traits.seed, traits.number, 2)
+    usual = float(rng.uniform(0.03, 0.13))
     return draw_hair(
         rng,
         traits.hair_style,
         traits.hair_front,
         traits.recession,
         traits.beard,
-        float(rng.uniform(0.03, 0.13)),
+        usual if traits.beard_length is None else traits.beard_length,
     )
 
 
@@ -203,16 +207,26 @@ def _draw_skin(rng: np.random.Generator, traits: Traits, hair: Hair) -> np.ndarr
     stubble = np.zeros_like(places().x)
     if traits.beard == "stubble":
         stubble = 0.5 * beard_texture("stubble")
-        stubble *= rng.uniform(0.6, 1.3) * (0.75 + 0.5 * rng.random(stubble.shape, np.float32))
-    return paint_skin(
+        usual = rng.uniform(0.6, 1.3)
+        density = usual if traits.stubble is None else traits.stubble
+        stubble *= density * (0.75 + 0.5 * rng.random(stubble.shape, np.float32))
+    albedo = skin_albedo(traits.skin_tone, traits.redness)
+    if traits.complexion:
+        albedo = complexion_albedo(
+            stream(traits.seed, traits.number, 42), albedo, traits.complexion
+        )
+    skin = paint_skin(
         stream(traits.seed, traits.number, 5),
-        skin_albedo(traits.skin_tone, traits.redness),
+        albedo,
         traits.age,
         linear(traits.hair_srgb),
         draw_brows(stream(traits.seed, traits.number, 4), traits.brows),
         hair.scalp,
         stubble,
     )
+    if traits.complexion:
+        skin[..., 3] = np.clip(skin[..., 3] * traits.complexion.gloss, 0, 1)
+    return skin
 
 
 def build_person(traits: Traits, extra: Prop | None = None) -> Person:

@@ -12,8 +12,9 @@ import numpy as np
 
 from siamcal.errors import ConfigError
 from siamcal.synth.dynamics import Track, draw_track
+from siamcal.synth.looks import LOOKS, shift_camera, shift_light, shift_sensor, shift_traits
 from siamcal.synth.scene import Camera, Light, Sensor, draw_camera, draw_light
-from siamcal.synth.traits import stream
+from siamcal.synth.traits import Traits, draw_traits, stream
 
 __all__ = [
     "BENCHMARK_PEOPLE",
@@ -25,6 +26,7 @@ __all__ = [
     "Plan",
     "Recording",
     "Task",
+    "draw_person",
     "draw_recording",
     "make_plan",
     "reference_frame",
@@ -65,6 +67,8 @@ class Plan:
         seed: Seed of the population.
         bias: Scale of resting offsets and permanent wrinkles, 0 to 1.
         occlusion: Share of recordings in which something covers part of the face for a while.
+        look: "usual", or "shifted": other skin, hair, light, cameras and pictures
+            (:mod:`siamcal.synth.looks`).
     """
 
     participants: int = 60
@@ -77,6 +81,7 @@ class Plan:
     seed: int = 0
     bias: float = 1.0
     occlusion: float = 0.0
+    look: str = "usual"
 
     def __post_init__(self) -> None:
         unknown = [view for view in self.views if view not in _VIEW_YAW]
@@ -86,6 +91,8 @@ class Plan:
             raise ConfigError(
                 f"bias is {self.bias} and occlusion {self.occlusion}; allowed: 0 to 1."
             )
+        if self.look not in LOOKS:
+            raise ConfigError(f"look is {self.look!r}; allowed: {', '.join(LOOKS)}.")
         if not 64 <= self.image_size <= 2048:
             raise ConfigError(f"image_size is {self.image_size}; allowed: 64 to 2048 pixels.")
         if self.participants < 1 or self.clips < 1 or self.frames < self.clips:
@@ -112,7 +119,10 @@ class Plan:
 
     def key(self) -> str:
         """Return the cache key: the plan and the renderer's version."""
-        text = json.dumps([RENDERER_VERSION, dataclasses.asdict(self)], sort_keys=True)
+        facts = dataclasses.asdict(self)
+        if self.look == "usual":  # as it was before there was another: what is rendered is kept
+            del facts["look"]
+        text = json.dumps([RENDERER_VERSION, facts], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def disk_bytes(self) -> int:
@@ -169,6 +179,12 @@ class Recording:
     occluded: np.ndarray
 
 
+def draw_person(plan: Plan, number: int) -> Traits:
+    """Draw a person as the plan's look shows them."""
+    traits = draw_traits(plan.seed, number, plan.bias)
+    return traits if plan.look == "usual" else shift_traits(traits)
+
+
 @lru_cache(maxsize=4)
 def draw_recording(plan: Plan, person: int, clip: int) -> Recording:
     """Draw a clip; views share everything but the camera."""
@@ -187,6 +203,14 @@ def draw_recording(plan: Plan, person: int, clip: int) -> Recording:
         quality=int(rng.integers(62, 96)),
         exposure=float(np.exp(rng.normal(0.05, 0.2))),
     )
+    if plan.look == "shifted":
+        clip_key = (plan.seed, person, clip)
+        light = shift_light(light, *clip_key)
+        cameras = {
+            view: shift_camera(camera, *clip_key, list(_VIEW_YAW).index(view))
+            for view, camera in cameras.items()
+        }
+        sensor = shift_sensor(plan.image_size, draw_person(plan, person).skin_tone, *clip_key)
     occluder, occluded = "none", np.zeros(length, bool)
     if rng.random() < plan.occlusion:
         occluder = str(rng.choice(["fingers", "hair", "mask"]))

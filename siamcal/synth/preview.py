@@ -11,10 +11,9 @@ from siamcal.errors import ConfigError
 from siamcal.synth.actions import AUS
 from siamcal.synth.frames import picture
 from siamcal.synth.person import Person, build_person
-from siamcal.synth.plan import Plan, Task, draw_recording, select_frames
+from siamcal.synth.plan import Plan, Task, draw_person, draw_recording, select_frames
 from siamcal.synth.render import Face, expose, render
 from siamcal.synth.scene import Camera, Light, Sensor
-from siamcal.synth.traits import draw_traits
 
 __all__ = ["SHEETS", "contact_sheet", "studio_picture"]
 
@@ -69,7 +68,8 @@ def contact_sheet(plan: Plan, sheet: str = "people") -> np.ndarray:
         plan: Whom to show and at which size.
         sheet: "people" (frames as a data set holds them), "actions" (each AU alone at level 5),
             "levels" (AU 1, 4, 12 and 26 from 0 to 5), "occlusion", or "bias" (the same resting
-            people at bias 0 and 1).
+            people at bias 0 and 1). The last four but "occlusion" are lit as in a studio: of a
+            shifted look they show skin and hair.
 
     Raises:
         ConfigError: There is no such sheet.
@@ -85,7 +85,7 @@ def contact_sheet(plan: Plan, sheet: str = "people") -> np.ndarray:
     if sheet == "bias":
         for bias in (0.0, 1.0):
             for number in plan.people:
-                person = build_person(draw_traits(plan.seed, number, bias))
+                person = build_person(draw_person(dataclasses.replace(plan, bias=bias), number))
                 pictures.append(_label(studio_picture(person, rest, size), f"bias {bias:g}"))
         return _rows(pictures, plan.participants)
     if sheet == "actions":
@@ -96,6 +96,6 @@ def contact_sheet(plan: Plan, sheet: str = "people") -> np.ndarray:
             (f"AU{au}, level {k}", Face.alone(au, k)) for au in (1, 4, 12, 26) for k in range(6)
         ]
     for number in plan.people:
-        person = build_person(draw_traits(plan.seed, number, plan.bias))
+        person = build_person(draw_person(plan, number))
         pictures += [_label(studio_picture(person, face, size), text) for text, face in faces]
     return _rows(pictures, 7 if sheet == "actions" else 6)

@@ -10,6 +10,7 @@ import numpy as np
 
 from siamcal.errors import ConfigError
 from siamcal.synth.actions import AUS, NUISANCES, action_shapes, nuisance_shapes
+from siamcal.synth.optics import add_chroma_noise, balance, bend
 from siamcal.synth.person import Person
 from siamcal.synth.raster import add_shapes, depth_map, project, rasterise, vertex_normals
 from siamcal.synth.scene import Camera, Light, Sensor, rotation
@@ -194,13 +195,16 @@ def render(
 
 
 def expose(picture: np.ndarray, sensor: Sensor, rng: np.random.Generator | None) -> np.ndarray:
-    """Turn linear light (S, S, 3) into 8-bit sRGB with lens blur and sensor noise."""
+    """Turn linear light (S, S, 3) into 8-bit sRGB as lens and sensor see it."""
     if sensor.blur > 0.05:
         picture = cv2.GaussianBlur(picture, (0, 0), sensor.blur)
+    picture = balance(picture, sensor)
     position = np.clip(picture * np.float32(sensor.exposure), 0, 1) * np.float32(_STEPS)
-    grey = _ENCODE[(position + np.float32(0.5)).astype(np.int32)]
+    grey = bend(_ENCODE[(position + np.float32(0.5)).astype(np.int32)], sensor.gamma)
     if rng is not None and sensor.noise > 0:
         grey = grey + np.float32(sensor.noise) * rng.standard_normal(grey.shape, np.float32)
+    if rng is not None:
+        grey = add_chroma_noise(grey, sensor.chroma, rng)
     return np.clip(grey + np.float32(0.5), 0, 255).astype(np.uint8)
 
 

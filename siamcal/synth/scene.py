@@ -25,6 +25,8 @@ class Light:
         warmth: Colour of the key light, below 0 blue, above 0 yellow.
         drift: How far light changes within the clip (share of key, and radians).
         period: Seconds of one such change.
+        flicker: How far all light changes with the lamps' supply, as a share.
+        rate: How often it does, hertz.
     """
 
     azimuth: float
@@ -35,14 +37,21 @@ class Light:
     warmth: float
     drift: float
     period: float
+    flicker: float = 0.0
+    rate: float = 0.0
 
     def at(self, seconds: float) -> Light:
         """Return the light at a time of the clip."""
         wave = np.sin(2 * np.pi * seconds / self.period)
+        lamps = 1 + self.flicker * float(np.sin(2 * np.pi * self.rate * seconds))
         return replace(
             self,
             azimuth=self.azimuth + 0.5 * self.drift * float(wave),
-            key=self.key * (1 + self.drift * float(np.sin(2.6 * seconds / self.period + 1))),
+            key=self.key
+            * (1 + self.drift * float(np.sin(2.6 * seconds / self.period + 1)))
+            * lamps,
+            sky=self.sky * lamps,
+            fill=self.fill * lamps,
         )
 
 
@@ -74,12 +83,20 @@ class Sensor:
         noise: Standard deviation in grey levels.
         blur: Standard deviation of the lens in pixels.
         quality: Of JPEG.
+        balance: Factors on linear red, green and blue.
+        gamma: Exponent on the sRGB values as shares of white.
+        vignette: Share of light that the lens loses in the corners.
+        chroma: Standard deviation of blotches of colour, grey levels.
     """
 
     exposure: float = 1.0
     noise: float = 0.0
     blur: float = 0.0
     quality: int = 92
+    balance: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    gamma: float = 1.0
+    vignette: float = 0.0
+    chroma: float = 0.0
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from siamcal.synth import texture as tex
-from siamcal.synth.texture import linear, noise, places, strokes
+from siamcal.synth.texture import linear, noise, patch, strokes
 
 #: sRGB of skin from dark to light.
 _TONES = linear(
@@ -95,14 +95,13 @@ def paint_skin(
 
     Args:
         rng: Source of randomness.
-        albedo: (3,) mean linear RGB.
+        albedo: (3,) mean linear RGB, or (h, w, 3) where it differs by place.
         age: 0 (young adult) to 1 (old).
         hair: (3,) linear RGB of hair; brows are darker where it is as light as the skin.
         brow_cover: (h, w) coverage of the brows.
         scalp: (h, w) share of hair-covered skin, darkened with the hair's colour.
         stubble: (h, w) density of shaved beard.
     """
-    at = places()
     skin = np.empty((tex.HEIGHT, tex.WIDTH, 4), np.float32)
     skin[..., :3] = albedo
     mottle = (
@@ -115,26 +114,20 @@ def paint_skin(
     skin[..., 0] *= 1 + 0.4 * redder
     skin[..., 1:3] *= (1 - redder)[..., None]
 
-    def spot(x: float, y: float, width: float, height: float) -> np.ndarray:
-        both = np.zeros_like(at.x)
-        for side in (1.0, -1.0) if x else (1.0,):
-            both += np.exp(-(((at.x - side * x) / width) ** 2 + ((at.y - y) / height) ** 2))
-        return both * (at.z > 0.6)
-
     blush = (
-        spot(0.38, 6.95, 0.17, 0.14)
-        + 0.8 * spot(0, 6.96, 0.13, 0.1)
-        + 0.4 * spot(0, 6.3, 0.16, 0.1)
+        patch(0.38, 6.95, 0.17, 0.14)
+        + 0.8 * patch(0, 6.96, 0.13, 0.1)
+        + 0.4 * patch(0, 6.3, 0.16, 0.1)
     ) * rng.uniform(0.3, 1.0)
     skin[..., 1:3] *= (1 - 0.17 * blush)[..., None]
-    rings = spot(0.31, 7.17, 0.19, 0.07) * rng.uniform(0.1, 1.0) * (0.35 + 0.65 * age)
+    rings = patch(0.31, 7.17, 0.19, 0.07) * rng.uniform(0.1, 1.0) * (0.35 + 0.65 * age)
     skin[..., :3] *= 1 - rings[..., None] * np.array([0.22, 0.27, 0.22], np.float32)
-    lids = spot(0.32, 7.37, 0.17, 0.04) * rng.uniform(0.0, 0.5)
+    lids = patch(0.32, 7.37, 0.17, 0.04) * rng.uniform(0.0, 0.5)
     skin[..., :3] *= 1 - lids[..., None] * np.array([0.18, 0.25, 0.22], np.float32)
     _spots(rng, skin, int(rng.integers(0, 7)))
     _blend(skin, hair * 0.8 + 0.01, np.clip(stubble, 0, 0.9))
     _blend(skin, hair * 0.6, np.clip(scalp, 0, 1) * 0.9)
     _blend(skin, _brow_colour(hair, albedo), brow_cover)
-    shine = 0.05 + 0.05 * spot(0, 7.75, 0.4, 0.2) + 0.07 * spot(0, 7.0, 0.09, 0.2)
+    shine = 0.05 + 0.05 * patch(0, 7.75, 0.4, 0.2) + 0.07 * patch(0, 7.0, 0.09, 0.2)
     skin[..., 3] = shine * (1 - np.clip(scalp + brow_cover, 0, 1)) * rng.uniform(0.5, 1.3)
     return np.clip(skin, 0.0, 1.0)

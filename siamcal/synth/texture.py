@@ -110,6 +110,22 @@ def noise(rng: np.random.Generator, scale: float, stretch: float = 1.0) -> np.nd
     return cv2.resize(grains, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
 
 
+def patch(x: float, y: float, width: float, height: float) -> np.ndarray:
+    """Return a soft patch (h, w) of the face, 1 at its middle; with its mirror image unless x is 0.
+
+    Args:
+        x: Middle on the mean head, decimetres.
+        y: Likewise.
+        width: Decimetres at which it has fallen to 1/e.
+        height: Likewise.
+    """
+    at = places()
+    both = np.zeros_like(at.x)
+    for side in (1.0, -1.0) if x else (1.0,):
+        both += np.exp(-(((at.x - side * x) / width) ** 2 + ((at.y - y) / height) ** 2))
+    return both * (at.z > 0.6)
+
+
 def strokes(lines: Sequence[Line], width: float, blur: float) -> np.ndarray:
     """Draw polylines of front-view points (dm) and return them as a texture (h, w) in [0, ~1]."""
     size = (round((TOP - BOTTOM) * CANVAS_DENSITY), round(2 * CANVAS_DENSITY))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from siamcal.synth.actions import AUS
+from siamcal.synth.complexion import Complexion
 from siamcal.synth.hair import BEARDS
 from siamcal.synth.mesh import load_mesh
 from siamcal.synth.props import FRAMES
@@ -76,6 +77,9 @@ class Traits:
         permanent: Strength of permanent wrinkles by AU, `bias` applied.
         gain: (12,) how far each AU moves this face.
         weights: Identity shape weights.
+        complexion: Of the shifted look; None in the usual one.
+        stubble: Density of shaved beard, likewise.
+        beard_length: Decimetres a full beard or goatee stands off, likewise.
     """
 
     seed: int
@@ -98,6 +102,9 @@ class Traits:
     permanent: dict[int, float]
     gain: np.ndarray
     weights: dict[str, float]
+    complexion: Complexion | None = None
+    stubble: float | None = None
+    beard_length: float | None = None
 
     @property
     def name(self) -> str:
