@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from siamcal.datasets.base import FaceSet
 from siamcal.evaluation.methods import SHRINKAGE, Parsed, label, parse
+from siamcal.model.pooling import pool_frames
 from siamcal.training.frozen import Behind, keep_features
 from siamcal.training.loop import fit
 from siamcal.training.networks import fit_merge, wrap
@@ -31,7 +33,8 @@ class Trial:
         folder: Each training keeps its checkpoint below it.
         name: Of the people, for folders ("fold0") and progress bars.
         tensorboard: Write TensorBoard logs.
-        shrinkage: Of "bss" and "frozen".
+        shrinkage: Of "bss" and "frozen"; "estimated", for "frozen" only, from those frames of the
+            training people in which no AU is active.
     """
 
     def __init__(
@@ -43,7 +46,7 @@ class Trial:
         name: str,
         *,
         tensorboard: bool = False,
-        shrinkage: float = SHRINKAGE,
+        shrinkage: float | str = SHRINKAGE,
     ) -> None:
         self.recipe, self.faces, self.training = recipe, faces, training
         self.folder, self.name, self.shrinkage = folder, name, shrinkage
@@ -53,25 +56,38 @@ class Trial:
         self._networks: dict[str, tuple[nn.Module, Recipe]] = {}
 
     def predict(
-        self, methods: Sequence[str], tested: FaceSet, rows: np.ndarray
+        self,
+        methods: Sequence[str],
+        tested: FaceSet,
+        rows: np.ndarray,
+        pool: Mapping[int, np.ndarray] | None = None,
     ) -> dict[str, np.ndarray]:
         """Readings of some rows of a face set, (V, A) for each method.
+
+        Args:
+            methods: Their names.
+            tested: The face set.
+            rows: (V,) its rows.
+            pool: Row of a reference -> rows of all frames that stand for the person instead.
 
         Raises:
             ConfigError: An unknown method.
         """
         parsed = {method: parse(method) for method in methods}
-        preds = self._of_plain(
-            {m: p for m, p in parsed.items() if p.trained == "ncg"}, tested, rows
-        )
+        plain = {m: parts for m, parts in parsed.items() if parts.trained == "ncg"}
+        preds = self._of_plain(plain, tested, rows, pool)
         for method, parts in parsed.items():
             if parts.trained == "csn":
                 network, recipe = self._calibrated(method, parts)
-                preds[method] = self._readings(network, recipe, tested, rows, method)
+                preds[method] = self._readings(network, recipe, tested, rows, method, pool)
         return {method: preds[method] for method in methods}
 
     def _of_plain(
-        self, methods: Mapping[str, Parsed], tested: FaceSet, rows: np.ndarray
+        self,
+        methods: Mapping[str, Parsed],
+        tested: FaceSet,
+        rows: np.ndarray,
+        pool: Mapping[int, np.ndarray] | None,
     ) -> dict[str, np.ndarray]:
         """Readings of the methods that read the plain network."""
         if not methods:
@@ -79,21 +95,24 @@ class Trial:
         if "ncg" not in self._networks:
             self._networks["ncg"] = self._fit(self.recipe, "ncg", calibrated=False), self.recipe
         network, _ = self._networks["ncg"]
-        references = tested.reference_rows[rows]
-        needed, place = np.unique(np.concatenate([rows, references]), return_inverse=True)
-        plain = self._readings(network, self.recipe, tested, needed, "NCG")[place]
-        own, neutral = plain[: len(rows)], plain[len(rows) :]
+        references, index = np.unique(tested.reference_rows[rows], return_inverse=True)
+        frames = [np.array([r]) if pool is None else pool[int(r)] for r in references]
+        needed = np.unique(np.concatenate([rows, *frames]))
+        plain = self._readings(network, self.recipe, tested, needed, "NCG")
+        own = plain[np.searchsorted(needed, rows)]
+        resting = [list(torch.from_numpy(plain[np.searchsorted(needed, f)])) for f in frames]
+        neutral = torch.stack([pool_frames(f) for f in resting]).numpy()[index]
         # OFC with baseline subtraction: the plain network's raw output on the reference of the
         # same participant and camera is subtracted, in detection from the logits.
         readings = {"ncg": own, "bs": own - neutral}
         if any(parsed.kind == "bss" for parsed in methods.values()):
-            found = self._readings(network, self.recipe, self.faces, self.neutral, "NCG")
-            mean = found.mean(0)
-            readings["bss"] = own - (mean + self.shrinkage * (neutral - mean))
+            mean = self._readings(network, self.recipe, self.faces, self.neutral, "NCG").mean(0)
+            readings["bss"] = own - (mean + float(self.shrinkage) * (neutral - mean))
         for method, parsed in methods.items():
             if parsed.kind == "frozen":
                 calibrated, recipe = self._untrained(network, parsed)
-                readings[method] = self._readings(calibrated, recipe, tested, rows, method)
+                found = self._readings(calibrated, recipe, tested, rows, method, pool)
+                readings[method] = found
         return readings
 
     def _calibrated(self, method: str, parsed: Parsed) -> tuple[nn.Module, Recipe]:
@@ -108,15 +127,22 @@ class Trial:
 
     def _untrained(self, network: Any, parsed: Parsed) -> tuple[nn.Module, Recipe]:
         """The plain network calibrated as it is: its features are moved to the mean person's."""
+        changes = _given(merge_at=parsed.merge_at)
+        if parsed.merge_at not in (None, self.recipe.merge_at):
+            changes["freeze_pre"] = 0  # features are kept at the recipe's point only
+        options = {"shrinkage": self.shrinkage}
         recipe = dataclasses.replace(
-            self.recipe,
-            merge="anchored",
-            merge_options={"shrinkage": self.shrinkage},
-            **_given(merge_at=parsed.merge_at),
+            self.recipe, merge="anchored", merge_options=options, **changes
         )
         calibrated = wrap(network, recipe)
-        fit_merge(calibrated, self.faces, self.training)
+        frames = self._resting() if self.shrinkage == "estimated" else None
+        fit_merge(calibrated, self.faces, self.training, frames)
         return calibrated.eval(), recipe
+
+    def _resting(self) -> np.ndarray:
+        """Training rows in which no AU is active."""
+        labels = self.faces.labels(self.faces.source.intensity_aus)[self.training]
+        return self.training[(labels == 0).all(1)]
 
     def _fit(self, recipe: Recipe, method: str, *, calibrated: bool) -> nn.Module:
         place = method.replace(":", "-")
@@ -131,7 +157,13 @@ class Trial:
         )
 
     def _readings(
-        self, network: nn.Module, recipe: Recipe, tested: FaceSet, rows: np.ndarray, name: str
+        self,
+        network: nn.Module,
+        recipe: Recipe,
+        tested: FaceSet,
+        rows: np.ndarray,
+        name: str,
+        pool: Mapping[int, np.ndarray] | None = None,
     ) -> np.ndarray:
         """(len(rows), A)."""
         frozen = None
@@ -139,7 +171,9 @@ class Trial:
             behind = Behind(network, recipe)
             copies = recipe.freeze_pre if tested is self.faces else 0
             frozen = behind, keep_features(behind, tested, recipe, copies)
-        return predict(network, tested, rows, description=f"{label(name)} predicts", frozen=frozen)
+        return predict(
+            network, tested, rows, description=f"{label(name)} predicts", frozen=frozen, pool=pool
+        )
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -187,7 +187,7 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, nn.Module)
         return self._calibrate(split, target, encoded, quiet=False)
 
     def from_features(
-        self, features: Features, reference: Reference, index: Index | None = None
+        self, features: Features, reference: Reference | None, index: Index | None = None
     ) -> Any:
         """Output for features at the merge point: what `forward` does from there on.
 
@@ -196,6 +196,8 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, nn.Module)
             reference: Encoded by this model.
             index: (B,) which of the references belongs to each target; see `forward`.
         """
+        if reference is None:
+            raise ConfigError("A calibrated network reads against a reference; got None.")
         self.check_reference(reference)
         merged = self._merge(_gathered(reference, index), features.tensors)
         return self._finish(self.split.post(features.with_tensors(merged)))

@@ -73,19 +73,29 @@ class Behind(nn.Module):
         self.width = sum(self.widths)
         self.frozen = self._freeze()
 
-    def forward(self, targets: Tensor, references: Tensor, index: Tensor) -> Any:
+    def forward(
+        self,
+        targets: Tensor,
+        references: Tensor | Reference | None = None,
+        index: Tensor | None = None,
+    ) -> Any:
         """Head output for a batch, as `TrainingStep` gives it for images.
 
         Args:
             targets: (B, width) packed features.
-            references: (R, width); a plain network ignores them.
-            index: (B,) row of `references` that belongs to each target.
+            references: (R, width), or encoded; a plain network ignores them.
+            index: (B,) row of `references` that belongs to each target; None: one each.
         """
         features = self._unpacked(targets)
-        if isinstance(self.network, CalibratingSiamese):
-            encoded = Reference(self._tensors(references), self.split.layouts, self.split.merge_at)
-            return self.network.from_features(features, encoded, index)
-        return self.network.head(self.split.post(features))  # type: ignore[operator]
+        if not isinstance(self.network, CalibratingSiamese):
+            return self.network.head(self.split.post(features))  # type: ignore[operator]
+        if isinstance(references, Tensor):
+            references = self.encode(references)
+        return self.network.from_features(features, references, index)
+
+    def encode(self, rows: Tensor) -> Reference:
+        """Packed features (R, width) of reference frames -> what `model.encode` makes of them."""
+        return Reference(self._tensors(rows), self.split.layouts, self.split.merge_at)
 
     @torch.inference_mode()
     def pack(self, images: Tensor) -> Tensor:
@@ -127,10 +137,16 @@ class Behind(nn.Module):
         named = dict(self.network.named_parameters())
         images = torch.rand(2, 3, self._size, self._size, device=next(iter(named.values())).device)
         index = torch.arange(2, device=images.device)
-        with in_mode(self.network, False), torch.enable_grad():
-            before = _reached(self.split.pre(images).tensors, named)
-            rows = self.pack(images).clone()
-            after = _reached(self(rows, rows, index), named)
+        asked = {name: parameter.requires_grad for name, parameter in named.items()}
+        self.network.requires_grad_(True)  # what was frozen before belongs to a part all the same
+        try:
+            with in_mode(self.network, False), torch.enable_grad():
+                before = _reached(self.split.pre(images).tensors, named)
+                rows = self.pack(images).clone()
+                after = _reached(self(rows, rows, index), named)
+        finally:
+            for name, parameter in named.items():
+                parameter.requires_grad_(asked[name])
         both = sorted(before & after)
         if both:
             raise ConfigError(
@@ -254,7 +270,6 @@ def _reached(output: Any, named: dict[str, nn.Parameter]) -> set[str]:
     tensors = [t for t in pytree.tree_leaves(output) if isinstance(t, Tensor) and t.requires_grad]
     if not tensors:
         return set()
-    trained = {n: p for n, p in named.items() if p.requires_grad}
     total = sum(t.float().sum() for t in tensors)
-    grads = torch.autograd.grad(total, list(trained.values()), allow_unused=True)  # type: ignore[arg-type]
-    return {n for n, grad in zip(trained, grads, strict=True) if grad is not None}
+    grads = torch.autograd.grad(total, list(named.values()), allow_unused=True)  # type: ignore[arg-type]
+    return {n for n, grad in zip(named, grads, strict=True) if grad is not None}

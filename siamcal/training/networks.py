@@ -133,17 +133,21 @@ def not_yet_proved(recipe: Recipe) -> bool:
     return True
 
 
-def fit_merge(network: nn.Module, faces: FaceSet, rows: np.ndarray) -> None:
+def fit_merge(
+    network: nn.Module, faces: FaceSet, rows: np.ndarray, frames: np.ndarray | None = None
+) -> None:
     """Fit what the merge form needs to the reference frames of the given rows, if it needs it.
 
     Args:
         network: From `build_network`, with its start weights.
         faces: The face set.
         rows: Training rows: nothing of the other people may get in.
+        frames: Rows of resting frames to take instead, of some people several: a shrinkage can
+            then be estimated.
     """
     if not isinstance(network, CalibratingSiamese) or network.fitted:
         return
-    references = np.unique(faces.reference_rows[rows])
+    references = np.unique(faces.reference_rows[rows]) if frames is None else frames
     device = next(network.parameters()).device
     parts = np.split(references, range(FITTED_AT_ONCE, len(references), FITTED_AT_ONCE))
     images = (faces.preprocessing.to_tensor(faces.images[part]).to(device) for part in parts)

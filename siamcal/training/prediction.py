@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from siamcal.datasets.base import FaceSet
 from siamcal.model.heads import AUOutput
+from siamcal.model.reference import Reference
 from siamcal.model.siamese import CalibratingSiamese
 from siamcal.progress import progress_bar
 from siamcal.training.frozen import Behind, KeptFeatures
@@ -26,6 +28,7 @@ def predict(
     batch_size: int = 128,
     description: str = "predicting",
     frozen: tuple[Behind, KeptFeatures] | None = None,
+    pool: Mapping[int, np.ndarray] | None = None,
 ) -> np.ndarray:
     """Predictions of the given rows: intensities (not clipped) or occurrence logits.
 
@@ -38,48 +41,51 @@ def predict(
         batch_size: Frames at a time.
         description: Label of the progress bar.
         frozen: The part behind the merge point and kept features, instead of images.
+        pool: Row of a reference -> rows of all frames that stand for the person instead.
 
     Returns:
         (M, A) float32.
     """
     network.eval()
+    reader = network if frozen is None else frozen[0]
     device = next(network.parameters()).device
+
+    def inputs(wanted: np.ndarray) -> Tensor:
+        if frozen is not None:
+            return frozen[1].take(wanted).to(device)
+        return faces.preprocessing.to_tensor(faces.images[wanted]).to(device)
+
     references, index = np.unique(faces.reference_rows[rows], return_inverse=True)
-    if frozen is not None:
-        return _from_features(*frozen, rows, references, index, batch_size)
-    to_tensor = faces.preprocessing.to_tensor
     encoded = None
     if isinstance(network, CalibratingSiamese):
-        encoded = network.encode(to_tensor(faces.images[references]).to(device))
+        encode = network.encode if frozen is None else frozen[0].encode
+        encoded = _encoded(lambda wanted: encode(inputs(wanted)), references, pool)
     out = []
     starts = range(0, len(rows), batch_size)
     for start in progress_bar(starts, description=description, unit="batch"):
         part = slice(start, start + batch_size)
-        targets = to_tensor(faces.images[rows[part]]).to(device)
+        targets = inputs(rows[part])
         if encoded is None:
-            output = network(targets)
+            output = reader(targets)
         else:
-            output = network(targets, encoded[torch.from_numpy(index[part]).to(device)])
+            output = reader(targets, encoded[torch.from_numpy(index[part]).to(device)])
         out.append(main_output(output).float().cpu())
     return torch.cat(out).numpy()
 
 
-def _from_features(
-    behind: Behind,
-    features: KeptFeatures,
-    rows: np.ndarray,
+def _encoded(
+    encode: Callable[[np.ndarray], Reference],
     references: np.ndarray,
-    index: np.ndarray,
-    batch_size: int,
-) -> np.ndarray:
-    device = next(behind.parameters()).device
-    encoded, out = features.take(references).to(device), []
-    for start in range(0, len(rows), batch_size):
-        part = slice(start, start + batch_size)
-        targets = features.take(rows[part]).to(device)
-        output = behind(targets, encoded, torch.from_numpy(index[part]).to(device))
-        out.append(main_output(output).float().cpu())
-    return torch.cat(out).numpy()
+    pool: Mapping[int, np.ndarray] | None,
+) -> Reference:
+    """One sample for each reference, pooled where several frames stand for it."""
+    if pool is None:
+        return encode(references)
+    found = []
+    for reference in references:
+        frames = encode(pool[int(reference)])
+        found.append(Reference.pooled([frames[k] for k in range(len(frames))]))
+    return Reference.cat(found)
 
 
 def main_output(output: Any) -> torch.Tensor:

@@ -1,0 +1,181 @@
+"""What each study holds against each other: its arms, and how references are spoilt or pooled."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from siamcal.datasets.base import FaceSet
+from siamcal.evaluation.methods import SHRINKAGE
+from siamcal.registry import merges
+from siamcal.training.recipe import Recipe, load_recipe
+
+__all__ = ["STUDIES", "Arm", "Study", "neutral_frames", "with_references"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of a study.
+
+    Attributes:
+        name: In tables.
+        method: See `siamcal.evaluation.methods`.
+        recipe: Name of the recipe, or "" for the default job's.
+        changes: Of the recipe's fields.
+        shrinkage: Of "bss" and "frozen"; "estimated" from the training people's neutral frames.
+        references: Which frames stand for a person's resting face: "own" (the true one), a kind of
+            `with_references`, or a number of neutral frames that are pooled.
+    """
+
+    name: str
+    method: str
+    recipe: str = ""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    shrinkage: float | str = SHRINKAGE
+    references: str | int = "own"
+
+    def made(self) -> Recipe:
+        """The recipe of its training."""
+        return dataclasses.replace(load_recipe(self.recipe or "synth"), **self.changes)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Arms that are compared.
+
+    Attributes:
+        question: What it asks, one sentence.
+        arms: In the order of the table.
+    """
+
+    question: str
+    arms: tuple[Arm, ...]
+
+
+PLAIN = (Arm("NCG", "ncg"), Arm("BS", "bs"))
+CSN = (*PLAIN, Arm("CSN, paper's form", "csn:paper"), Arm("CSN, default form", "csn"))
+# ir_tiny behind a frozen first part, as the default job's trunk is.
+HALF_FROZEN = {"freeze_pre": 2, "merge_at": "layer3", "epochs": 20}
+
+
+def _of_start(name: str, recipe: str, **changes: Any) -> list[Arm]:
+    kinds = (
+        ("NCG", "ncg"),
+        ("BS", "bs"),
+        ("CSN, paper's form", "csn:paper"),
+        ("CSN, concatenated", "csn:concatenated"),
+    )
+    return [Arm(f"{name}: {label}", method, recipe, changes) for label, method in kinds]
+
+
+def _start() -> Study:
+    arms = [
+        *_of_start("faces (landmarks)", "synth"),
+        *_of_start("AUs (trained as NCG)", "ir_tiny", **HALF_FROZEN),
+        *_of_start("random weights", "synth", weights=""),
+    ]
+    return Study("Which start weights does calibration want?", tuple(arms))
+
+
+def _merges() -> Study:
+    named = [n for n in merges.names() if n not in ("paper", "reference_minus_target")]
+    forms = [Arm(f"CSN, {name}", f"csn:{name}") for name in named]
+    paper = Arm("CSN, paper's form", "csn:paper")
+    return Study("Which form of the merge?", (*PLAIN, paper, *forms))
+
+
+def _points() -> Study:
+    points = ("layer1", "layer2", "layer3", "layer4", "fc")
+    methods = {"NCG": "ncg", "BS": "bs", **{f"frozen at {p}": f"frozen@{p}" for p in points}}
+    arms = [Arm(f"ir_tiny, {k}", m, "ir_tiny", HALF_FROZEN) for k, m in methods.items()]
+    heads = ("head", "head.conv2", "head.fc")
+    arms += [*PLAIN, *(Arm(f"frozen at {p}", f"frozen@{p}") for p in heads)]
+    return Study("Where to merge in a network that isn't trained again?", tuple(arms))
+
+
+def _shrinkage() -> Study:
+    arms = [Arm("NCG", "ncg")]
+    for share in (0.25, 0.5, 0.75, 1.0):
+        arms += [Arm(f"BS by {share:g}", "bss", shrinkage=share)]
+    for share in (0.25, 0.5, 0.75, 1.0, "estimated"):
+        arms += [Arm(f"frozen by {share}", "frozen", shrinkage=share)]
+    return Study("How much of one frame's correction to believe?", tuple(arms))
+
+
+def _references() -> Study:
+    arms = [Arm("NCG", "ncg")]
+    for count in (1, 2, 3, 5):
+        arms += [
+            Arm(f"BS, up to {count}", "bs", references=count),
+            Arm(f"frozen, estimated, up to {count}", "frozen", "", {}, "estimated", count),
+            Arm(f"CSN, up to {count}", "csn", references=count),
+        ]
+    return Study("How many neutral frames of a person?", tuple(arms))
+
+
+def _bad_references() -> Study:
+    arms = [Arm("NCG", "ncg")]
+    for kind in ("own", "active", "other clip", "stranger"):
+        arms += [
+            Arm(f"{label}, {kind}", method, references=kind)
+            for label, method in (("BS", "bs"), ("frozen", "frozen"), ("CSN", "csn"))
+        ]
+    return Study("What does a bad reference cost?", tuple(arms))
+
+
+def _outputs() -> Study:
+    arms = [*PLAIN, Arm("BS by .75", "bss")]
+    arms += [Arm(f"outputs, {mode}", f"outputs {mode}") for mode in ("monotone", "quantile")]
+    return Study("How far do numbers alone go?", (*arms, Arm("CSN, default form", "csn")))
+
+
+STUDIES: dict[str, Callable[[], Study]] = {
+    "start": _start,
+    "merges": _merges,
+    "points": _points,
+    "shrinkage": _shrinkage,
+    "references": _references,
+    "bad-references": _bad_references,
+    "outputs": _outputs,
+}
+
+
+def neutral_frames(faces: FaceSet, rows: np.ndarray) -> np.ndarray:
+    """Those of the rows in which no AU is active."""
+    labels = faces.labels(faces.source.intensity_aus)
+    return rows[(labels[rows] == 0).all(1)]
+
+
+def with_references(faces: FaceSet, kind: str) -> FaceSet:
+    """The face set with other reference frames.
+
+    Args:
+        faces: The face set.
+        kind: "own" (as they are), "active" (of the person's frames that with the median sum of
+            intensities among the upper half), "other clip" (a resting frame of another recording,
+            where there is one) or "stranger" (the reference of the next person).
+    """
+    if kind == "own":
+        return faces
+    labels = faces.labels(faces.source.intensity_aus).sum(1)
+    people, sequences = faces.participants, faces.table["sequence"].to_numpy()
+    names = list(dict.fromkeys(people))
+    chosen = faces.reference_rows.copy()
+    for number, name in enumerate(names):
+        mine = np.flatnonzero(people == name)
+        own = chosen[mine[0]]
+        if kind == "active":
+            order = mine[np.argsort(labels[mine], kind="stable")]
+            new = order[len(order) * 3 // 4]
+        elif kind == "stranger":
+            other = np.flatnonzero(people == names[(number + 1) % len(names)])
+            new = faces.reference_rows[other[0]]
+        else:
+            rest = mine[(labels[mine] == 0) & (sequences[mine] != sequences[own])]
+            new = rest[0] if len(rest) else own
+        chosen[mine] = new
+    return dataclasses.replace(faces, reference_rows=chosen)
