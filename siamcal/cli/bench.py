@@ -27,6 +27,7 @@ Examples:
     siamcal bench --backbone ir50 --dataset disfa --data-root /data/DISFA
     siamcal bench --dataset disfa --data-root /data/DISFA --table 6
     siamcal bench coverage             # a named benchmark
+    siamcal bench study merges --quick # what the forms of the merge are worth
 
 Tables go to stdout, progress to stderr. The run's folder, runs/NAME, gets recipe.json,
 results.json, tables (Markdown, LaTeX, CSV), figures, predictions, checkpoints and the log; the same
@@ -37,6 +38,10 @@ command goes on where it was interrupted.
 Benchmark = Annotated[
     str | None, typer.Argument(help="A named benchmark; without it: the comparison.")
 ]
+What = Annotated[
+    str | None, typer.Argument(help="Which, of a benchmark that has several: bench study merges.")
+]
+Quick = Annotated[bool, typer.Option("--quick", help="Of a study: minutes, to see that it works.")]
 Backbone = Annotated[
     str | None, typer.Option(help="ir50, timm:NAME, torchvision:NAME, ./my_net.py:build ...")
 ]
@@ -76,6 +81,7 @@ ResultsAsJson = Annotated[bool, typer.Option("--json", help="Print results.json.
 def bench(
     context: typer.Context,
     benchmark: Benchmark = None,
+    what: What = None,
     backbone: Backbone = None,
     dataset: Dataset = None,
     data_root: DataRoot = None,
@@ -95,13 +101,15 @@ def bench(
     workers: Workers = None,
     compile_network: Compile = False,
     tensorboard: Tensorboard = False,
+    quick: Quick = False,
     as_json: ResultsAsJson = False,
 ) -> None:
     """Compare methods, or run a named benchmark."""
     settings = [*(settings or []), *["compile=true"] * compile_network]
     _show_log()
     if benchmark:
-        run_named(benchmark, [*_given(context), *settings], as_json)
+        named = [f"name={what}"] * bool(what) + ["quick=true"] * quick
+        run_named(benchmark, [*named, *_given(context), *settings], as_json)
         return
     from siamcal.evaluation import run
     from siamcal.evaluation.compare import Job
@@ -149,7 +157,7 @@ def bench(
 
 def _given(context: typer.Context) -> list[str]:
     """The comparison's options that the command line names, as settings."""
-    others = {"benchmark", "settings", "as_json", "compile_network"}
+    others = {"benchmark", "what", "quick", "settings", "as_json", "compile_network"}
     return [
         f"{key}={value}"
         for key, value in context.params.items()
