@@ -44,7 +44,7 @@ SETS: dict[str, dict[str, Any]] = {
     "shifted look": {"look": "shifted"},
     "alike at rest": {"bias": 0.0},
 }
-TRAINING = {"size": "training", "participants": 120}
+TRAINING = {"size": "training", "participants": 60}
 QUICK_TRAINING = {"size": "training", "participants": 18, "frames": 24}
 QUICK_TESTED = {"size": "small", "participants": 12, "frames": 20}
 QUICK = {"epochs": 6, "freeze_pre": 1}

@@ -63,8 +63,7 @@ def synth(
     from siamcal.synth.library import ensure_rendered, read_tables
     from siamcal.synth.plan import FPS, make_plan
 
-    if isinstance(views, str):
-        views = tuple(view.strip() for view in views.split(","))
+    named = views.split(",") if isinstance(views, str) else views
     plan = make_plan(
         size,
         bias=float(bias),
@@ -73,7 +72,7 @@ def synth(
         frames=frames,
         length=length,
         clips=clips,
-        views=None if views is None else tuple(views),
+        views=None if named is None else tuple(view.strip() for view in named),
         image_size=image_size,
         first_person=first_person,
         occlusion=occlusion,

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from siamcal.errors import ConfigError, UnknownNameError
-from siamcal.model.merges import PAPER
 from siamcal.registry import merges
 
 __all__ = ["METHODS", "SHRINKAGE", "Method", "default_methods", "label", "pairs", "parse"]
@@ -75,7 +74,7 @@ def parse(method: str) -> Parsed:
             "Methods are ncg, bs, bss, frozen and csn, csn:FORM for a form of the merge and "
             f"csn@MERGE_POINT for a merge point; got {method!r}."
         )
-    if form and form != PAPER:
+    if form:
         try:
             merges.get(form)
         except UnknownNameError as error:
@@ -85,7 +84,7 @@ def parse(method: str) -> Parsed:
 
 def default_methods(merge: str) -> tuple[str, ...]:
     """What a comparison runs by itself: the paper's three, or all where the form is another."""
-    return ("ncg", "bs", "csn") if merge == PAPER else tuple(METHODS)
+    return ("ncg", "bs", "csn") if merge == "paper" else tuple(METHODS)
 
 
 def pairs(methods: Iterable[str]) -> list[tuple[str, str]]:

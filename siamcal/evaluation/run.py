@@ -114,6 +114,8 @@ def swept_methods(recipe: Recipe, methods: str, merge_at: str | None = None) -> 
         merge_at: Merge points with commas, or "all" of `sweep_points`; one or None: no sweep.
     """
     names = [m.strip() for m in methods.split(",") if m.strip()]
+    for name in names:
+        parse(name)  # an unknown one fails here, before anything is rendered
     if not merge_at or (merge_at != "all" and "," not in merge_at):
         return tuple(names)
     points = sweep_points(recipe) if merge_at == "all" else map(str.strip, merge_at.split(","))

@@ -1,0 +1,116 @@
+"""Methods of a comparison, held against sums and hooks written out here."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from facesets import RECIPE, squares
+
+from siamcal.errors import ConfigError
+from siamcal.evaluation.methods import METHODS, default_methods, label, pairs, parse
+from siamcal.evaluation.trial import Trial
+from siamcal.training.recipe import Augmentation
+
+FROZEN = dataclasses.replace(
+    RECIPE, steps=3, freeze_pre=1, augmentation=Augmentation(brightness=0.1)
+)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SIAMCAL_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    return squares(tmp_path_factory.mktemp("squares"))
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    return squares(tmp_path_factory.mktemp("others"), people=3, seed=5)
+
+
+def test_names_of_methods() -> None:
+    assert parse("csn:anchored@layer3").form == "anchored"
+    assert parse("csn:anchored@layer3").merge_at == "layer3"
+    assert parse("frozen@fc").trained == "ncg"
+    assert parse("csn").trained == "csn"
+    wrong = ("sub", "ncg@layer3", "bs:anchored", "csn:", "csn@", "csn:anchord", "bss@fc")
+    for name in wrong:
+        with pytest.raises(ConfigError):
+            parse(name)
+    assert label("csn:anchored@layer3") == "CSN (anchored, layer3)"
+    assert label("csn@layer3") == "CSN (layer3)"
+    assert default_methods("paper") == ("ncg", "bs", "csn")
+    assert set(default_methods("concatenated")) == set(METHODS)
+    assert pairs(["ncg", "bs", "csn"]) == [("csn", "ncg"), ("csn", "bs")]
+    assert ("csn@fc", "bs") not in pairs(["ncg", "bs", "csn@fc"])
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, FROZEN], ids=["images", "kept features"])
+def test_methods_that_need_no_training_of_their_own(faces, others, recipe, tmp_path) -> None:
+    recipe = dataclasses.replace(recipe, steps=3)
+    training = faces.fold(0)[0]
+    trial = Trial(recipe, faces, training, tmp_path, "some")
+    rows = np.arange(len(others))[::3]
+    found = trial.predict(["bs", "bss", "frozen", "ncg"], others, rows)
+    assert list(found) == ["bs", "bss", "frozen", "ncg"]
+
+    plain = trial._networks["ncg"][0].eval()
+    to_tensor = faces.preprocessing.to_tensor
+    references = others.reference_rows[rows]
+    anchors = np.unique(faces.reference_rows[training])
+
+    def read(which, places):
+        with torch.inference_mode():
+            return plain(to_tensor(which.images[places])).intensity.numpy()
+
+    own, neutral, mean = read(others, rows), read(others, references), read(faces, anchors).mean(0)
+    np.testing.assert_allclose(found["ncg"], own, atol=1e-4)
+    np.testing.assert_allclose(found["bs"], own - neutral, atol=1e-4)
+    shrunken = own - mean - 0.75 * (neutral - mean)
+    np.testing.assert_allclose(found["bss"], shrunken, atol=1e-4)
+
+    # The frozen network: its features, caught and replaced by hooks on the plain one.
+    module = plain.backbone.get_submodule(recipe.merge_at)
+    caught = []
+    handle = module.register_forward_pre_hook(lambda module, args: caught.append(args[0]))
+    for which, places in ((others, rows), (others, references), (faces, anchors)):
+        read(which, places)
+    handle.remove()
+    targets, resting, anchor = caught[0], caught[1], caught[2].mean(0)
+    moved = targets - 0.75 * (resting - anchor)
+    handle = module.register_forward_pre_hook(lambda module, args: moved)
+    expected = read(others, rows)
+    handle.remove()
+    np.testing.assert_allclose(found["frozen"], expected, atol=1e-3)
+
+
+def test_a_pool_of_one_is_the_reference_and_of_several_their_middle(
+    faces, others, tmp_path
+) -> None:
+    trial = Trial(FROZEN, faces, faces.fold(0)[0], tmp_path, "some")
+    rows = np.arange(len(others))
+    methods = ["bs", "frozen", "csn:target_minus_reference"]
+    plain = trial.predict([*methods, "ncg"], others, rows)
+    one = {int(r): np.array([r]) for r in np.unique(others.reference_rows)}
+    again = trial.predict(methods, others, rows, pool=one)
+    for method in methods:
+        np.testing.assert_allclose(plain[method], again[method], atol=1e-5)
+    three = {r: np.arange(r, r + 3) for r in one}
+    pooled = trial.predict(["bs"], others, rows, pool=three)["bs"]
+    for reference, frames in three.items():
+        mine = others.reference_rows == reference
+        middle = np.median(plain["ncg"][frames], axis=0)
+        np.testing.assert_allclose(pooled[mine], plain["ncg"][mine] - middle, atol=1e-5)
+
+
+def test_trainings_are_shared_between_tested_sets(faces, others, tmp_path) -> None:
+    trial = Trial(FROZEN, faces, faces.fold(0)[0], tmp_path, "some")
+    first = trial.predict(["csn"], others, np.arange(6))["csn"]
+    network = trial._networks["csn"][0]
+    trial.predict(["csn"], faces, faces.fold(0)[1])
+    assert trial._networks["csn"][0] is network
+    np.testing.assert_array_equal(trial.predict(["csn"], others, np.arange(6))["csn"], first)
