@@ -59,7 +59,7 @@ class Study:
 PLAIN = (Arm("NCG", "ncg"), Arm("BS", "bs"))
 CSN = (*PLAIN, Arm("CSN, paper's form", "csn:paper"), Arm("CSN, default form", "csn"))
 # ir_tiny behind a frozen first part, as the default job's trunk is.
-HALF_FROZEN = {"freeze_pre": 2, "merge_at": "layer3", "epochs": 20}
+HALF_FROZEN = {"freeze_pre": 2, "merge_at": "layer3"}
 
 
 def _of_start(name: str, recipe: str, **changes: Any) -> list[Arm]:

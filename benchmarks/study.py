@@ -46,7 +46,7 @@ SETS: dict[str, dict[str, Any]] = {
 }
 TRAINING = {"size": "training", "participants": 60}
 QUICK_TRAINING = {"size": "training", "participants": 18, "frames": 24}
-QUICK_TESTED = {"size": "small", "participants": 12, "frames": 20}
+QUICK_TESTED = {"size": "small", "participants": 12, "frames": 24}
 QUICK = {"epochs": 6, "freeze_pre": 1}
 COLOURS = dict(zip(SETS, ("#1f6f8b", "#c4573a", "#9aa5b1"), strict=True))
 METRICS = ("icc", "icc_within", "mae")

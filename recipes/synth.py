@@ -26,7 +26,7 @@ def synth() -> Recipe:
         # The landmark network's input: the whole head, colours as they are.
         preprocessing=Preprocessing(size=256, align="rigid_wide", contrast="none", mask="none"),
         augmentation=Augmentation(brightness=0.15, contrast=0.15),
-        epochs=20,
+        epochs=10,
         learning_rate=3e-3,
         learning_rate_last=3e-3,
         weight_decay=5e-2,

@@ -175,3 +175,25 @@ def test_packing_is_undone(layout, sample_first) -> None:
     for place in range(6):  # each row is that sample's
         sample = layout.select(tensor, torch.tensor([place]))
         assert torch.equal(rows[place], sample.flatten())
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_fused_layers_give_the_same_features(faces, calibrated) -> None:
+    network = build_network(FROZEN, 2, calibrated=calibrated)
+    behind = Behind(network, FROZEN)
+    packer = behind.packer(4)
+    assert packer != behind.pack  # they were fused
+    images = torch.rand(4, 3, 32, 32)
+    torch.testing.assert_close(packer(images), behind.pack(images), atol=1e-4, rtol=1e-4)
+    odd = torch.rand(3, 3, 32, 32)
+    assert torch.equal(packer(odd), behind.pack(odd))
+
+
+def test_what_cannot_be_fused_is_computed_as_it_is(faces, monkeypatch) -> None:
+    network = build_network(FROZEN, 2, calibrated=True)
+    behind = Behind(network, FROZEN)
+    monkeypatch.setattr(torch.jit, "freeze", lambda module: lambda images: images * 0)
+    monkeypatch.setattr(torch.jit, "optimize_for_inference", lambda module: module)
+    with pytest.raises(RuntimeError):
+        torch.allclose(torch.zeros(2), torch.zeros(3, 3, 4))
+    assert behind.packer(4) == behind.pack  # other shapes raise, other values differ

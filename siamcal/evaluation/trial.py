@@ -54,6 +54,7 @@ class Trial:
         self.neutral = np.unique(faces.reference_rows[training])
         self._tensorboard = tensorboard
         self._networks: dict[str, tuple[nn.Module, Recipe]] = {}
+        self._behind: dict[nn.Module, Behind] = {}
 
     def predict(
         self,
@@ -168,7 +169,9 @@ class Trial:
         """(len(rows), A)."""
         frozen = None
         if recipe.freeze_pre:
-            behind = Behind(network, recipe)
+            if network not in self._behind:
+                self._behind[network] = Behind(network, recipe)
+            behind = self._behind[network]
             copies = recipe.freeze_pre if tested is self.faces else 0
             frozen = behind, keep_features(behind, tested, recipe, copies)
         return predict(

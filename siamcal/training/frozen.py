@@ -11,6 +11,8 @@ import hashlib
 import json
 import logging
 import time
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,7 @@ _FORMAT = 1
 # Images at a time: small maps of few images stay in the processor's cache.
 _BATCH = {"cpu": 8, "cuda": 128}
 _SAVE_SECONDS = 10.0
+_WORTH_FUSING = 400  # images; fusing takes about a second
 
 
 class Behind(nn.Module):
@@ -104,6 +107,33 @@ class Behind(nn.Module):
             tensors = self.split.pre(images).tensors
         rows = [lay.to_rows(t) for lay, t in zip(self.layouts, tensors, strict=True)]
         return torch.cat(rows, 1).float()
+
+    def packer(self, count: int) -> Callable[[Tensor], Tensor]:
+        """`pack` for many batches of `count` images, with fused layers where that works.
+
+        Twice as fast for the face trunk. It is held against `pack` on random images first.
+        """
+        device = next(self.network.parameters()).device
+        if device.type != "cpu":
+            return self.pack
+        images = torch.rand(count, 3, self._size, self._size)
+        try:
+            with warnings.catch_warnings(), torch.no_grad(), in_mode(self.network, False):
+                warnings.simplefilter("ignore")
+                traced = torch.jit.trace(_Pack(self).eval(), images, check_trace=False)
+                fused = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
+                same = torch.allclose(fused(images), self.pack(images), rtol=1e-4, atol=1e-4)
+        except Exception as error:  # whatever a network does that can't be traced
+            logger.info("features are computed without fused layers (%s)", str(error)[:100])
+            return self.pack
+        if not same:
+            return self.pack
+
+        @torch.inference_mode()
+        def packed(batch: Tensor) -> Tensor:
+            return fused(batch) if len(batch) == count else self.pack(batch)
+
+        return packed
 
     def _cut(self, recipe: Recipe) -> Split:
         network, merge_at = self.network, recipe.merge_at
@@ -176,6 +206,21 @@ class Behind(nn.Module):
         )
 
 
+class _Pack(nn.Module):
+    """`Behind.pack` as a module of its own, whose parts a trace can see."""
+
+    def __init__(self, behind: Behind) -> None:
+        super().__init__()
+        self.network = behind.network
+        self._behind = [behind]
+
+    def forward(self, images: Tensor) -> Tensor:
+        (behind,) = self._behind
+        tensors = behind.split.pre(images).tensors
+        rows = [lay.to_rows(t) for lay, t in zip(behind.layouts, tensors, strict=True)]
+        return torch.cat(rows, 1).float()
+
+
 @dataclass(frozen=True)
 class KeptFeatures:
     """Features of every frame of a face set, memory-mapped.
@@ -225,12 +270,13 @@ def _fill(
     device = next(behind.parameters()).device
     step = _BATCH.get(device.type, _BATCH["cuda"])
     total, saved = len(values), time.monotonic()
+    pack = behind.packer(step) if total - done > _WORTH_FUSING else behind.pack
     starts = range(done, total, step)
     for start in progress_bar(starts, description="features", unit="batch"):
         places = np.arange(start, min(start + step, total))
         copies, rows = np.divmod(places, len(faces))
         images = copies_of(faces, rows, copies, recipe.augmentation)
-        values[places] = behind.pack(images.to(device)).cpu().numpy()
+        values[places] = pack(images.to(device)).cpu().numpy()
         if time.monotonic() - saved > _SAVE_SECONDS or places[-1] == total - 1:
             values.flush()
             write_json(progress, {"done": int(places[-1]) + 1})
