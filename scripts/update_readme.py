@@ -40,7 +40,7 @@ def main(run: Path, control: Path) -> None:
         [
             "What `make bench` prints, means over 12 AUs with 95 % intervals:",
             to_markdown(summary_table(results, "intensity"), "AU intensity"),
-            "![ICC of each action unit for the three methods](docs/images/per_au_intensity.png)",
+            "![ICC of each action unit for each method](docs/images/per_au_intensity.png)",
             f"Where people are alike at rest (`siamcal bench --bias 0`) the gain of CSN over NCG "
             f"is {_gain(gains[1])} instead of {_gain(gains[0])}, and that over BS "
             f"{_gain(over_bs[1])} instead of {_gain(over_bs[0])}. How far people differ was "
