@@ -153,7 +153,7 @@ class TrainingLoop:
                 self.state.save(folder / CHECKPOINT, identity)
                 saved = time.monotonic()
         self._share_buffers()
-        if folder is not None:
+        if folder is not None and batch is not None:  # a finished training is left as it is
             self.state.save(folder / CHECKPOINT, identity)
         if batch is not None and not self.recipe.freeze_pre:
             self._look_at_batchnorm(batch)
