@@ -11,10 +11,15 @@ import numpy as np
 from torch import nn
 
 from siamcal.datasets.base import FaceSet
-from siamcal.evaluation.methods import SHRINKAGE, Parsed, label, parse
+from siamcal.errors import ConfigError
+from siamcal.evaluation.methods import AUTO, SHRINKAGE, Parsed, label, parse
+from siamcal.evaluation.point_choice import PointChoice, choose_point
+from siamcal.model.siamese import CalibratingSiamese
+from siamcal.training.batches import task_labels
 from siamcal.training.frozen import Behind, keep_features
 from siamcal.training.loop import fit
 from siamcal.training.networks import fit_merge, wrap
+from siamcal.training.points import sweep_points
 from siamcal.training.prediction import predict
 from siamcal.training.recipe import Recipe
 
@@ -32,6 +37,9 @@ class Trial:
         name: Of the people, for folders ("fold0") and progress bars.
         tensorboard: Write TensorBoard logs.
         shrinkage: Of "bss" and "frozen".
+
+    Attributes:
+        choice: The merge point of `AUTO`, once a method asked for it.
     """
 
     def __init__(
@@ -51,6 +59,7 @@ class Trial:
         self.neutral = np.unique(faces.reference_rows[training])
         self._tensorboard = tensorboard
         self._networks: dict[str, tuple[nn.Module, Recipe]] = {}
+        self.choice: PointChoice | None = None
 
     def predict(
         self, methods: Sequence[str], tested: FaceSet, rows: np.ndarray
@@ -58,9 +67,15 @@ class Trial:
         """Readings of some rows of a face set, (V, A) for each method.
 
         Raises:
-            ConfigError: An unknown method.
+            ConfigError: An unknown method, or one that needs training people where there are none.
         """
-        parsed = {method: parse(method) for method in methods}
+        parsed = {method: self._resolved(parse(method)) for method in methods}
+        needing = [m for m, parts in parsed.items() if parts.kind not in ("ncg", "bs")]
+        if needing and not len(self.training):
+            raise ConfigError(
+                f"{', '.join(needing)} learns from other people than those tested, but "
+                f"{self.name} leaves nobody to learn from; use --methods ncg,bs or more people."
+            )
         preds = self._of_plain(
             {m: p for m, p in parsed.items() if p.trained == "ncg"}, tested, rows
         )
@@ -76,9 +91,7 @@ class Trial:
         """Readings of the methods that read the plain network."""
         if not methods:
             return {}
-        if "ncg" not in self._networks:
-            self._networks["ncg"] = self._fit(self.recipe, "ncg", calibrated=False), self.recipe
-        network, _ = self._networks["ncg"]
+        network = self._plain()
         references = tested.reference_rows[rows]
         needed, place = np.unique(np.concatenate([rows, references]), return_inverse=True)
         plain = self._readings(network, self.recipe, tested, needed, "NCG")[place]
@@ -96,6 +109,36 @@ class Trial:
                 readings[method] = self._readings(calibrated, recipe, tested, rows, method)
         return readings
 
+    def _plain(self) -> nn.Module:
+        """The plain network: trained once, or the recipe's checkpoint as it is."""
+        if "ncg" not in self._networks:
+            self._networks["ncg"] = self._fit(self.recipe, "ncg", calibrated=False), self.recipe
+        return self._networks["ncg"][0]
+
+    def _resolved(self, parsed: Parsed) -> Parsed:
+        """The method with the chosen merge point in the place of `AUTO`."""
+        if parsed.merge_at != AUTO:
+            return parsed
+        if self.choice is None:
+            self.choice = self._choose()
+        return dataclasses.replace(parsed, merge_at=self.choice.chosen)
+
+    def _choose(self) -> PointChoice:
+        """The merge point at which "frozen" reads the training people best."""
+        network: Any = self._plain()
+        points = sweep_points(self.recipe, network.backbone)
+        if self.recipe.freeze_pre:  # leaves nothing to train behind the output
+            points = [point for point in points if point != "output"]
+
+        def read(point: str) -> np.ndarray:
+            calibrated, recipe = self._untrained(network, Parsed("frozen", merge_at=point))
+            name = f"frozen@{point}, training people,"
+            return self._readings(calibrated, recipe, self.faces, self.training, name)
+
+        rows, task = self.training, self.recipe.task
+        labels = task_labels(self.faces, task)[rows]
+        return choose_point(points, read, labels, self.faces.participants[rows], task)
+
     def _calibrated(self, method: str, parsed: Parsed) -> tuple[nn.Module, Recipe]:
         """The calibrated network, trained once, and its recipe."""
         if method not in self._networks:
@@ -112,6 +155,8 @@ class Trial:
             self.recipe,
             merge="anchored",
             merge_options={"shrinkage": self.shrinkage},
+            # Features are kept where the plain network's training has made them anyway.
+            freeze_pre=0 if parsed.merge_at else self.recipe.freeze_pre,
             **_given(merge_at=parsed.merge_at),
         )
         calibrated = wrap(network, recipe)
@@ -135,7 +180,8 @@ class Trial:
     ) -> np.ndarray:
         """(len(rows), A)."""
         frozen = None
-        if recipe.freeze_pre:
+        untrained = recipe.checkpoint and not isinstance(network, CalibratingSiamese)
+        if recipe.freeze_pre and not untrained:
             behind = Behind(network, recipe)
             copies = recipe.freeze_pre if tested is self.faces else 0
             frozen = behind, keep_features(behind, tested, recipe, copies)
