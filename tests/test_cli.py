@@ -72,6 +72,8 @@ def test_disfa_without_the_data_says_how_to_get_it_and_exits_2(tmp_path) -> None
         (["bench", "realism", "--bias", "0", "--size", "tiny"], "'size'; it has"),
         (["bench", "--table", "12"], "12"),
         (["bench", "--table", "S1", "--dataset", "unbc"], "disfa-plus"),
+        (["bench", "--table", "2", "--checkpoint", "w.pth"], "takes no --checkpoint"),
+        (["bench", "--checkpoint", "w.pth"], "no file w.pth"),
         (["train", "nothing"], "synth"),
     ],
 )

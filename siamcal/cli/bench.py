@@ -24,6 +24,8 @@ Examples:
     siamcal bench --bias 0             # the control: people alike at rest
     siamcal bench --recipe ir_tiny     # a network trained whole, from weights that read AUs
     siamcal bench --backbone timm:resnet18 --merge-at layer4
+    siamcal bench --backbone ./my_net.py:build --checkpoint my_weights.pth --merge-at auto \\
+        --dataset manifest --data-root table.csv    # your trained network, as it is
     siamcal bench --backbone ir50 --dataset disfa --data-root /data/DISFA
     siamcal bench --dataset disfa --data-root /data/DISFA --table 6
     siamcal bench coverage             # a named benchmark
@@ -54,7 +56,15 @@ DataRoot = Annotated[
 Recipe = Annotated[str | None, typer.Option(help="A recipe's name, recipe.json or TOML file.")]
 Task = Annotated[str | None, typer.Option(help="intensity (default), detection or both.")]
 MergeAt = Annotated[
-    str | None, typer.Option(help="Merge point, several with commas, or 'all' of the paper's.")
+    str | None,
+    typer.Option(
+        help="Merge point, several with commas, 'all' of the paper's, or 'auto': chosen in each "
+        "fold on its training people."
+    ),
+]
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(help="State dict of your trained network (--backbone), compared as it is."),
 ]
 Methods = Annotated[
     str | None,
@@ -83,6 +93,7 @@ def bench(
     benchmark: Benchmark = None,
     what: What = None,
     backbone: Backbone = None,
+    checkpoint: Checkpoint = None,
     dataset: Dataset = None,
     data_root: DataRoot = None,
     recipe: Recipe = None,
@@ -117,6 +128,7 @@ def bench(
 
     options = {"size": size, "bias": bias, "references": references}
     if table:
+        _refuse_beside_table(context)
         tables = run.reproduce_tables(
             table,
             runs,
@@ -128,23 +140,24 @@ def bench(
         )
         _print_tables(tables, as_json)
         return
-    sweep = merge_at is not None and ("," in merge_at or merge_at == "all")
     chosen = choose_recipe(
         recipe=recipe,
         dataset=dataset,
         task=task,
         backbone=backbone,
-        merge_at=None if sweep else merge_at,
+        merge_at=merge_at,
+        checkpoint=checkpoint,
         options=options,
         settings=settings,
     )
     tasks = ("intensity", "detection") if task == "both" else (chosen.task,)
+    defaults = default_methods(chosen.merge, trained=bool(chosen.checkpoint))
     results = run.run_comparison(
         Job(
             chosen,
             runs / (name or run.run_name(chosen, tasks)),
             tasks,
-            run.swept_methods(chosen, methods or ",".join(default_methods(chosen.merge)), merge_at),
+            run.swept_methods(chosen, methods or ",".join(defaults), merge_at),
             data_root,
             seeds=_numbers(seeds),
             folds=_numbers(folds),
@@ -153,6 +166,19 @@ def bench(
         )
     )
     _print_results(results, as_json)
+
+
+def _refuse_beside_table(context: typer.Context) -> None:
+    """A table of the paper fixes what is compared: nothing given is set aside without a word."""
+    taken = {"table", "runs", "dataset", "data_root", "size", "bias", "references", "settings"}
+    taken |= {"workers", "as_json", "compile_network"}
+    others = [s.partition("=")[0] for s in _given(context)]
+    wrong = [f"--{name.replace('_', '-')}" for name in others if name not in taken]
+    if wrong:
+        raise ConfigError(
+            f"--table runs the paper's own comparison and takes no {', '.join(wrong)}; leave it "
+            "out, or leave --table out to compare something else."
+        )
 
 
 def _given(context: typer.Context) -> list[str]:

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from siamcal.datasets.base import FaceSet
+from siamcal.datasets.base import DatasetSource, FaceSet
 from siamcal.environment import describe_environment
 from siamcal.errors import ConfigError
 from siamcal.evaluation.agreement import participant_bias
@@ -26,17 +25,27 @@ from siamcal.evaluation.blind import blind_results
 from siamcal.evaluation.intervals import metric_interval, paired_difference
 from siamcal.evaluation.methods import pairs, parse
 from siamcal.evaluation.metrics import mean_over_aus, metrics_of
+from siamcal.evaluation.point_choice import PointChoice
 from siamcal.evaluation.predictions import TaskPredictions
 from siamcal.evaluation.trial import Trial
 from siamcal.files import write_json
-from siamcal.graph import list_merge_points
-from siamcal.model.create import create_backbone
 from siamcal.paper import paper_cell
 from siamcal.settings import to_dict
 from siamcal.training.batches import task_labels
+from siamcal.training.checkpoint import describe_checkpoint
+from siamcal.training.points import sweep_points
 from siamcal.training.recipe import Recipe
 
-__all__ = ["Comparison", "Job", "compare", "cross_validate", "describe_dataset", "sweep_points"]
+__all__ = [
+    "Comparison",
+    "Job",
+    "checkpoint_facts",
+    "compare",
+    "cross_validate",
+    "describe_dataset",
+    "sweep_points",
+    "tested_people",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -89,14 +98,20 @@ def compare(job: Job, faces: FaceSet) -> Comparison:
     Returns:
         Results and predictions, also written to `folder/results.json` and
         `folder/predictions_<task>.parquet`.
+
+    Raises:
+        WeightsError: The recipe's checkpoint doesn't fit.
+        ConfigError: It is to be read as intensities and as occurrence.
     """
     started = time.time()
     recipe, folder, methods = job.recipe, job.folder, job.methods
+    faces = tested_people(recipe, faces)
+    checkpoint = checkpoint_facts(job, faces.source)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "recipe.json", to_dict(recipe))
     if faces.source.participants_table is not None:  # for reports by group: siamcal stats --by
         faces.source.participants_table.to_csv(folder / "participants.csv", index=False)
-    tasks, seeds = job.tasks or (recipe.task,), job.seeds or (recipe.seed,)
+    tasks, seeds = _tasks(job), job.seeds or (recipe.seed,)
     results: dict[str, Any] = {
         "format": RESULTS_FORMAT,
         "name": folder.name,
@@ -108,13 +123,19 @@ def compare(job: Job, faces: FaceSet) -> Comparison:
         "sanity": {},
         "seeds": {},
         "paper": {},
+        **({"checkpoint": checkpoint} if checkpoint else {}),
     }
     predictions = {}
     for task in tasks:
         for number, seed in enumerate(seeds):
             one = dataclasses.replace(recipe, task=task, seed=seed)
             place = folder if seed == recipe.seed else folder / f"seed{seed}"
-            found = cross_validate(one, faces, place, methods, job.folds, job.tensorboard)
+            found, choices = _cross_validated(
+                one, faces, place, methods, job.folds, job.tensorboard
+            )
+            if choices:
+                chosen = results.setdefault("merge_points", {}).setdefault(task, {})
+                chosen[str(seed)] = {name: choice.to_dict() for name, choice in choices.items()}
             if number == 0:
                 predictions[task] = found
                 _add_task(results, found, faces)
@@ -125,31 +146,6 @@ def compare(job: Job, faces: FaceSet) -> Comparison:
     results["seconds"] = round(time.time() - started, 1)
     write_json(folder / "results.json", results)
     return Comparison(results, predictions)
-
-
-def sweep_points(recipe: Recipe) -> list[str]:
-    """The merge points of a sweep: those the network names itself, else its stages and the output.
-
-    iResNets name the paper's six in `siamcal_sweep`. Stages are the parts with parameters and parts
-    of their own at the network's top level, or one level down where the top level holds fewer than
-    three (`stages.0`, `blocks.3`).
-    """
-    backbone = create_backbone(recipe.backbone, **recipe.backbone_options)
-    named = getattr(backbone, "siamcal_sweep", None)
-    if named is not None:
-        return list(named)
-    size = recipe.preprocessing.size
-    points = list_merge_points(backbone, torch.zeros(2, 3, size, size))
-    stages = []
-    for point in points:
-        if point.name == "output" or point.shape == (3, size, size):
-            continue
-        module = backbone.get_submodule(point.name)
-        if next(module.parameters(), None) is not None and next(module.children(), None):
-            stages.append(point.name)
-    top = [name for name in stages if "." not in name]
-    deeper = [name for name in stages if name.count(".") == 1]
-    return [*(top if len(top) >= 3 else deeper), "output"]
 
 
 def cross_validate(
@@ -165,8 +161,21 @@ def cross_validate(
     Raises:
         ConfigError: An unknown method, or a fold the data set doesn't have.
     """
+    return _cross_validated(recipe, faces, folder, methods, folds, tensorboard)[0]
+
+
+def _cross_validated(
+    recipe: Recipe,
+    faces: FaceSet,
+    folder: Path,
+    methods: Sequence[str],
+    folds: Sequence[int] | None,
+    tensorboard: bool,
+) -> tuple[TaskPredictions, dict[str, PointChoice]]:
+    """The predictions, and the merge point that each fold chose, if any method asked for one."""
     for method in methods:
         parse(method)
+    faces = tested_people(recipe, faces)
     numbers = range(len(faces.source.folds)) if folds is None else folds
     for number in numbers:
         if not 0 <= number < len(faces.source.folds):
@@ -174,21 +183,63 @@ def cross_validate(
                 f"Data set '{faces.source.name}' has folds 0 to {len(faces.source.folds) - 1}, "
                 f"but got {number}."
             )
-    parts = []
+    parts, choices = [], {}
     for number in numbers:
         training, validation = faces.fold(number)
         trial = Trial(recipe, faces, training, folder, f"fold{number}", tensorboard=tensorboard)
         parts.append((validation, trial.predict(methods, faces, validation)))
+        if trial.choice is not None:
+            choices[f"fold{number}"] = trial.choice
     rows = np.concatenate([part[0] for part in parts])
     order = np.argsort(rows)
     rows = rows[order]
-    return TaskPredictions(
+    found = TaskPredictions(
         recipe.task,
         faces.source.task_aus(recipe.task),
         faces.table.iloc[rows][["participant", "view", "sequence", "frame"]],
         task_labels(faces, recipe.task)[rows],
         {m: np.concatenate([part[1][m] for part in parts])[order] for m in methods},
     )
+    return found, choices
+
+
+def tested_people(recipe: Recipe, faces: FaceSet) -> FaceSet:
+    """The face set with the people whom a comparison tests in its folds.
+
+    A checkpoint learns from nobody, so that whoever is in no fold (they train only, elsewhere) is
+    tested too, in a fold of their own.
+    """
+    source = faces.source
+    inside = {person for fold in source.folds for person in fold}
+    rest = tuple(p for p in source.participants if p not in inside)
+    if not recipe.checkpoint or not rest:
+        return faces
+    logger.info(f"{len(rest)} people in no fold are tested as fold {len(source.folds)}")
+    source = dataclasses.replace(source, folds=(*source.folds, rest))
+    return dataclasses.replace(faces, source=source)
+
+
+def checkpoint_facts(job: Job, source: DatasetSource) -> dict[str, Any]:
+    """What a report says of the job's checkpoint, empty without one; a wrong one is refused.
+
+    Raises:
+        WeightsError: It doesn't fit.
+        ConfigError: It is to be read as intensities and as occurrence.
+    """
+    if not job.recipe.checkpoint:
+        return {}
+    tasks = _tasks(job)
+    if len(tasks) > 1:
+        raise ConfigError(
+            f"The outputs of {job.recipe.checkpoint} are intensities or occurrence logits, not "
+            f"both, but the tasks are {' and '.join(tasks)}; give --task intensity or detection."
+        )
+    recipe = dataclasses.replace(job.recipe, task=tasks[0])
+    return describe_checkpoint(recipe, source.task_aus(tasks[0]))
+
+
+def _tasks(job: Job) -> tuple[str, ...]:
+    return tuple(job.tasks) or (job.recipe.task,)
 
 
 def describe_dataset(faces: FaceSet) -> dict[str, Any]:

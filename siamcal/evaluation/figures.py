@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from siamcal.evaluation.agreement import bland_altman as agreement
-from siamcal.evaluation.methods import METHODS, label
+from siamcal.evaluation.methods import AUTO, METHODS, label
 from siamcal.evaluation.metrics import get_metric, metrics_of
 from siamcal.evaluation.predictions import TaskPredictions
 from siamcal.evaluation.sums import spread
@@ -49,7 +49,7 @@ def write_figures(
                 made.append(_save(scatter(found), folder / "scatter.png"))
                 made.append(_save(bland_altman(found), folder / "bland_altman.png"))
                 made.append(_save(across_within(results), folder / "across_within.png"))
-            if any(method.startswith("csn@") for method in found.preds):
+            if any(m.startswith("csn@") and not m.endswith(f"@{AUTO}") for m in found.preds):
                 made.append(_save(sweep(results, task), folder / f"merge_sweep_{task}.png"))
     return made
 
@@ -236,7 +236,9 @@ def sweep(results: dict[str, Any], task: str) -> plt.Figure:
     """Mean of the main metric over merge points, with 95 % intervals and NCG's line."""
     metric = metrics_of(task)[0].name
     methods = [
-        m for m in results["methods"] if m.startswith("csn") and task in results["methods"][m]
+        m
+        for m in results["methods"]
+        if m.startswith("csn") and not m.endswith(f"@{AUTO}") and task in results["methods"][m]
     ]
     cells = [results["methods"][m][task][metric] for m in methods]
     names = [m.partition("@")[2] or results["recipe"]["merge_at"] for m in methods]

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from siamcal.errors import ConfigError, UnknownNameError
 from siamcal.registry import merges
 
-__all__ = ["METHODS", "SHRINKAGE", "Method", "default_methods", "label", "pairs", "parse"]
+__all__ = ["AUTO", "METHODS", "SHRINKAGE", "Method", "default_methods", "label", "pairs", "parse"]
+
+#: In the place of a merge point: chosen in each fold on its training people.
+AUTO = "auto"
 
 #: Share of a neutral reading's, or of neutral features', deviation from the mean person that
 #: "bss" and "frozen" take away: one frame of a person is a noisy measurement.
@@ -47,7 +50,7 @@ class Parsed:
     Attributes:
         kind: "ncg", "bs", "bss", "frozen" or "csn".
         form: Form of the merge of a "csn"; None is the recipe's.
-        merge_at: Merge point; None is the recipe's.
+        merge_at: Merge point; None is the recipe's, `AUTO` the training people's.
     """
 
     kind: str
@@ -72,7 +75,8 @@ def parse(method: str) -> Parsed:
     if wrong or (kind == "bss" and point) or method.endswith(("@", ":")):
         raise ConfigError(
             "Methods are ncg, bs, bss, frozen and csn, csn:FORM for a form of the merge and "
-            f"csn@MERGE_POINT for a merge point; got {method!r}."
+            f"csn@MERGE_POINT or frozen@MERGE_POINT for a merge point ({AUTO}: chosen); "
+            f"got {method!r}."
         )
     if form:
         try:
@@ -82,8 +86,15 @@ def parse(method: str) -> Parsed:
     return Parsed(kind, form or None, point or None)
 
 
-def default_methods(merge: str) -> tuple[str, ...]:
-    """What a comparison runs by itself: the paper's three, or all where the form is another."""
+def default_methods(merge: str, *, trained: bool = False) -> tuple[str, ...]:
+    """What a comparison runs by itself: the paper's three, or all where the form is another.
+
+    Args:
+        merge: The recipe's form.
+        trained: The network is a user's own, trained already: nothing is trained unless asked for.
+    """
+    if trained:
+        return ("ncg", "bs", "bss", "frozen")
     return ("ncg", "bs", "csn") if merge == "paper" else tuple(METHODS)
 
 
@@ -92,7 +103,8 @@ def pairs(methods: Iterable[str]) -> list[tuple[str, str]]:
     found = list(methods)
     calibrated = sorted((m for m in found if m not in ("ncg", "bs")), key=lambda m: m != "csn")
     wanted = [(m, other) for m in calibrated for other in ("ncg", "bs")]
-    swept = {m for m in found if "@" in m}  # of a sweep against NCG alone: tables stay readable
+    # Of a sweep against NCG alone: tables stay readable.
+    swept = {m for m in found if "@" in m and not m.endswith(f"@{AUTO}")}
     return [p for p in wanted if p[1] in found and not (p[0] in swept and p[1] == "bs")]
 
 

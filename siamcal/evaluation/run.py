@@ -17,20 +17,21 @@ from typing import Any
 import pandas as pd
 
 from siamcal.datasets import load_dataset
-from siamcal.datasets.base import canonical_name
+from siamcal.datasets.base import DatasetSource, canonical_name
 from siamcal.datasets.crops.prepare import prepare
 from siamcal.environment import usable_cores
 from siamcal.errors import ConfigError
-from siamcal.evaluation.compare import Job, compare, sweep_points
+from siamcal.evaluation.compare import Job, checkpoint_facts, compare
 from siamcal.evaluation.figures import write_figures
-from siamcal.evaluation.methods import parse
+from siamcal.evaluation.methods import AUTO, parse
 from siamcal.evaluation.tables import paper_comparison, to_latex, to_markdown, write_report
 from siamcal.paper import TABLES, table_plan
-from siamcal.settings import to_dict
 from siamcal.synth.plan import make_plan
 from siamcal.training.choice import choose_recipe
 from siamcal.training.duration import estimate_seconds
+from siamcal.training.points import sweep_points
 from siamcal.training.recipe import Recipe
+from siamcal.training.resume import recipe_facts
 
 __all__ = ["outlook", "reproduce_tables", "run_comparison", "run_name", "swept_methods"]
 
@@ -55,8 +56,11 @@ def run_comparison(job: Job) -> dict[str, Any]:
         logger.info(outlook(job, plan.participants, plan.total, folds, 12, FRAMES_A_SECOND / 2))
     source = load_dataset(recipe.dataset, job.data_root, **recipe.dataset_options)
     if recipe.dataset != "synth":
+        _check_task(job, source)
         people, aus = len(source.participants), len(source.task_aus(recipe.task))
         logger.info(outlook(job, people, len(source.table), len(source.folds), aus))
+    if facts := checkpoint_facts(job, source):  # a wrong one is refused before faces are prepared
+        logger.info(_of_checkpoint(job, facts))
     job.folder.mkdir(parents=True, exist_ok=True)
     with _log_to(job.folder / "log.txt"):
         faces = prepare(source, recipe.preprocessing, workers=job.workers)
@@ -81,21 +85,56 @@ def outlook(
     The numbers are the data set's; one core prepares `rate` of its frames in a second.
     """
     trained = [parse(m).trained for m in job.methods]
-    kinds = [False] * ("ncg" in trained) + [True] * trained.count("csn")
+    plain = "ncg" in trained or any(parse(m).merge_at == AUTO for m in job.methods)
+    kinds = [False] * (plain and not job.recipe.checkpoint) + [True] * trained.count("csn")
     folds_run = len(job.folds or range(num_folds))
     repeats = len(job.tasks) * len(job.seeds or [0])
-    training = repeats * estimate_seconds(
-        job.recipe, frames, num_folds, num_aus=num_aus, calibrated=kinds, folds_run=folds_run
-    )
+    preparing = f"{_minutes(frames / rate / usable_cores())} to prepare the faces, the first time"
+    lasting = f"Nothing is trained. On this machine about {preparing}."
+    if kinds:
+        training = repeats * estimate_seconds(
+            job.recipe, frames, num_folds, num_aus=num_aus, calibrated=kinds, folds_run=folds_run
+        )
+        lasting = (
+            f"On this machine about {_minutes(training)} of training, and before it {preparing}."
+        )
+    points = [p for p in dict.fromkeys(parse(m).merge_at for m in job.methods) if p]
     return (
         f"{job.recipe.dataset}: {participants} participants, {frames} frames, "
-        f"{folds_run} folds; {job.recipe.backbone}, merge at {job.recipe.merge_at}; "
+        f"{folds_run} folds; {job.recipe.backbone}, "
+        f"merge at {', '.join(points) or job.recipe.merge_at}; "
         f"{', '.join(job.tasks)}; {repeats * folds_run * len(kinds)} trainings.\n"
-        f"On this machine about {_minutes(training)} of training, and "
-        f"{_minutes(frames / rate / usable_cores())} "
-        f"before it to prepare the faces, the first time.\n"
+        f"{lasting}\n"
         f"Run folder: {job.folder} (the same command goes on where it was interrupted)."
     )
+
+
+def _check_task(job: Job, source: DatasetSource) -> None:
+    for task in job.tasks or (job.recipe.task,):
+        if not source.task_aus(task):
+            other = "detection" if task == "intensity" else "intensity"
+            raise ConfigError(
+                f"Data set '{source.name}' has no labels of AU {task}; give --task {other}."
+            )
+
+
+def _of_checkpoint(job: Job, facts: Mapping[str, Any]) -> str:
+    """What is taken for granted of a checkpoint, so that its user can say no."""
+    crop = job.recipe.preprocessing
+    lines = [
+        f"NCG is {job.recipe.backbone} with {facts['file']}, as it is; all people are tested: it "
+        "must have been trained on none of them.",
+        f"Its {facts['outputs']} outputs ({facts['layout']}) are read as {job.recipe.task} of "
+        f"{', '.join(facts['order'])}, in this order.",
+        f"It gets crops of {crop.size} px, align={crop.align}, contrast={crop.contrast}, "
+        f"mask={crop.mask}, mean={crop.mean}, std={crop.std}; they should be what it was trained "
+        "on (--set preprocessing.KEY=value).",
+    ]
+    if facts["layout"] == "one intensity an AU" and any(
+        parse(m).kind == "csn" for m in job.methods
+    ):
+        lines.append("It has no ordinal logits: CSN is trained by the MSE and cosine losses.")
+    return "\n".join(lines)
 
 
 def _minutes(seconds: float) -> str:
@@ -106,26 +145,41 @@ def _minutes(seconds: float) -> str:
 
 
 def swept_methods(recipe: Recipe, methods: str, merge_at: str | None = None) -> tuple[str, ...]:
-    """Names of methods from text, with CSN at each merge point of a sweep.
+    """Names of methods from text, at each merge point of a sweep.
 
     Args:
-        recipe: All settings; CSN at its merge point is plain "csn".
+        recipe: All settings; a method at its merge point has its plain name.
         methods: Names with commas, like "ncg,bs,csn".
-        merge_at: Merge points with commas, or "all" of `sweep_points`; one or None: no sweep.
+        merge_at: Merge points with commas, or "all" of `sweep_points`: CSN is taken at each; of a
+            checkpoint, which trains nothing by itself, those named of "frozen" and "csn".
+            "auto": these two at the point that the training people choose. One or None: no sweep.
     """
     names = [m.strip() for m in methods.split(",") if m.strip()]
     for name in names:
         parse(name)  # an unknown one fails here, before anything is rendered
+    if merge_at == AUTO:
+        chosen = {m for m in names if parse(m).kind in ("frozen", "csn") and "@" not in m}
+        if not chosen:
+            raise ConfigError(
+                f"--merge-at {AUTO} chooses the merge point of frozen and csn, but the methods are "
+                f"{', '.join(names)}; add one of them, or leave --merge-at out."
+            )
+        return tuple(f"{m}@{AUTO}" if m in chosen else m for m in names)
     if not merge_at or (merge_at != "all" and "," not in merge_at):
         return tuple(names)
-    points = sweep_points(recipe) if merge_at == "all" else map(str.strip, merge_at.split(","))
-    swept = ["csn" if p == recipe.merge_at else f"csn@{p}" for p in points]
-    return (*(m for m in names if m != "csn"), *swept)
+    points = [p.strip() for p in merge_at.split(",") if p.strip()]
+    if merge_at == "all":
+        points = sweep_points(recipe)
+    kinds = ["csn"]
+    if recipe.checkpoint:
+        kinds = [kind for kind in ("frozen", "csn") if kind in names]
+    swept = [k if p == recipe.merge_at else f"{k}@{p}" for k in kinds for p in points]
+    return (*(m for m in names if m not in kinds), *swept)
 
 
 def run_name(recipe: Recipe, tasks: Sequence[str]) -> str:
-    """A name that is the same for the same settings, so that a run is found again."""
-    settings = {k: v for k, v in to_dict(recipe).items() if k != "task"}
+    """A name that is the same for the same settings and files, so that a run is found again."""
+    settings = {k: v for k, v in recipe_facts(recipe).items() if k != "task"}
     text = json.dumps(settings, sort_keys=True)
     backbone = "".join(c if c.isalnum() or c in "._-" else "_" for c in recipe.backbone)
     task = "both" if len(tasks) > 1 else tasks[0]

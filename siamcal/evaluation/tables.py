@@ -15,6 +15,7 @@ from siamcal.paper import paper_table
 __all__ = [
     "HONESTY",
     "blind_table",
+    "choice_table",
     "metric_table",
     "paper_comparison",
     "summary_table",
@@ -146,10 +147,42 @@ def provenance(results: dict[str, Any]) -> str:
         f"Data set {data['name']}{f' ({options})' if options else ''}: {data['participants']} "
         f"participants, {data['frames']} frames ({data['dropped_frames']} dropped), "
         f"{len(data['folds'])} participant-exclusive folds. Backbone {recipe['backbone']}, merge "
-        f"at {recipe['merge_at']}, seed {seeds}. Intervals: 95 %, from resampling participants. "
+        f"at {_merge_at(results)}, seed {seeds}. Intervals: 95 %, from resampling participants. "
         f"{machine_line(results['environment'])}"
     )
+    if own := results.get("checkpoint"):
+        text += (
+            f"\n\nNCG is the network of {own['file']} (SHA-256 {own['sha256'][:16]}), not trained "
+            f"here; its {own['outputs']} outputs ({own['layout']}) are read in the order "
+            f"{', '.join(own['order'])}. That it was trained on none of the people tested is its "
+            "user's word."
+        )
     return f"{text}\n\n{HONESTY}" if data["rendered"] else text
+
+
+def _merge_at(results: dict[str, Any]) -> str:
+    """The merge point; of a choice, what the folds of the first seed chose."""
+    for seeds in results.get("merge_points", {}).values():
+        chosen = [choice["chosen"] for choice in next(iter(seeds.values())).values()]
+        return "/".join(dict.fromkeys(chosen)) + " (chosen in each fold on its training people)"
+    return results["recipe"]["merge_at"]
+
+
+def choice_table(results: dict[str, Any], task: str) -> pd.DataFrame:
+    """Merge points that were chosen: one row a fold (and seed), a column a candidate.
+
+    Empty where none was chosen. Cells are the mean over AUs on the fold's training people.
+    """
+    rows = {}
+    for seed, folds in results.get("merge_points", {}).get(task, {}).items():
+        for fold, choice in folds.items():
+            metric = get_metric(choice["metric"])
+            cells = {p: metric.text(v) for p, v in choice["values"].items()}
+            cells |= dict.fromkeys(choice["refused"], "refused")
+            several = len(results["merge_points"][task]) > 1
+            name = f"{fold}, seed {seed}" if several else fold
+            rows[name] = {"chosen": choice["chosen"], **cells}
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("")
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -161,6 +194,11 @@ def markdown(results: dict[str, Any]) -> str:
         for metric in metrics:
             table = to_markdown(metric_table(results, task, metric), "method")
             parts += [f"### {get_metric(metric).title}", table]
+        chosen = choice_table(results, task)
+        if len(chosen):
+            title = "### Merge point, chosen on the training people"
+            note = "What the frozen, anchored network reads there (mean over AUs): no test label."
+            parts += [title, note, to_markdown(chosen, "fold")]
         if task in results["sanity"]:
             parts += ["### Constant and chance predictors", blind_table(results["sanity"][task])]
     if results["seeds"]:

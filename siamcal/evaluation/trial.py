@@ -12,11 +12,16 @@ import torch
 from torch import nn
 
 from siamcal.datasets.base import FaceSet
-from siamcal.evaluation.methods import SHRINKAGE, Parsed, label, parse
+from siamcal.errors import ConfigError
+from siamcal.evaluation.methods import AUTO, SHRINKAGE, Parsed, label, parse
+from siamcal.evaluation.point_choice import PointChoice, choose_point
 from siamcal.model.pooling import pool_frames
+from siamcal.model.siamese import CalibratingSiamese
+from siamcal.training.batches import task_labels
 from siamcal.training.frozen import Behind, keep_features
 from siamcal.training.loop import fit
 from siamcal.training.networks import fit_merge, wrap
+from siamcal.training.points import sweep_points
 from siamcal.training.prediction import predict
 from siamcal.training.recipe import Recipe
 
@@ -35,6 +40,9 @@ class Trial:
         tensorboard: Write TensorBoard logs.
         shrinkage: Of "bss" and "frozen"; "estimated", for "frozen" only, from those frames of the
             training people in which no AU is active.
+
+    Attributes:
+        choice: The merge point of `AUTO`, once a method asked for it.
     """
 
     def __init__(
@@ -55,6 +63,7 @@ class Trial:
         self._tensorboard = tensorboard
         self._networks: dict[str, tuple[nn.Module, Recipe]] = {}
         self._behind: dict[nn.Module, Behind] = {}
+        self.choice: PointChoice | None = None
 
     def predict(
         self,
@@ -72,9 +81,15 @@ class Trial:
             pool: Row of a reference -> rows of all frames that stand for the person instead.
 
         Raises:
-            ConfigError: An unknown method.
+            ConfigError: An unknown method, or one that needs training people where there are none.
         """
-        parsed = {method: parse(method) for method in methods}
+        parsed = {method: self._resolved(parse(method)) for method in methods}
+        needing = [m for m, parts in parsed.items() if parts.kind not in ("ncg", "bs")]
+        if needing and not len(self.training):
+            raise ConfigError(
+                f"{', '.join(needing)} learns from other people than those tested, but "
+                f"{self.name} leaves nobody to learn from; use --methods ncg,bs or more people."
+            )
         plain = {m: parts for m, parts in parsed.items() if parts.trained == "ncg"}
         preds = self._of_plain(plain, tested, rows, pool)
         for method, parts in parsed.items():
@@ -93,9 +108,7 @@ class Trial:
         """Readings of the methods that read the plain network."""
         if not methods:
             return {}
-        if "ncg" not in self._networks:
-            self._networks["ncg"] = self._fit(self.recipe, "ncg", calibrated=False), self.recipe
-        network, _ = self._networks["ncg"]
+        network = self._plain()
         references, index = np.unique(tested.reference_rows[rows], return_inverse=True)
         frames = [np.array([r]) if pool is None else pool[int(r)] for r in references]
         needed = np.unique(np.concatenate([rows, *frames]))
@@ -115,6 +128,36 @@ class Trial:
                 found = self._readings(calibrated, recipe, tested, rows, method, pool)
                 readings[method] = found
         return readings
+
+    def _plain(self) -> nn.Module:
+        """The plain network: trained once, or the recipe's checkpoint as it is."""
+        if "ncg" not in self._networks:
+            self._networks["ncg"] = self._fit(self.recipe, "ncg", calibrated=False), self.recipe
+        return self._networks["ncg"][0]
+
+    def _resolved(self, parsed: Parsed) -> Parsed:
+        """The method with the chosen merge point in the place of `AUTO`."""
+        if parsed.merge_at != AUTO:
+            return parsed
+        if self.choice is None:
+            self.choice = self._choose()
+        return dataclasses.replace(parsed, merge_at=self.choice.chosen)
+
+    def _choose(self) -> PointChoice:
+        """The merge point at which "frozen" reads the training people best."""
+        network: Any = self._plain()
+        points = sweep_points(self.recipe, network.backbone)
+        if self.recipe.freeze_pre:  # leaves nothing to train behind the output
+            points = [point for point in points if point != "output"]
+
+        def read(point: str) -> np.ndarray:
+            calibrated, recipe = self._untrained(network, Parsed("frozen", merge_at=point))
+            name = f"frozen@{point}, training people,"
+            return self._readings(calibrated, recipe, self.faces, self.training, name)
+
+        rows, task = self.training, self.recipe.task
+        labels = task_labels(self.faces, task)[rows]
+        return choose_point(points, read, labels, self.faces.participants[rows], task)
 
     def _calibrated(self, method: str, parsed: Parsed) -> tuple[nn.Module, Recipe]:
         """The calibrated network, trained once, and its recipe."""
@@ -168,7 +211,8 @@ class Trial:
     ) -> np.ndarray:
         """(len(rows), A)."""
         frozen = None
-        if recipe.freeze_pre:
+        untrained = recipe.checkpoint and not isinstance(network, CalibratingSiamese)
+        if recipe.freeze_pre and not untrained:
             if network not in self._behind:
                 self._behind[network] = Behind(network, recipe)
             behind = self._behind[network]

@@ -7,7 +7,14 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-__all__ = ["NUM_THRESHOLDS", "AUOutput", "DetectionHead", "IntensityHead", "make_head"]
+__all__ = [
+    "NUM_THRESHOLDS",
+    "AUOutput",
+    "DetectionHead",
+    "IntensityHead",
+    "RawIntensityHead",
+    "make_head",
+]
 
 # Ordinal thresholds y>=1 .. y>=5 of FACS intensities 0 (absent) to 5 (E).
 NUM_THRESHOLDS = 5
@@ -70,6 +77,32 @@ class DetectionHead(nn.Module):
 
     def forward(self, raw: torch.Tensor) -> torch.Tensor:
         """Return raw outputs (B, A) as logits."""
+        _check_width(raw, self.num_outputs, self.num_aus, "num_aus")
+        return raw
+
+    def extra_repr(self) -> str:
+        """Arguments for `repr`."""
+        return f"num_aus={self.num_aus}"
+
+
+class RawIntensityHead(nn.Module):
+    """Reads one raw output an AU as its intensity: networks that were trained elsewhere.
+
+    There are no ordinal logits, so that a training has the MSE and cosine parts of the loss only.
+
+    Args:
+        num_aus: Number of AUs, A.
+    """
+
+    task = "intensity"
+
+    def __init__(self, num_aus: int) -> None:
+        super().__init__()
+        self.num_aus = _positive(num_aus)
+        self.num_outputs = self.num_aus
+
+    def forward(self, raw: torch.Tensor) -> torch.Tensor:
+        """Return raw outputs (B, A) as intensities, neither clipped nor rounded."""
         _check_width(raw, self.num_outputs, self.num_aus, "num_aus")
         return raw
 

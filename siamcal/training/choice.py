@@ -13,6 +13,7 @@ from siamcal.training.recipe import Recipe, load_recipe
 
 __all__ = ["choose_recipe"]
 
+SWEEPS = ("all", "auto")  # in the place of a merge point: the network's own are looked through
 WHOLE_HEAD = "rigid_wide"  # the crop of networks that were made for whole heads
 
 
@@ -23,6 +24,7 @@ def choose_recipe(
     task: str | None = None,
     backbone: str | None = None,
     merge_at: str | None = None,
+    checkpoint: str | None = None,
     options: dict[str, Any] | None = None,
     settings: Sequence[str] = (),
 ) -> Recipe:
@@ -31,7 +33,9 @@ def choose_recipe(
     Without `recipe`, the data set's own is taken: `synth`, or `<dataset>_<task>` for the paper's;
     a data set that has none gets the settings of `manifest`.
     A backbone brings the input size, normalisation, merge point and start weights of its own
-    recipe, if it has one.
+    recipe, if it has one. `merge_at` may be several with commas, "all" or "auto": the methods of a
+    comparison then name the points, and the recipe keeps its own, or takes one of them where it has
+    none. A `checkpoint` takes the place of start weights.
     """
     from siamcal.datasets.base import canonical_name
 
@@ -42,13 +46,15 @@ def choose_recipe(
         chosen = dataclasses.replace(chosen, task=task)
     if backbone and backbone != chosen.backbone:
         chosen = with_backbone(chosen, backbone, merge_at)
-    if merge_at and merge_at != "all":
+    if merge_at and not _several(merge_at):
         chosen = dataclasses.replace(chosen, merge_at=merge_at)
+    if checkpoint:
+        chosen = dataclasses.replace(chosen, weights="", checkpoint=checkpoint)
     given = {k: v for k, v in (options or {}).items() if v is not None}
     if given:
         merged = {**chosen.dataset_options, **given}
         chosen = dataclasses.replace(chosen, dataset_options=merged)
-    return override(chosen, settings)
+    return _with_first_point(override(chosen, settings))
 
 
 def _recipe_of(dataset: str, task: str | None) -> Recipe:
@@ -80,12 +86,12 @@ def with_backbone(recipe: Recipe, backbone: str, merge_at: str | None) -> Recipe
     spec = input_spec(create_backbone(backbone)) or InputSpec()  # an unknown name fails here
     if not merge_at:
         raise ConfigError(
-            f"No recipe says where to merge {backbone!r}. Give --merge-at; "
+            f"No recipe says where to merge {backbone!r}. Give --merge-at (auto: chosen); "
             f"`siamcal ls merge-points {backbone}` lists the legal points."
         )
     if recipe.dataset == "synth":
         recipe = _on_data(load_recipe("ir_tiny"), recipe)
-    return dataclasses.replace(
+    changed = dataclasses.replace(
         recipe,
         backbone=backbone,
         backbone_options={},
@@ -97,6 +103,23 @@ def with_backbone(recipe: Recipe, backbone: str, merge_at: str | None) -> Recipe
             std=_three(spec.std),
         ),
     )
+    return dataclasses.replace(changed, merge_at=merge_at.partition(",")[0].strip())
+
+
+def _several(merge_at: str) -> bool:
+    return merge_at in SWEEPS or "," in merge_at
+
+
+def _with_first_point(recipe: Recipe) -> Recipe:
+    """A recipe that no point was named for takes the first of the network's own.
+
+    This comes after the settings: the network may read another size than it says itself.
+    """
+    if recipe.merge_at not in SWEEPS:
+        return recipe
+    from siamcal.training.points import sweep_points
+
+    return dataclasses.replace(recipe, merge_at=sweep_points(recipe)[0])
 
 
 def _with_recipe(recipe: Recipe, other: Recipe) -> Recipe:

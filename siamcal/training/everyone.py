@@ -12,8 +12,10 @@ from siamcal.datasets.base import FaceSet
 from siamcal.datasets.crops.prepare import prepare
 from siamcal.errors import ConfigError
 from siamcal.files import write_json
+from siamcal.model.heads import RawIntensityHead
 from siamcal.model.siamese import CalibratingSiamese
 from siamcal.settings import to_dict
+from siamcal.training.checkpoint import load_trained
 from siamcal.training.loop import fit
 from siamcal.training.recipe import Recipe
 
@@ -54,6 +56,7 @@ def train_everyone(
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "recipe.json", to_dict(recipe))
     source = load_dataset(recipe.dataset, data_root, **recipe.dataset_options)
+    _check_head(recipe, len(source.task_aus(recipe.task)))
     faces = prepare(source, recipe.preprocessing, workers=workers)
     network = fit(
         recipe,
@@ -71,12 +74,24 @@ def train_everyone(
     return place
 
 
+def _check_head(recipe: Recipe, num_aus: int) -> None:
+    """Refuse before the training what can't be saved after it."""
+    if recipe.checkpoint and isinstance(load_trained(recipe, num_aus)[1], RawIntensityHead):
+        raise ConfigError(
+            f"{recipe.checkpoint} gives one intensity an AU, but a saved calibrator of intensities "
+            f"has siamcal's head of 6 outputs an AU. Compare it by `siamcal bench`, or wrap the "
+            "network in Python: CalibratingSiamese(net, merge_at=...) saves its raw outputs."
+        )
+
+
 def config_facts(recipe: Recipe, faces: FaceSet) -> dict[str, Any]:
     """What a saved calibrator says of its task, data and licence."""
     source = faces.source
     aus = source.task_aus(recipe.task)
     rendered = source.rendered
-    own_start = not recipe.weights or recipe.weights.startswith("asset:")
+    own_start = not recipe.checkpoint and (
+        not recipe.weights or recipe.weights.startswith("asset:")
+    )
     return {
         "task": recipe.task,
         "aus": aus,
@@ -100,6 +115,8 @@ def config_facts(recipe: Recipe, faces: FaceSet) -> dict[str, Any]:
             if own_start
             else "derived from pretrained weights of the backbone's source; their terms apply"
             if recipe.weights == "pretrained"
+            else "derived from a trained network given by the user; its terms apply"
+            if recipe.checkpoint
             else NOT_COMMERCIAL
         ),
     }

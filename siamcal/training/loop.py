@@ -59,7 +59,8 @@ def fit(
         recipe: All settings.
         faces: The face set.
         rows: Its training rows.
-        calibrated: CSN (True) or NCG (False), both from the same start, batches and steps.
+        calibrated: CSN (True) or NCG (False), both from the same start, batches and steps; a
+            `recipe.checkpoint` is NCG as it is, without a step.
         folder: Where checkpoint and loss log go; None keeps nothing.
         description: Label of the progress bar.
         tensorboard: Write TensorBoard logs to `folder/tensorboard`.
@@ -74,6 +75,8 @@ def fit(
     accelerator = _accelerator(recipe)
     labels = task_labels(faces, recipe.task)
     network = build_network(recipe, labels.shape[1], calibrated=calibrated)
+    if recipe.checkpoint and not calibrated:
+        return network.to(accelerator.device).eval()
     if _synchronizes(recipe, accelerator):
         synchronize_batchnorm(network)
     network = network.to(accelerator.device)

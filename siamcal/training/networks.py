@@ -16,6 +16,7 @@ from siamcal.model.create import create_backbone
 from siamcal.model.heads import make_head
 from siamcal.model.siamese import CalibratingSiamese
 from siamcal.model.weights import load_face_weights
+from siamcal.training.checkpoint import load_trained
 from siamcal.training.recipe import Recipe
 
 __all__ = [
@@ -77,10 +78,16 @@ def build_network(recipe: Recipe, num_aus: int, *, calibrated: bool) -> nn.Modul
     """The network of a recipe with its start weights: the same backbone for NCG and CSN.
 
     Args:
-        recipe: Names backbone, start weights, merge point and task.
+        recipe: Names backbone, start weights or checkpoint, merge point and task.
         num_aus: Number of AUs.
         calibrated: True wraps the backbone in `CalibratingSiamese`.
+
+    Raises:
+        WeightsError: The start weights fit nowhere, or the checkpoint not everywhere.
     """
+    if recipe.checkpoint:
+        trained = NonCalibrated(*load_trained(recipe, num_aus)).eval()
+        return wrap(trained, recipe) if calibrated else trained
     head = make_head(recipe.task, num_aus)
     torch.manual_seed(recipe.seed)  # the parts that have no start weights
     backbone = create_backbone(

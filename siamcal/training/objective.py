@@ -13,12 +13,14 @@ from siamcal.errors import ConfigError
 from siamcal.model.heads import AUOutput
 from siamcal.training.losses import (
     IntensityWeights,
+    cosine_loss,
     count_levels,
     count_occurrences,
     detection_loss,
     detection_weights,
     intensity_loss,
     intensity_weights,
+    weighted_mse_loss,
 )
 from siamcal.training.recipe import Recipe
 
@@ -46,8 +48,13 @@ class Objective:
     def __call__(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
         """Scalar loss, mean over the batch; `labels` (B, A)."""
         if isinstance(self.weights, IntensityWeights):
-            parts = intensity_loss(AUOutput(*output), labels, self.weights)
             mse, cos, ordinal = self.recipe.loss_weights
+            if isinstance(output, torch.Tensor):  # of a RawIntensityHead: there are no logits
+                intensity = output.float()
+                return mse * weighted_mse_loss(
+                    intensity, labels, self.weights.mse
+                ) + cos * cosine_loss(intensity, labels)
+            parts = intensity_loss(AUOutput(*output), labels, self.weights)
             return mse * parts.mse + cos * parts.cos + ordinal * parts.ordinal
         return detection_loss(output, labels, self.weights)
 

@@ -61,6 +61,10 @@ class Recipe:
         backbone_options: Further arguments of the backbone.
         weights: Start weights: "" (random), "asset:NAME" (in the package), "pretrained" (timm's,
             torchvision's, transformers' own) or the path of a face-recognition state dict.
+        checkpoint: Path of a whole trained network's state dict, in place of `weights`: every entry
+            must fit (`siamcal.training.checkpoint`). NCG is then this network, not trained again,
+            and a calibrated training starts from it. Its outputs are those of the task's head or,
+            for intensity, one an AU.
         merge_at: Merge point; "layer4" means at the entrance of `layer4`.
         merge: Name of the form of the merge (`siamcal ls merges`).
         merge_options: Its options (`shrinkage`, `per`, ...).
@@ -104,6 +108,7 @@ class Recipe:
     backbone: str = "ir50"
     backbone_options: Mapping[str, Any] = field(default_factory=dict)
     weights: str = ""
+    checkpoint: str = ""
     merge_at: str = "layer4"
     merge: str = PAPER
     merge_options: Mapping[str, Any] = field(default_factory=dict)
@@ -143,6 +148,11 @@ class Recipe:
             schedule=("constant", "cosine"),
             precision=PRECISIONS,
         )
+        if self.checkpoint and self.weights:
+            raise ConfigError(
+                f"checkpoint={self.checkpoint!r} holds the whole network, so weights="
+                f"{self.weights!r} would be written over; set weights= (empty), or no checkpoint."
+            )
         if self.freeze_pre < 0:
             raise ConfigError(f"freeze_pre is a number of copies from 0 on; got {self.freeze_pre}.")
         if self.freeze_pre and self.augmentation.shared:
