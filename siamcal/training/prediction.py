@@ -26,6 +26,7 @@ def predict(
     batch_size: int = 128,
     description: str = "predicting",
     frozen: tuple[Behind, KeptFeatures] | None = None,
+    without_reference: bool = False,
 ) -> np.ndarray:
     """Predictions of the given rows: intensities (not clipped) or occurrence logits.
 
@@ -38,19 +39,29 @@ def predict(
         batch_size: Frames at a time.
         description: Label of the progress bar.
         frozen: The part behind the merge point and kept features, instead of images.
+        without_reference: Read with the calibrated network's null reference.
 
     Returns:
         (M, A) float32.
+
+    Raises:
+        ConfigError: Without a reference, and the network has no null reference.
     """
     network.eval()
     device = next(network.parameters()).device
     references, index = np.unique(faces.reference_rows[rows], return_inverse=True)
+    null = None
+    if without_reference and isinstance(network, CalibratingSiamese):
+        null = network.null()
+        index = np.zeros_like(index)
     if frozen is not None:
-        return _from_features(*frozen, rows, references, index, batch_size)
+        return _from_features(*frozen, rows, references, index, batch_size, null is not None)
     to_tensor = faces.preprocessing.to_tensor
     encoded = None
     if isinstance(network, CalibratingSiamese):
-        encoded = network.encode(to_tensor(faces.images[references]).to(device))
+        encoded = null
+        if encoded is None:
+            encoded = network.encode(to_tensor(faces.images[references]).to(device))
     out = []
     starts = range(0, len(rows), batch_size)
     for start in progress_bar(starts, description=description, unit="batch"):
@@ -71,13 +82,16 @@ def _from_features(
     references: np.ndarray,
     index: np.ndarray,
     batch_size: int,
+    without_reference: bool,
 ) -> np.ndarray:
     device = next(behind.parameters()).device
     encoded, out = features.take(references).to(device), []
     for start in range(0, len(rows), batch_size):
         part = slice(start, start + batch_size)
         targets = features.take(rows[part]).to(device)
-        output = behind(targets, encoded, torch.from_numpy(index[part]).to(device))
+        own = torch.from_numpy(index[part]).to(device)
+        dropped = torch.full((len(targets),), without_reference, device=device)
+        output = behind(targets, encoded, own, dropped)
         out.append(main_output(output).float().cpu())
     return torch.cat(out).numpy()
 
