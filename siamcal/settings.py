@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from siamcal.errors import ConfigError
 
-__all__ = ["check_choices", "from_dict", "override", "parse_value", "to_dict"]
+__all__ = ["check_choices", "check_range", "from_dict", "override", "parse_value", "to_dict"]
 
 Settings = TypeVar("Settings")
 
@@ -76,6 +76,18 @@ def check_choices(settings: Any, **allowed: Iterable[str]) -> None:
                 f"{type(settings).__name__}.{name} is {getattr(settings, name)!r}; "
                 f"allowed: {', '.join(map(repr, values))}."
             )
+
+
+def check_range(name: str, value: Any, low: float, high: float) -> None:
+    """Refuse a setting that isn't a number from low to high.
+
+    Raises:
+        ConfigError: The message names the setting, its value and what is allowed.
+    """
+    # Only True for a number between both: NaN isn't.
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not low <= value <= high:
+        raise ConfigError(f"{name} takes a number from {low:g} to {high:g}, but got {value!r}.")
 
 
 def override(settings: Settings, changes: Iterable[str]) -> Settings:

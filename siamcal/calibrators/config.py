@@ -101,6 +101,7 @@ class CalibratorConfig:
         branches: "separate" forwards (the paper) or "concatenate".
         output: Part of the network's output that is meant: a key, an index or None.
         freeze_pre_batchnorm: BatchNorm before the merge point was kept at its running statistics.
+        null_reference: Whether the model has one, for people without a neutral frame.
         au_names: FACS names, in the order of `aus`.
         thresholds: Intensity from which an AU counts as present, in the order of `aus`.
         au_status: One of AU_STATUSES each, in the order of `aus`.
@@ -128,6 +129,7 @@ class CalibratorConfig:
     branches: str = "separate"
     output: str | int | None = None
     freeze_pre_batchnorm: bool = False
+    null_reference: bool = False
     au_names: tuple[str, ...] = ()
     thresholds: tuple[float, ...] = ()
     au_status: tuple[str, ...] = ()
@@ -279,7 +281,7 @@ def _check(config: CalibratorConfig) -> None:
     _check_text(config)
     _check_merge(config)
     check_choices(config, task=TASKS, branches=BRANCHES)
-    for name in ("freeze_pre_batchnorm", "rendered"):
+    for name in ("freeze_pre_batchnorm", "null_reference", "rendered"):
         _is(getattr(config, name), bool, name)
     if config.output is not None:
         _is(config.output, int if isinstance(config.output, int) else str, "output")

@@ -113,7 +113,7 @@ def save_calibrator(
             None takes `model.config`.
         folder: Where to; made if needed.
         card: Text of README.md; None writes a short one.
-        adapter: Write the merge, the post-merge part and the head only.
+        adapter: Write the merge, the null reference, the post-merge part and the head only.
         base: For adapters: the public backbone, to prove that its pre-merge weights are unchanged.
 
     Returns:
@@ -209,8 +209,12 @@ def load_calibrator(
         verify=verify,
         branches=config.branches,
         freeze_pre_batchnorm=config.freeze_pre_batchnorm,
+        null_reference=config.null_reference,
     )
-    late = {"merge": model.merge_form}  # made for the features, so known only now
+    late = {
+        "merge": model.merge_form,
+        "null": model.null_reference,
+    }  # made for the features, so known only now
     _check_fit(late, header, strict)
     if config.is_adapter:
         check_base(model, config, header, example_inputs)
@@ -243,6 +247,7 @@ def _structure(model: CalibratingSiamese) -> dict[str, Any]:
         "branches": model.branches,
         "output": selector,
         "freeze_pre_batchnorm": model.freeze_pre_batchnorm,
+        "null_reference": model.null_reference is not None,
         "task": _task(model),
         **shape,
     }
@@ -298,7 +303,8 @@ def _check_head(model: CalibratingSiamese, aus: tuple[int, ...], task: str | Non
 def _tensors_to_save(
     model: CalibratingSiamese, config: CalibratorConfig, adapter: bool, base: nn.Module | None
 ) -> tuple[dict[str, Tensor], str]:
-    tensors = _state({"backbone": model.unwrap(), "head": model.head, "merge": model.merge_form})
+    parts = {"backbone": model.unwrap(), "head": model.head}
+    tensors = _state({**parts, "merge": model.merge_form, "null": model.null_reference})
     if not adapter:
         return tensors, ""
     pre = pre_merge_names(model, config.input_shape)
@@ -348,11 +354,11 @@ def _check_header(
     merge: MergeForm | None,
 ) -> None:
     for name in header:
-        if not name.startswith(("backbone.", "head.", "merge.")):
+        if not name.startswith(("backbone.", "head.", "merge.", "null.")):
             raise WeightsError(
                 f"{WEIGHTS_FILE} holds {name[:80]!r}; a calibrator's tensors start with "
-                "'backbone.', 'head.' or 'merge.'. `siamcal convert` turns other checkpoints into "
-                "one."
+                "'backbone.', 'head.', 'merge.' or 'null.'. `siamcal convert` turns other "
+                "checkpoints into one."
             )
     if config.task == "custom" and head is None:
         raise ConfigError("This calibrator has a head of its author's own: pass it with head=.")

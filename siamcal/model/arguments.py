@@ -126,5 +126,8 @@ class Arguments:
                 "as the network expects."
             )
         if value is None and role == "reference":
-            text += " Without a reference frame use the plain network, model.unwrap()."
+            text += (
+                " Without a reference frame use the plain network, model.unwrap(), or train a null "
+                "reference: CalibratingSiamese(..., null_reference=True), Recipe.reference_dropout."
+            )
         return text

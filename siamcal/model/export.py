@@ -4,6 +4,9 @@ Both take and return plain tensors, so an application encodes a person once and 
 
     program = torch.onnx.export(Encoder(model), (neutral,), "encode.onnx", dynamo=True)
     program = torch.onnx.export(Reader(model), (targets, *features), "read.onnx", dynamo=True)
+    program = torch.onnx.export(Reader(model), (targets,), "without.onnx", dynamo=True)
+
+The last reads people who have no reference, for a model with a null reference.
 """
 
 from __future__ import annotations
@@ -62,8 +65,10 @@ class Reader(nn.Module):
         self.frames = frames
 
     def forward(self, target: Inputs, *features: Tensor) -> Any:
-        """The output of `model(target, reference)`."""
+        """The output of `model(target, reference)`; without features that of the null reference."""
         model = self.model
+        if not features:
+            return model(target, None)
         layouts, place = model.split.layouts, model.merge_at
         reference = Reference(features, layouts, place)
         if self.frames > 1:

@@ -13,7 +13,8 @@ from torch.utils import _pytree as pytree
 from siamcal.errors import ConfigError
 from siamcal.graph.inputs import Inputs, described
 from siamcal.graph.state import in_mode
-from siamcal.model.forms import fit_forms, unfitted
+from siamcal.model.forms import can_fit, fit_forms, unfitted
+from siamcal.model.null import NullReference
 
 __all__ = ["FittingMixin"]
 
@@ -22,11 +23,13 @@ class FittingMixin:
     """`fit_anchor` and `fitted` of the wrapped network."""
 
     merge_form: Any
+    null_reference: NullReference | None
 
     @property
     def fitted(self) -> bool:
-        """Whether the merge form knows what it needs; True for one that needs nothing."""
-        return not unfitted(self.merge_form)
+        """Whether merge form and null reference know what they need; True where it is nothing."""
+        null = self.null_reference
+        return not unfitted(self.merge_form) and (null is None or null.fitted)
 
     def fit_anchor(
         self,
@@ -35,11 +38,11 @@ class FittingMixin:
         *,
         batch_size: int = 32,
     ) -> Self:
-        """Fit what the merge form needs to neutral frames of anybody, in eval mode.
+        """Fit what merge form and null reference need to neutral frames of anybody, in eval mode.
 
         Nothing of the network is changed and no gradient is computed; the features of all frames
         are held on the CPU. Take people that aren't evaluated on. Fit again when the network
-        before the merge point has changed.
+        before the merge point has changed; a trained anchor or null starts anew by that.
 
         Args:
             neutral_images: N images as the network takes them (B, C, H, W), or a DataLoader,
@@ -79,7 +82,15 @@ class FittingMixin:
             column[0] if layout is None else layout.cat(column)
             for layout, column in zip(layouts, columns, strict=True)
         ]
-        fit_forms(model.merge_form, features, numbers)
+        if not all(bool(torch.isfinite(t).all()) for t in features):
+            raise ConfigError(
+                "The network gives features of the neutral images that aren't finite numbers; "
+                "look at the images and their normalisation."
+            )
+        if self.null_reference is None or can_fit(model.merge_form):
+            fit_forms(model.merge_form, features, numbers)
+        if self.null_reference is not None:
+            self.null_reference.fit(features, numbers)
         return self
 
 

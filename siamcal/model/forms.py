@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from siamcal.errors import ConfigError
@@ -20,7 +19,15 @@ from siamcal.model.channels import channel_dims
 from siamcal.model.merge_options import takes
 from siamcal.model.reference import Reference
 
-__all__ = ["FittedMerge", "call_forms", "counts_frames", "fit_forms", "made_form", "unfitted"]
+__all__ = [
+    "FittedMerge",
+    "call_forms",
+    "can_fit",
+    "counts_frames",
+    "fit_forms",
+    "made_form",
+    "unfitted",
+]
 
 
 class FittedMerge(Protocol):
@@ -127,21 +134,20 @@ def fit_forms(form: Any, features: Sequence[Tensor], people: Sequence[int] | Non
     Raises:
         ConfigError: The form fits nothing, or what the form refuses.
     """
-    forms = _each(form, len(features))
-    if not all(map(_can_fit, forms)):
+    if not can_fit(form):
         name = getattr(form, "__name__", type(form).__name__)
         raise ConfigError(
             f"There is nothing to fit: the merge form {name} needs no neutral frames. Those that "
             "do have fit() and fitted, such as merge='anchored'."
         )
-    broken = [t for t in features if not bool(torch.isfinite(t).all())]
-    if broken:
-        raise ConfigError(
-            "The network gives features of the neutral images that aren't finite numbers; look at "
-            "the images and their normalisation."
-        )
+    forms = _each(form, len(features))
     for one, tensor in zip(forms, features, strict=True):
         one.fit(tensor, people)
+
+
+def can_fit(form: Any) -> bool:
+    """Whether there is anything to fit in what `made_form` gave."""
+    return all(map(_can_fit, _each(form, 1)))
 
 
 def _each(form: Any, count: int) -> list[Any]:

@@ -169,6 +169,23 @@ class Reference:
             matched.append(own)
         return matched
 
+    def moved_to(self, other: Reference, share: Tensor) -> Reference:
+        """Each sample moved towards the only one of another Reference.
+
+        Args:
+            other: One sample.
+            share: (R,) 0 keeps a sample, 1 puts the other in its place.
+        """
+        self._check_alike(other)
+        tensors = []
+        for own, goal, layout in zip(self.tensors, other.tensors, self.layouts, strict=True):
+            known = self._layout(layout)
+            rows, theirs = known.to_rows(own), known.to_rows(goal)
+            moved = torch.lerp(rows, theirs.to(rows), share[:, None].to(rows))
+            sample = known.select(own, torch.zeros(1, dtype=torch.long, device=own.device)).shape
+            tensors.append(known.from_rows(moved, sample))
+        return Reference(tensors, self.layouts, self.merge_at, self.made_by, self._frames)
+
     def frames_for(self, targets: Sequence[Tensor]) -> Tensor | None:
         """(B,) number of frames behind each target's reference; None is one each."""
         if self._frames is None or self._frames.shape[0] != 1:  # len() would fix an export's batch

@@ -11,6 +11,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,11 @@ from siamcal.model.forms import call_forms, counts_frames, made_form
 from siamcal.model.interop import InteropMixin
 from siamcal.model.merge_options import check_merge_options
 from siamcal.model.merges import PAPER, MergeForm, form_name
+from siamcal.model.null import NullReference
 from siamcal.model.origin import Origin, Provenance
 from siamcal.model.pretrained import PretrainedMixin
 from siamcal.model.reference import Index, Reference
+from siamcal.model.trusting import TrustingMixin
 from siamcal.registry import merges
 
 __all__ = ["CalibratingSiamese", "Reference"]
@@ -44,7 +47,7 @@ __all__ = ["CalibratingSiamese", "Reference"]
 BRANCHES = ("separate", "concatenate")
 
 
-class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, nn.Module):
+class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, TrustingMixin, nn.Module):
     """A network wrapped for one-frame calibration.
 
     The network itself isn't modified: its parameters, their names and its object stay the same
@@ -77,12 +80,17 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, nn.Module)
             dropout and stochastic depth before the merge.
         freeze_pre_batchnorm: Keep BatchNorm before the merge point at its running statistics in
             training.
+        null_reference: Have a null reference, with which `model(target, None)` reads a person who
+            has no neutral frame, and by which references are judged (`trust`, `same_person`). It
+            starts at the mean of neutral frames of anybody (`fit_anchor`) and is trained by
+            leaving references out (`dropped`, `Recipe.reference_dropout`).
 
     Attributes:
         split: How the backbone was cut (`split.mechanism`).
         merge: Name of the form that is computed ("paper" resolved), "custom" for one of your own.
         merge_options: The options it was given.
         merge_form: The form: a function, a module, or a ModuleList with one for each tensor.
+        null_reference: `siamcal.model.null.NullReference`, or None.
         origin: What a Reference of this model is held against.
         config: Description with which a saved calibrator is restored; None until one is given.
 
@@ -107,6 +115,7 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, nn.Module)
         mechanism: str = "auto",
         branches: str = "separate",
         freeze_pre_batchnorm: bool = False,
+        null_reference: bool = False,
     ) -> None:
         super().__init__()
         _check_network(backbone)
@@ -133,6 +142,9 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, nn.Module)
         form = merge if callable(merge) else merges.get(self.merge)
         self.merge_form = made_form(form, self.split, self.merge_options, self.origin.inputs)
         self._with_frames = counts_frames(self.merge_form)
+        self.null_reference = (
+            NullReference(self.split, self.origin.inputs) if null_reference else None
+        )
         self.backbone = backbone
         self.head = head
         if branches == "concatenate" and self.split.mechanism == "hook":
@@ -146,60 +158,79 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, nn.Module)
     def forward(
         self,
         target: Inputs,
-        reference: Inputs | Reference | Sequence[Reference],
+        reference: Inputs | Reference | Sequence[Reference] | None,
         index: Index | None = None,
+        *,
+        dropped: Tensor | None = None,
+        use_trust: bool = False,
     ) -> Any:
         """Calibrated output for target frames.
 
         Args:
             target: Target images (B, C, H, W), or what else the backbone takes.
             reference: Reference images (R, C, H, W), or a `Reference` encoded before; lists of
-                either are joined. Without `index` R is B, one each, or 1 for all targets.
+                either are joined. Without `index` R is B, one each, or 1 for all targets. None
+                reads all with the null reference.
             index: (B,) which of the R references belongs to each target, so that a person's is
                 encoded once however many of the targets show them.
+            dropped: (B,) bool, targets that are read with the null reference instead of theirs.
+            use_trust: Move each reference's features towards the null reference by 1 - its trust.
 
         Returns:
             The head's output, or the backbone's raw output (B, num_outputs) without a head.
 
         Raises:
-            ConfigError: Something else than images and References, batch sizes that don't fit, or a
-                Reference of another model.
+            ConfigError: Something else than images and References, batch sizes that don't fit, a
+                Reference of another model, or None for a model without a fitted null reference.
         """
         split = self._split_now()
         target = self._arguments.inputs(target, "target")
+        if reference is None and self.null_reference is not None:
+            reference = self._null_for(index, dropped, use_trust)
         reference = self._arguments.reference(reference)
+        targets = self._arguments.count(target) if dropped is not None else 0
+        wanted = partial(self._adjusted, count=targets, dropped=dropped, use_trust=use_trust)
         if isinstance(reference, Reference):
-            return self._calibrate(split, target, _gathered(reference, index), quiet=True)
+            return self._calibrate(split, target, wanted(reference, index), quiet=True)
         targets, references = map(self._arguments.count, (target, reference))
         if self.branches == "concatenate":
-            return self._concatenated(split, target, reference, index)
+            return self._concatenated(split, target, reference, partial(wanted, index=index))
         if index is not None or targets != references:
             with self._quieted(split):
                 encoded = self._encode(split, reference)
-            encoded = _gathered(encoded, index)
-            return self._calibrate(split, target, encoded, quiet=True)
+            return self._calibrate(split, target, wanted(encoded, index), quiet=True)
         # Dropout draws the same for both branches: two draws would drown the difference.
         draws = split.loud or self._drawing()
         state = RandomState(place_of(self.backbone)[0]) if draws else None
         encoded = self._encode(split, reference)
         if state is not None:
             state.restore()
-        return self._calibrate(split, target, encoded, quiet=False)
+        return self._calibrate(split, target, wanted(encoded, None), quiet=False)
 
     def from_features(
-        self, features: Features, reference: Reference | None, index: Index | None = None
+        self,
+        features: Features,
+        reference: Reference | None,
+        index: Index | None = None,
+        *,
+        dropped: Tensor | None = None,
+        use_trust: bool = False,
     ) -> Any:
         """Output for features at the merge point: what `forward` does from there on.
 
         Args:
             features: Of the targets, from `model.split.pre`.
-            reference: Encoded by this model.
+            reference: Encoded by this model; None reads with the null reference.
             index: (B,) which of the references belongs to each target; see `forward`.
+            dropped: (B,) bool, targets that are read with the null reference.
+            use_trust: Move the references' features by their trust; see `forward`.
         """
         if reference is None:
-            raise ConfigError("A calibrated network reads against a reference; got None.")
+            reference = self._null_for(index, dropped, use_trust)
         self.check_reference(reference)
-        merged = self._merge(_gathered(reference, index), features.tensors)
+        count = 0 if dropped is None else len(dropped)
+        reference = self._adjusted(reference, index, count, dropped, use_trust)
+        merged = self._merge(reference, features.tensors)
         return self._finish(self.split.post(features.with_tensors(merged)))
 
     def encode(self, image: Inputs) -> Reference:
@@ -322,7 +353,11 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, nn.Module)
         return output if self.head is None else self.head(output)
 
     def _concatenated(
-        self, split: Split, target: Inputs, reference: Inputs, index: Index | None
+        self,
+        split: Split,
+        target: Inputs,
+        reference: Inputs,
+        adjusted: Callable[[Reference], Reference],
     ) -> Any:
         """Both branches as one batch: targets first, then references."""
         sizes = self._arguments.count(target), self._arguments.count(reference)
@@ -330,7 +365,7 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, nn.Module)
             features = split.pre(self._arguments.joined(target, reference, split.per_sample))
         ours, theirs = split.parts(features, *sizes)
         encoded = Reference(theirs.tensors, split.layouts, self.merge_at)
-        merged = self._merge(_gathered(encoded, index), ours.tensors)
+        merged = self._merge(adjusted(encoded), ours.tensors)
         return self._finish(split.post(ours.with_tensors(merged)))
 
     def _pre_batchnorms(self) -> Iterator[nn.Module]:
@@ -397,12 +432,6 @@ def _kind(value: Any) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}; pass an object, {value.__name__}(...)"
     return f"a {type(value).__name__}"
-
-
-def _gathered(reference: Reference, index: Index | None) -> Reference:
-    if index is None:
-        return reference
-    return reference.select(index)
 
 
 def _dropouts(split: Split) -> Iterator[str]:

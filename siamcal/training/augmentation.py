@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from siamcal.datasets.base import FaceSet
-from siamcal.training.recipe import Augmentation
+from siamcal.training.noise import disturb, draw_disturbances
+from siamcal.training.recipe import Augmentation, ReferenceNoise
 
 _COPY_SEED = 20_240_900  # of no training: copies serve trainings of any seed
 
@@ -106,7 +107,11 @@ def change(images: torch.Tensor, draws: Draws) -> torch.Tensor:
 
 
 def copies_of(
-    faces: FaceSet, rows: np.ndarray, copies: np.ndarray, how: Augmentation
+    faces: FaceSet,
+    rows: np.ndarray,
+    copies: np.ndarray,
+    how: Augmentation,
+    noise: ReferenceNoise | None = None,
 ) -> torch.Tensor:
     """Fixed augmented copies of frames: (row, copy) always gives the same image.
 
@@ -115,14 +120,19 @@ def copies_of(
         rows: (B,) its rows.
         copies: (B,) number of the copy; 0 is the frame itself.
         how: The changes.
+        noise: Further changes, for copies of references: these are copies of their own.
 
     Returns:
         (B, 3, S, S).
     """
     images = faces.preprocessing.to_tensor(faces.images[rows])
     for place in np.flatnonzero(copies):
-        key = [_COPY_SEED, int(rows[place]), int(copies[place])]
+        key = [_COPY_SEED, int(rows[place]), int(copies[place]), *([1] if noise else [])]
         seed = int(np.random.default_rng(key).integers(2**62))
-        draws = draw(1, images.shape[-1], torch.Generator().manual_seed(seed), how)
-        images[place] = change(images[place : place + 1], draws)[0]
+        generator = torch.Generator().manual_seed(seed)
+        draws = draw(1, images.shape[-1], generator, how)
+        image = change(images[place : place + 1], draws)
+        if noise is not None:
+            image = disturb(image, draw_disturbances(1, generator, noise), faces.preprocessing)
+        images[place] = image[0]
     return images

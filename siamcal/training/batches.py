@@ -14,9 +14,15 @@ from siamcal.datasets.base import INVALID, FaceSet
 from siamcal.errors import ConfigError
 from siamcal.training.augmentation import change, copies_of, draw
 from siamcal.training.frozen import KeptFeatures
+from siamcal.training.noise import StandIns, disturb, draw_disturbances
 from siamcal.training.recipe import Recipe
 
 __all__ = ["Batch", "BatchSource", "split", "task_labels"]
+
+
+# Streams of random numbers of a step, beside 1 and 2 (augmentation of targets and references) and
+# the loop's 3.
+_DROPPED, _NOISE, _STAND_INS = 4, 5, 6
 
 
 class Batch(NamedTuple):
@@ -29,6 +35,7 @@ class Batch(NamedTuple):
         reference_index: (B,) row of `references` that belongs to each target.
         labels: (B, A).
         rows: (B,) rows of the face set.
+        dropped: (B,) bool, targets that are read without their reference.
     """
 
     targets: torch.Tensor
@@ -36,6 +43,7 @@ class Batch(NamedTuple):
     reference_index: torch.Tensor
     labels: torch.Tensor
     rows: torch.Tensor
+    dropped: torch.Tensor
 
 
 class BatchSource(Dataset[Batch]):
@@ -53,6 +61,7 @@ class BatchSource(Dataset[Batch]):
         rank: This process's number.
         world_size: Number of processes; each takes every world_size-th sample of the batch.
         features: Kept features, which then stand in the place of images.
+        reference_features: Those of the references, where they are other copies.
 
     Raises:
         ConfigError: There are no training rows.
@@ -67,13 +76,17 @@ class BatchSource(Dataset[Batch]):
         rank: int = 0,
         world_size: int = 1,
         features: KeptFeatures | None = None,
+        reference_features: KeptFeatures | None = None,
     ) -> None:
         self.features = features
+        self.reference_features = reference_features or features
         self.recipe, self.faces, self.rows, self.labels = recipe, faces, rows, labels
         self.rank, self.world_size = rank, world_size
         self._epoch: tuple[int, list[np.ndarray]] = (-1, [])
         if not len(rows):
             raise ConfigError("There are no training frames: every participant is in this fold.")
+        noise = recipe.reference_noise
+        self.stand_ins = StandIns(noise, faces, rows) if noise.active else None
 
     @cached_property
     def _groups(self) -> list[np.ndarray]:
@@ -128,16 +141,20 @@ class BatchSource(Dataset[Batch]):
         if self.recipe.references_per == "participant":
             references, index = np.unique(references, return_inverse=True)
         mine, real = self._share(len(rows))
+        if self.stand_ins is not None:
+            references = self.stand_ins.replace(references, self._generator(_STAND_INS, step))
         used, own_index = np.unique(index[mine], return_inverse=True)
         labels = self.labels[rows[mine]]
         labels[~real] = INVALID
         reference_stream = 1 if self.recipe.augmentation.shared else 2
+        dropped = self._generator(_DROPPED, step).random(len(rows)) < self.recipe.reference_dropout
         return Batch(
             self._images(rows, mine, step, 1),
-            self._images(references, used, step, reference_stream),
+            self._images(references, used, step, reference_stream, are_references=True),
             torch.from_numpy(own_index),
             torch.from_numpy(labels),
             torch.from_numpy(rows[mine]),
+            torch.from_numpy(dropped[mine]),
         )
 
     def _share(self, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -147,19 +164,38 @@ class BatchSource(Dataset[Batch]):
         real = places < count
         return np.where(real, places, 0), real
 
-    def _images(self, rows: np.ndarray, places: np.ndarray, step: int, stream: int) -> torch.Tensor:
+    def _images(
+        self,
+        rows: np.ndarray,
+        places: np.ndarray,
+        step: int,
+        stream: int,
+        are_references: bool = False,
+    ) -> torch.Tensor:
         """Augmented crops, or kept features, of some places of the global batch's `rows`."""
+        spoilt = are_references and self.recipe.reference_noise.changes_images
+        noise = self.recipe.reference_noise if spoilt else None
         if self.recipe.freeze_pre:
             copies = self._generator(stream, step).integers(self.recipe.freeze_pre, size=len(rows))
             rows, copies = rows[places], copies[places] + 1
-            if self.features is not None:
-                return self.features.take(rows, copies)
-            return copies_of(self.faces, rows, copies, self.recipe.augmentation)
+            features = self.reference_features if are_references else self.features
+            if features is not None:
+                return features.take(rows, copies)
+            return copies_of(self.faces, rows, copies, self.recipe.augmentation, noise)
         images = self.faces.preprocessing.to_tensor(self.faces.images[rows[places]])
+        taken = torch.from_numpy(places)
+        draws = draw(
+            len(rows), images.shape[-1], self._torch(stream, step), self.recipe.augmentation
+        )
+        images = change(images, draws.take(taken))
+        if noise is None:
+            return images
+        changes = draw_disturbances(len(rows), self._torch(_NOISE, step), noise)
+        return disturb(images, changes.take(taken), self.faces.preprocessing)
+
+    def _torch(self, stream: int, step: int) -> torch.Generator:
         seed = int(self._generator(stream, step).integers(2**62))
-        generator = torch.Generator().manual_seed(seed)
-        draws = draw(len(rows), images.shape[-1], generator, self.recipe.augmentation)
-        return change(images, draws.take(torch.from_numpy(places)))
+        return torch.Generator().manual_seed(seed)
 
 
 def task_labels(faces: FaceSet, task: str) -> np.ndarray:
@@ -182,6 +218,7 @@ def split(batch: Batch, parts: int) -> list[Batch]:
                 index,
                 batch.labels[rows],
                 batch.rows[rows],
+                batch.dropped[rows],
             )
         )
     return pieces

@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,10 @@ from siamcal.progress import progress_bar
 from siamcal.settings import to_dict
 from siamcal.training.augmentation import copies_of
 from siamcal.training.networks import not_yet_proved
-from siamcal.training.recipe import Recipe
+from siamcal.training.noise import StandIns
+from siamcal.training.recipe import Recipe, ReferenceNoise
 
-__all__ = ["Behind", "KeptFeatures", "keep_features"]
+__all__ = ["Behind", "KeptFeatures", "keep_features", "keep_reference_features"]
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +83,7 @@ class Behind(nn.Module):
         targets: Tensor,
         references: Tensor | Reference | None = None,
         index: Tensor | None = None,
+        dropped: Tensor | None = None,
     ) -> Any:
         """Head output for a batch, as `TrainingStep` gives it for images.
 
@@ -88,13 +91,16 @@ class Behind(nn.Module):
             targets: (B, width) packed features.
             references: (R, width), or encoded; a plain network ignores them.
             index: (B,) row of `references` that belongs to each target; None: one each.
+            dropped: (B,) bool, targets that are read without theirs.
         """
         features = self._unpacked(targets)
         if not isinstance(self.network, CalibratingSiamese):
             return self.network.head(self.split.post(features))  # type: ignore[operator]
         if isinstance(references, Tensor):
             references = self.encode(references)
-        return self.network.from_features(features, references, index)
+        if self.network.null_reference is None:
+            dropped = None
+        return self.network.from_features(features, references, index, dropped=dropped)
 
     def encode(self, rows: Tensor) -> Reference:
         """Packed features (R, width) of reference frames -> what `model.encode` makes of them."""
@@ -223,17 +229,22 @@ class _Pack(nn.Module):
 
 @dataclass(frozen=True)
 class KeptFeatures:
-    """Features of every frame of a face set, memory-mapped.
+    """Features of the frames of a face set, memory-mapped.
 
     Attributes:
         values: (1 + K, N, width) float32: of the frames as they are, then of K augmented copies.
+            With `rows` (K, R, width): of the copies of those frames only.
+        rows: (R,) rows of the face set, ascending; None is all.
     """
 
     values: np.ndarray
+    rows: np.ndarray | None = None
 
     def take(self, rows: np.ndarray, copies: np.ndarray | int = 0) -> Tensor:
         """(B, width) of some frames; copy 0 is the frame itself."""
-        return torch.from_numpy(self.values[copies, rows])
+        if self.rows is None:
+            return torch.from_numpy(self.values[copies, rows])
+        return torch.from_numpy(self.values[copies - 1, np.searchsorted(self.rows, rows)])
 
 
 def keep_features(behind: Behind, faces: FaceSet, recipe: Recipe, copies: int) -> KeptFeatures:
@@ -248,24 +259,66 @@ def keep_features(behind: Behind, faces: FaceSet, recipe: Recipe, copies: int) -
         recipe: Its augmentation is that of the copies.
         copies: K; 0 keeps the frames as they are only.
     """
-    shape = (1 + copies, len(faces), behind.width)
-    folder = cache_dir() / "features" / _key(behind, faces, recipe, copies)
+    every = np.arange(len(faces))
+    wanted = np.repeat(np.arange(1 + copies), len(every)), np.tile(every, 1 + copies)
+    values = _kept(behind, faces, recipe, wanted, [copies])
+    return KeptFeatures(values.reshape(1 + copies, len(every), behind.width))
+
+
+def keep_reference_features(
+    behind: Behind, faces: FaceSet, recipe: Recipe, rows: np.ndarray
+) -> KeptFeatures:
+    """Features of K copies with reference noise, of every frame that serves as a reference.
+
+    Args:
+        behind: The network.
+        faces: The face set.
+        recipe: K (`freeze_pre`), augmentation and noise.
+        rows: Training rows; theirs are the references and what stands in for them.
+    """
+    noise, copies = recipe.reference_noise, recipe.freeze_pre
+    own = np.unique(faces.reference_rows[rows])
+    if noise.active:
+        own = np.union1d(own, StandIns(noise, faces, rows).rows)
+    wanted = np.repeat(np.arange(1, 1 + copies), len(own)), np.tile(own, copies)
+    facts = [copies, to_dict(noise), own.tolist()]
+    values = _kept(behind, faces, recipe, wanted, facts, noise)
+    return KeptFeatures(values.reshape(copies, len(own), behind.width), own)
+
+
+def _kept(
+    behind: Behind,
+    faces: FaceSet,
+    recipe: Recipe,
+    wanted: tuple[np.ndarray, np.ndarray],
+    facts: list[Any],
+    noise: ReferenceNoise | None = None,
+) -> np.memmap:
+    """(M, width) features of copies and rows, from the cache named by `facts` or computed now."""
+    total = len(wanted[0])
+    folder = cache_dir() / "features" / _key(behind, faces, recipe, facts)
     folder.mkdir(parents=True, exist_ok=True)
     place, progress = folder / "features.f32", folder / "progress.json"
     done = json.loads(progress.read_text())["done"] if progress.exists() and place.exists() else 0
-    total = shape[0] * shape[1]
+    shape = (total, behind.width)
     if done < total:
         if not place.exists():
-            needed = 4.0 * total * shape[2]
+            needed = 4.0 * total * behind.width
             check_disk_space(folder, needed, f"The features of {total} frames and copies need")
         mode: Any = "r+" if done else "w+"
-        values = np.memmap(place, np.float32, mode, shape=(total, shape[2]))
-        _fill(values, done, progress, behind, faces, recipe)
-    return KeptFeatures(np.memmap(place, np.float32, "r", shape=shape))
+        values = np.memmap(place, np.float32, mode, shape=shape)
+        images = partial(copies_of, faces, how=recipe.augmentation, noise=noise)
+        _fill(values, done, progress, behind, wanted, images)
+    return np.memmap(place, np.float32, "r", shape=shape)
 
 
 def _fill(
-    values: np.memmap, done: int, progress: Path, behind: Behind, faces: FaceSet, recipe: Recipe
+    values: np.memmap,
+    done: int,
+    progress: Path,
+    behind: Behind,
+    wanted: tuple[np.ndarray, np.ndarray],
+    images: Any,
 ) -> None:
     device = next(behind.parameters()).device
     step = _BATCH.get(device.type, _BATCH["cuda"])
@@ -274,16 +327,15 @@ def _fill(
     starts = range(done, total, step)
     for start in progress_bar(starts, description="features", unit="batch"):
         places = np.arange(start, min(start + step, total))
-        copies, rows = np.divmod(places, len(faces))
-        images = copies_of(faces, rows, copies, recipe.augmentation)
-        values[places] = pack(images.to(device)).cpu().numpy()
+        copies, rows = (part[places] for part in wanted)
+        values[places] = pack(images(rows=rows, copies=copies).to(device)).cpu().numpy()
         if time.monotonic() - saved > _SAVE_SECONDS or places[-1] == total - 1:
             values.flush()
             write_json(progress, {"done": int(places[-1]) + 1})
             saved = time.monotonic()
 
 
-def _key(behind: Behind, faces: FaceSet, recipe: Recipe, copies: int) -> str:
+def _key(behind: Behind, faces: FaceSet, recipe: Recipe, told: list[Any]) -> str:
     stat = faces.images_path.stat()
     state = behind.network.state_dict()
     test = torch.rand(1, 3, behind._size, behind._size, generator=torch.Generator().manual_seed(0))
@@ -296,7 +348,7 @@ def _key(behind: Behind, faces: FaceSet, recipe: Recipe, copies: int) -> str:
         # Rounded: threads and libraries add in another order.
         checksum_of_tensors({name: state[name] for name in behind.frozen}),
         [round(float(v), 2) for v in (seen.mean(), seen.std())],
-        [copies, to_dict(recipe.augmentation) if copies else None],
+        [told[0], to_dict(recipe.augmentation) if told[0] else None, *told[1:]],
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
 

@@ -20,7 +20,7 @@ from siamcal.model.batchnorm_gap import batchnorm_gap, warn_of_gap
 from siamcal.model.siamese import CalibratingSiamese
 from siamcal.progress import progress_bar
 from siamcal.training.batches import Batch, BatchSource, split, task_labels
-from siamcal.training.frozen import Behind, keep_features
+from siamcal.training.frozen import Behind, keep_features, keep_reference_features
 from siamcal.training.log import LossLog
 from siamcal.training.networks import (
     TrainingStep,
@@ -82,13 +82,15 @@ def fit(
     network = network.to(accelerator.device)
     fit_merge(network, faces, rows)
     step: nn.Module = TrainingStep(network)
-    features = None
+    kept: dict[str, Any] = {}
     if recipe.freeze_pre:
         step = behind = Behind(network, recipe)
         with accelerator.main_process_first():
-            features = keep_features(behind, faces, recipe, recipe.freeze_pre)
+            kept["features"] = keep_features(behind, faces, recipe, recipe.freeze_pre)
+            if calibrated and recipe.reference_noise.changes_images:
+                kept["reference_features"] = keep_reference_features(behind, faces, recipe, rows)
     share = accelerator.process_index, accelerator.num_processes
-    source = BatchSource(recipe, faces, rows, labels, *share, features=features)
+    source = BatchSource(recipe, faces, rows, labels, *share, **kept)
     optimizer = make_optimizer(network, recipe)
     state, identity = TrainingState(network, optimizer), identity_of(recipe, rows, calibrated)
     if folder is not None:
@@ -194,7 +196,9 @@ class TrainingLoop:
             last = number == len(parts) - 1
             wait = contextlib.nullcontext() if last else self.accelerator.no_sync(self.step)
             with wait, self.accelerator.autocast():
-                output = self.step(part.targets, part.references, part.reference_index)
+                output = self.step(
+                    part.targets, part.references, part.reference_index, part.dropped
+                )
                 # Processes' gradients are averaged: scale so that the sum over all samples of the
                 # global batch is divided by its size.
                 share = len(part.targets) * self.accelerator.num_processes / everyone

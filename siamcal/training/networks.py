@@ -59,19 +59,29 @@ class TrainingStep(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, targets: torch.Tensor, references: torch.Tensor, index: torch.Tensor) -> Any:
+    def forward(
+        self,
+        targets: torch.Tensor,
+        references: torch.Tensor,
+        index: torch.Tensor,
+        dropped: torch.Tensor | None = None,
+    ) -> Any:
         """Head output for a batch.
 
         Args:
             targets: (B, 3, S, S).
             references: (R, 3, S, S), each encoded once; a plain network ignores them.
             index: (B,) row of `references` that belongs to each target.
+            dropped: (B,) bool, targets that are read without theirs, by a network that has a null
+                reference.
         """
         if not isinstance(self.network, CalibratingSiamese):
             return self.network(targets)
+        if self.network.null_reference is None:
+            dropped = None
         if len(references) == len(targets):  # each target has its own, whatever their order
-            return self.network(targets, references[index])
-        return self.network(targets, references, index)
+            return self.network(targets, references[index], dropped=dropped)
+        return self.network(targets, references, index, dropped=dropped)
 
 
 def build_network(recipe: Recipe, num_aus: int, *, calibrated: bool) -> nn.Module:
@@ -114,6 +124,7 @@ def wrap(network: NonCalibrated, recipe: Recipe) -> CalibratingSiamese:
         head=network.head,
         branches=recipe.branches,
         freeze_pre_batchnorm=recipe.freeze_pre_batchnorm,
+        null_reference=recipe.reference_dropout > 0,
         example_inputs=torch.zeros(2, 3, size, size, device=_device(network)),
         verify=not_yet_proved(recipe),
         # A hook's forward is cut in pieces by torch.compile, and has no second half of its own that
@@ -143,7 +154,7 @@ def not_yet_proved(recipe: Recipe) -> bool:
 def fit_merge(
     network: nn.Module, faces: FaceSet, rows: np.ndarray, frames: np.ndarray | None = None
 ) -> None:
-    """Fit what the merge form needs to the reference frames of the given rows, if it needs it.
+    """Fit merge form and null reference to the reference frames of the given rows, if need be.
 
     Args:
         network: From `build_network`, with its start weights.

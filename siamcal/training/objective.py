@@ -62,8 +62,8 @@ class Objective:
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Adam (L2, as the paper) or AdamW, with the last layer's own learning rate.
 
-    What a merge form names in `no_weight_decay()` (timm's convention) doesn't decay: an anchor
-    would drift from the features that it is the mean of.
+    What a merge form or null reference names in `no_weight_decay()` (timm's convention) doesn't
+    decay: an anchor would drift from the features that it is the mean of.
     """
     last = {id(p) for p in _last_layer(network).parameters()}
     kept = _undecayed(network)
@@ -80,9 +80,9 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def _undecayed(network: nn.Module) -> set[int]:
-    """Ids of the merge form's parameters that don't decay."""
-    form = getattr(network, "merge_form", None)
-    modules: list[Any] = list(form.modules()) if isinstance(form, nn.Module) else []
+    """Ids of the parameters of merge form and null reference that don't decay."""
+    parts = [getattr(network, name, None) for name in ("merge_form", "null_reference")]
+    modules: list[Any] = [m for p in parts if isinstance(p, nn.Module) for m in p.modules()]
     return {
         id(module.get_parameter(name))
         for module in modules

@@ -29,6 +29,7 @@ def predict(
     description: str = "predicting",
     frozen: tuple[Behind, KeptFeatures] | None = None,
     pool: Mapping[int, np.ndarray] | None = None,
+    without_reference: bool = False,
 ) -> np.ndarray:
     """Predictions of the given rows: intensities (not clipped) or occurrence logits.
 
@@ -42,9 +43,13 @@ def predict(
         description: Label of the progress bar.
         frozen: The part behind the merge point and kept features, instead of images.
         pool: Row of a reference -> rows of all frames that stand for the person instead.
+        without_reference: Read with the calibrated network's null reference.
 
     Returns:
         (M, A) float32.
+
+    Raises:
+        ConfigError: Without a reference, and the network has no null reference.
     """
     network.eval()
     reader = network if frozen is None else frozen[0]
@@ -57,7 +62,9 @@ def predict(
 
     references, index = np.unique(faces.reference_rows[rows], return_inverse=True)
     encoded = None
-    if isinstance(network, CalibratingSiamese):
+    if without_reference and isinstance(network, CalibratingSiamese):
+        encoded, index = network.null(), np.zeros_like(index)
+    elif isinstance(network, CalibratingSiamese):
         encode = network.encode if frozen is None else frozen[0].encode
         encoded = _encoded(lambda wanted: encode(inputs(wanted)), references, pool)
     out = []

@@ -19,9 +19,9 @@ from siamcal.model.merges import PAPER
 from siamcal.paper import PAPER_PREPROCESSING
 from siamcal.preprocessing import Preprocessing
 from siamcal.registry import merges, recipes
-from siamcal.settings import check_choices, from_dict
+from siamcal.settings import check_choices, check_range, from_dict
 
-__all__ = ["Augmentation", "Recipe", "load_recipe"]
+__all__ = ["Augmentation", "Recipe", "ReferenceNoise", "load_recipe"]
 
 TASKS = ("intensity", "detection")
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -46,6 +46,57 @@ class Augmentation:
     brightness: float = 0.0
     contrast: float = 0.0
     shared: bool = False
+
+
+@dataclass(frozen=True)
+class ReferenceNoise:
+    """Changes of the training references only, drawn apart from those of the targets.
+
+    All are off by default. The first seven act on each reference's crop after the augmentation.
+
+    Attributes:
+        probability: Of each kind of change, drawn apart.
+        blur: Largest standard deviation of a Gaussian blur, in pixels of the crop.
+        gain: Largest relative change of brightness.
+        gradient: Largest relative change of light from the middle to an edge, in any direction.
+        noise: Largest standard deviation of pixel noise, in grey levels of 255.
+        jpeg: Lowest JPEG quality, 1 to 95; 0 is none.
+        rotation: Largest rotation in degrees.
+        scale: Largest relative change of size (with the same probability as the rotation).
+        active: Probability that another frame of the person stands in for the reference: not
+            neutral but weak, or of another sequence.
+        active_sum: Its largest sum of intensities over all action units.
+    """
+
+    probability: float = 0.5
+    blur: float = 0.0
+    gain: float = 0.0
+    gradient: float = 0.0
+    noise: float = 0.0
+    jpeg: int = 0
+    rotation: float = 0.0
+    scale: float = 0.0
+    active: float = 0.0
+    active_sum: float = 3.0
+
+    def __post_init__(self) -> None:
+        allowed = {
+            **dict.fromkeys(("probability", "active"), (0, 1)),
+            **dict.fromkeys(("gain", "gradient", "scale"), (0, 0.9)),
+            "blur": (0, 64),
+            "noise": (0, 128),
+            "jpeg": (0, 95),
+            "rotation": (0, 180),
+            "active_sum": (0, 1000),
+        }
+        for name, (low, high) in allowed.items():
+            check_range(f"reference_noise.{name}", getattr(self, name), low, high)
+
+    @property
+    def changes_images(self) -> bool:
+        """Whether any change of the crops themselves is on."""
+        kinds = (self.blur, self.gain, self.gradient, self.noise, self.jpeg, self.rotation)
+        return bool(self.probability) and any((*kinds, self.scale))
 
 
 @dataclass(frozen=True)
@@ -80,6 +131,10 @@ class Recipe:
             network's cost).
         participants_per_batch: 0 shuffles all frames (the paper); k > 0 draws every batch from k
             participants, which makes references_per="participant" cheap. NCG gets the same batches.
+        reference_dropout: Probability that a target is read without its reference, with a null
+            reference that is trained by it; over 0 the network then also reads people who have
+            none (`model(targets, None)`). The loss is that of all targets alike.
+        reference_noise: Changes of the references only.
         preprocessing: Frame -> network input.
         augmentation: Random changes of the training crops.
         epochs: Passes over the training frames; ignored where `steps` is set.
@@ -119,6 +174,8 @@ class Recipe:
     sync_batchnorm: bool = True
     references_per: str = "target"
     participants_per_batch: int = 0
+    reference_dropout: float = 0.0
+    reference_noise: ReferenceNoise = field(default_factory=ReferenceNoise)
     preprocessing: Preprocessing = PAPER_PREPROCESSING
     augmentation: Augmentation = field(default_factory=Augmentation)
     epochs: float = 3
@@ -153,6 +210,7 @@ class Recipe:
                 f"checkpoint={self.checkpoint!r} holds the whole network, so weights="
                 f"{self.weights!r} would be written over; set weights= (empty), or no checkpoint."
             )
+        check_range("reference_dropout", self.reference_dropout, 0, 1)
         if self.freeze_pre < 0:
             raise ConfigError(f"freeze_pre is a number of copies from 0 on; got {self.freeze_pre}.")
         if self.freeze_pre and self.augmentation.shared:
