@@ -179,14 +179,7 @@ def load_calibrator(
     config = read_config(folder / CONFIG_FILE)
     header = read_header(folder / WEIGHTS_FILE, max_bytes)
     _check_header(config, header, head, merge)
-    if (
-        config.weights_checksum
-        and checksum_of_file(folder / WEIGHTS_FILE) != config.weights_checksum
-    ):
-        raise WeightsError(
-            f"{folder / WEIGHTS_FILE} isn't the file that its config was written with (the "
-            "checksums differ): it was damaged or exchanged. Download or save it again."
-        )
+    _check_checksum(folder / WEIGHTS_FILE, config.weights_checksum)
     network = _network(config, header, backbone, base, strict)
     head = make_head(config.task, len(config.aus)) if config.num_outputs else head
     parts = {"backbone": network, "head": head}
@@ -211,16 +204,22 @@ def load_calibrator(
         freeze_pre_batchnorm=config.freeze_pre_batchnorm,
         null_reference=config.null_reference,
     )
-    late = {
-        "merge": model.merge_form,
-        "null": model.null_reference,
-    }  # made for the features, so known only now
+    # Made for the features, so known only now.
+    late = {"merge": model.merge_form, "null": model.null_reference}
     _check_fit(late, header, strict)
     if config.is_adapter:
         check_base(model, config, header, example_inputs)
     _load(parts | late if config.is_adapter else late, folder, max_bytes)
     model.config = config
     return model.eval()
+
+
+def _check_checksum(path: Path, stated: str) -> None:
+    if stated and checksum_of_file(path) != stated:
+        raise WeightsError(
+            f"{path} isn't the file that its config was written with (the checksums differ): it "
+            "was damaged or exchanged. Download or save it again."
+        )
 
 
 def _structure(model: CalibratingSiamese) -> dict[str, Any]:
