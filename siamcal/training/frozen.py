@@ -196,8 +196,9 @@ class Behind(nn.Module):
         return sorted(before)
 
     def _unpacked(self, rows: Tensor) -> Features:
-        count = len(rows)
-        if count not in self._passed:  # sizes and constants that cross don't depend on the image
+        # What else crosses, sizes and constants, doesn't depend on the images, but on their number.
+        count = len(rows) if self.split.passed else 1
+        if count not in self._passed:
             images = torch.zeros(count, 3, self._size, self._size, device=rows.device)
             with torch.no_grad(), in_mode(self.network, False):
                 self._passed[count] = self.split.pre(images).with_tensors(())
