@@ -2,12 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Set up for the main job, and for the tests on top of it.
+CORE := $(VENV)/.core
 STAMP := $(VENV)/.installed
 
 .PHONY: bench test test-fast lint format clean
 
 ## Set-up and the main job on the embedded data set
-bench: $(STAMP)
+bench: $(CORE)
 	$(BIN)/siamcal bench
 
 ## Set-up, linters and the whole test suite
@@ -27,11 +29,15 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(STAMP): pyproject.toml constraints.txt
+$(CORE): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "setuptools>=77" wheel
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	sh scripts/system_libraries.sh
+	touch $(CORE)
+
+$(STAMP): $(CORE)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $(STAMP)
 
 clean:

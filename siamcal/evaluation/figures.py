@@ -105,7 +105,7 @@ def per_au_bars(results: dict[str, Any], task: str, metric: str) -> plt.Figure:
     axes.axvline(len(names) - 1.5, color="#bbbbbb", linewidth=0.8)
     axes.set_xticks(np.arange(len(names)), names)
     axes.set_ylabel(_axis(metric))
-    axes.legend(ncols=min(6, len(methods)), loc="lower left", bbox_to_anchor=(0, 1.0))
+    axes.legend(ncols=min(6, len(methods)), loc="lower left", bbox_to_anchor=(-0.03, 1.06))
     _subtitle(axes, results)
     return figure
 
