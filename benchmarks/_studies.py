@@ -28,7 +28,8 @@ class Arm:
         changes: Of the recipe's fields.
         shrinkage: Of "bss" and "frozen"; "estimated" from the training people's neutral frames.
         references: Which frames stand for a person's resting face: "own" (the true one), a kind of
-            `with_references`, or a number of neutral frames that are pooled.
+            `with_references`, a number of neutral frames that are pooled, or "none" (the network's
+            null reference).
     """
 
     name: str
@@ -127,6 +128,16 @@ def _bad_references() -> Study:
     return Study("What does a bad reference cost?", tuple(arms))
 
 
+def _with_or_without() -> Study:
+    dropped = {"reference_dropout": 0.25}
+    both = (
+        Arm("CSN with dropped references, with", "csn", changes=dropped),
+        Arm("CSN with dropped references, without", "csn", changes=dropped, references="none"),
+    )
+    question = "Can one network read with and without a reference?"
+    return Study(question, (*PLAIN, Arm("CSN, with", "csn"), *both))
+
+
 def _outputs() -> Study:
     arms = [*PLAIN, Arm("BS by .75", "bss")]
     arms += [Arm(f"outputs, {mode}", f"outputs {mode}") for mode in ("monotone", "quantile")]
@@ -140,6 +151,7 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "shrinkage": _shrinkage,
     "references": _references,
     "bad-references": _bad_references,
+    "with-or-without": _with_or_without,
     "outputs": _outputs,
 }
 

@@ -179,6 +179,8 @@ def _of_arm(arm: Arm, trial: Trial, tested: FaceSet) -> np.ndarray:
         return trial.predict([arm.method], tested, rows, pool=_pool(tested, arm.references))[
             arm.method
         ]
+    if arm.references == "none":
+        return trial.predict([arm.method], tested, rows, without_reference=True)[arm.method]
     return trial.predict([arm.method], with_references(tested, arm.references), rows)[arm.method]
 
 

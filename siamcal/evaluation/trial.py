@@ -71,6 +71,8 @@ class Trial:
         tested: FaceSet,
         rows: np.ndarray,
         pool: Mapping[int, np.ndarray] | None = None,
+        *,
+        without_reference: bool = False,
     ) -> dict[str, np.ndarray]:
         """Readings of some rows of a face set, (V, A) for each method.
 
@@ -79,6 +81,7 @@ class Trial:
             tested: The face set.
             rows: (V,) its rows.
             pool: Row of a reference -> rows of all frames that stand for the person instead.
+            without_reference: Calibrated networks read with their null reference.
 
         Raises:
             ConfigError: An unknown method, or one that needs training people where there are none.
@@ -95,7 +98,8 @@ class Trial:
         for method, parts in parsed.items():
             if parts.trained == "csn":
                 network, recipe = self._calibrated(method, parts)
-                preds[method] = self._readings(network, recipe, tested, rows, method, pool)
+                how = {"pool": pool, "without_reference": without_reference}
+                preds[method] = self._readings(network, recipe, tested, rows, method, **how)
         return {method: preds[method] for method in methods}
 
     def _of_plain(
@@ -125,7 +129,7 @@ class Trial:
         for method, parsed in methods.items():
             if parsed.kind == "frozen":
                 calibrated, recipe = self._untrained(network, parsed)
-                found = self._readings(calibrated, recipe, tested, rows, method, pool)
+                found = self._readings(calibrated, recipe, tested, rows, method, pool=pool)
                 readings[method] = found
         return readings
 
@@ -207,7 +211,7 @@ class Trial:
         tested: FaceSet,
         rows: np.ndarray,
         name: str,
-        pool: Mapping[int, np.ndarray] | None = None,
+        **how: Any,
     ) -> np.ndarray:
         """(len(rows), A)."""
         frozen = None
@@ -218,9 +222,8 @@ class Trial:
             behind = self._behind[network]
             copies = recipe.freeze_pre if tested is self.faces else 0
             frozen = behind, keep_features(behind, tested, recipe, copies)
-        return predict(
-            network, tested, rows, description=f"{label(name)} predicts", frozen=frozen, pool=pool
-        )
+        text = f"{label(name)} predicts"
+        return predict(network, tested, rows, description=text, frozen=frozen, **how)
 
 
 def _given(**values: Any) -> dict[str, Any]:
