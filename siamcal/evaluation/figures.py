@@ -67,6 +67,11 @@ def _colour(method: str, methods: list[str]) -> Any:
     return SWEEP_COLOURS(0.15 + 0.7 * swept.index(method) / max(1, len(swept) - 1))
 
 
+def _main(found: TaskPredictions) -> list[str]:
+    """The three methods that have a panel each."""
+    return [m for m in ("ncg", "bs", "csn") if m in found.preds] or list(found.preds)[:3]
+
+
 def _axis(metric: str) -> str:
     found = get_metric(metric)
     return found.title + (" (lower is better)" * (not found.higher_is_better))
@@ -171,7 +176,7 @@ def bias(results: dict[str, Any]) -> plt.Figure:
 
 def scatter(found: TaskPredictions) -> plt.Figure:
     """Distribution of predictions at each true intensity, all AUs together."""
-    methods = list(found.preds)[:3]
+    methods = _main(found)
     figure, panels = plt.subplots(
         1, len(methods), figsize=(3 * len(methods), 2.8), sharey=True, squeeze=False
     )
@@ -197,7 +202,7 @@ def bland_altman(found: TaskPredictions) -> plt.Figure:
     The frames of all AUs together; bias and limits (divisor n - 1) are
     `siamcal.evaluation.agreement.bland_altman`'s.
     """
-    methods = list(found.preds)[:3]
+    methods = _main(found)
     figure, panels = plt.subplots(
         1, len(methods), figsize=(3 * len(methods), 2.8), sharey=True, squeeze=False
     )
@@ -228,7 +233,7 @@ def across_within(results: dict[str, Any]) -> plt.Figure:
     axes.plot([0, 1], [0, 1], color="#333333", lw=0.8, ls=":")
     axes.set_xlabel("within-participant ICC")
     axes.set_ylabel("pooled ICC")
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower right", fontsize=7)
     return figure
 
 
