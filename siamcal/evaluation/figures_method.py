@@ -79,16 +79,17 @@ def find_example(
     with FacePipeline(settings) as pipeline:
         for person in source.participants[:people]:
             table = source.table[source.table["participant"] == person]
-            target = table[columns].sum(axis=1).idxmax()
-            rows = table[table["is_reference"]].index[0], target
-            images = [read_image(source.table.loc[row, "source"]) for row in rows]
+            files = table["source"].to_list()
+            labels = table[columns].to_numpy(np.float64)
+            last = int(labels.sum(1).argmax())
+            first = int(table["is_reference"].to_numpy().argmax())
+            images = [read_image(files[row]) for row in (first, last)]
             # Two faces, found once: the networks' crops, and the same without contrast and mask.
             faces = [pipeline.detect(image, max_faces=1) for image in images]
             if not all(faces):
                 continue
             crops = [pipeline.align(im, f[0]) for im, f in zip(images, faces, strict=True)]
-            truth = table.loc[target, columns].to_numpy(np.float64)
-            example = _read(plain, model, np.stack(crops), truth)
+            example = _read(plain, model, np.stack(crops), labels[last])
             found.append((float(np.abs(example.rest).mean()), images, faces, example))
     _, images, faces, example = max(found, key=lambda one: one[0])
     shown = replace(settings, size=_SHOWN_SIZE, contrast="none", mask="none", illumination="none")
