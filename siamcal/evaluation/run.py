@@ -26,7 +26,9 @@ from siamcal.evaluation.figures import write_figures
 from siamcal.evaluation.methods import AUTO, parse
 from siamcal.evaluation.tables import paper_comparison, to_latex, to_markdown, write_report
 from siamcal.paper import TABLES, table_plan
+from siamcal.synth.actions import AUS
 from siamcal.synth.plan import make_plan
+from siamcal.training.checkpoint import load_trained
 from siamcal.training.choice import choose_recipe
 from siamcal.training.duration import estimate_seconds
 from siamcal.training.points import sweep_points
@@ -50,7 +52,9 @@ def run_comparison(job: Job) -> dict[str, Any]:
     """
     started = time.monotonic()
     recipe = job.recipe
-    if recipe.dataset == "synth":  # loading it may render for a while: say so before
+    if recipe.dataset == "synth":  # loading it may render for a while: say so, or refuse, before
+        if recipe.checkpoint:
+            load_trained(recipe, len(AUS))
         plan = make_plan(**recipe.dataset_options)
         folds = min(3, plan.participants)
         logger.info(outlook(job, plan.participants, plan.total, folds, 12, FRAMES_A_SECOND / 2))
