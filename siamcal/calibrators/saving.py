@@ -179,14 +179,7 @@ def load_calibrator(
     config = read_config(folder / CONFIG_FILE)
     header = read_header(folder / WEIGHTS_FILE, max_bytes)
     _check_header(config, header, head, merge)
-    if (
-        config.weights_checksum
-        and checksum_of_file(folder / WEIGHTS_FILE) != config.weights_checksum
-    ):
-        raise WeightsError(
-            f"{folder / WEIGHTS_FILE} isn't the file that its config was written with (the "
-            "checksums differ): it was damaged or exchanged. Download or save it again."
-        )
+    _check_file(config, folder / WEIGHTS_FILE)
     network = _network(config, header, backbone, base, strict)
     head = make_head(config.task, len(config.aus)) if config.num_outputs else head
     parts = {"backbone": network, "head": head}
@@ -345,6 +338,14 @@ def _state(parts: Mapping[str, Any]) -> dict[str, Tensor]:
                 "saved without pickling."
             )
     return state
+
+
+def _check_file(config: CalibratorConfig, weights: Path) -> None:
+    if config.weights_checksum and checksum_of_file(weights) != config.weights_checksum:
+        raise WeightsError(
+            f"{weights} isn't the file that its config was written with (the checksums differ): it "
+            "was damaged or exchanged. Download or save it again."
+        )
 
 
 def _check_header(
