@@ -252,9 +252,11 @@ def _pooled(
 
 
 def _against(arm: Arm, arms: Sequence[Arm]) -> list[str]:
-    """The plain network and baseline subtraction of the same start."""
-    alike = [a for a in arms if (a.recipe, a.changes) == (arm.recipe, arm.changes)]
-    return [a.name for a in alike if a.method in ("ncg", "bs") and a.name != arm.name][:2]
+    """The plain network and baseline subtraction of the same start, as far as they stand above."""
+    start = arm.recipe, dict(arm.changes) if arm.recipe else {}
+    above = arms[: arms.index(arm)]
+    alike = [a for a in above if (a.recipe, dict(a.changes) if a.recipe else {}) == start]
+    return [a.name for a in alike if a.method in ("ncg", "bs")][:2]
 
 
 def _cells(arm: Mapping[str, Any]) -> dict[str, str]:
