@@ -21,11 +21,11 @@ import pandas as pd
 from siamcal.benchmarks._studies import STUDIES, Arm, Study, neutral_frames, with_references
 
 from siamcal.datasets import load_dataset
-from siamcal.datasets.base import FaceSet
+from siamcal.datasets.base import DatasetSource, FaceSet
 from siamcal.datasets.crops.prepare import prepare
 from siamcal.environment import describe_environment, machine_line
 from siamcal.errors import ConfigError, UnknownNameError
-from siamcal.evaluation.intervals import metric_interval, paired_difference
+from siamcal.evaluation.intervals import MetricInterval, metric_interval, paired_difference
 from siamcal.evaluation.tables import HONESTY, to_markdown
 from siamcal.evaluation.trial import Trial
 from siamcal.files import write_atomically, write_json
@@ -225,16 +225,17 @@ def _results(
             names = np.tile(faces.participants.astype(str), len(preds))
             values = {a.name: _pooled(preds, place, a.name) for a in chosen.arms}
             cells: dict[str, Any] = {
-                metric: metric_interval(metric, values[arm.name], labels, names).to_dict(
-                    faces.source.intensity_aus
+                metric: _kept(
+                    metric_interval(metric, values[arm.name], labels, names), faces.source
                 )
                 for metric in METRICS
             }
             for other in _against(arm, chosen.arms):
                 if values[other].shape == values[arm.name].shape:
-                    cells[f"icc - {other}"] = paired_difference(
+                    difference = paired_difference(
                         "icc", values[arm.name], values[other], labels, names
-                    ).to_dict(faces.source.intensity_aus)
+                    )
+                    cells[f"icc - {other}"] = _kept(difference, faces.source)
             arms[arm.name][place] = cells
     return {
         "question": chosen.question,
@@ -243,6 +244,12 @@ def _results(
         "tested": len(tested.source.participants),
         "frames": len(tested),
     }
+
+
+def _kept(found: MetricInterval, source: DatasetSource) -> dict[str, Any]:
+    """What the file holds: of each AU the value alone."""
+    cell = found.to_dict(source.intensity_aus)
+    return {name: cell[name] for name in ("mean", "interval", "per_au")}
 
 
 def _pooled(
