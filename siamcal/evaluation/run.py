@@ -26,14 +26,16 @@ from siamcal.evaluation.figures import write_figures
 from siamcal.evaluation.methods import AUTO, parse
 from siamcal.evaluation.tables import paper_comparison, to_latex, to_markdown, write_report
 from siamcal.paper import TABLES, table_plan
+from siamcal.settings import to_dict
 from siamcal.synth.plan import make_plan
 from siamcal.training.choice import choose_recipe
 from siamcal.training.duration import estimate_seconds
+from siamcal.training.identity import digest_of_source, recipe_facts
 from siamcal.training.points import sweep_points
 from siamcal.training.recipe import Recipe
-from siamcal.training.resume import recipe_facts
+from siamcal.training.start import start_note
 
-__all__ = ["outlook", "reproduce_tables", "run_comparison", "run_name", "swept_methods"]
+__all__ = ["loaded", "outlook", "reproduce_tables", "run_comparison", "run_name", "swept_methods"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +44,12 @@ logger = logging.getLogger(__name__)
 FRAMES_A_SECOND = 60.0
 
 
-def run_comparison(job: Job) -> dict[str, Any]:
+def run_comparison(job: Job, source: DatasetSource | None = None) -> dict[str, Any]:
     """Load, prepare, compare and report; finished parts of the run's folder are not run again.
+
+    Args:
+        job: What to compare.
+        source: Its data set where it is loaded already.
 
     Returns:
         The results, as in the folder's `results.json`.
@@ -54,7 +60,7 @@ def run_comparison(job: Job) -> dict[str, Any]:
         plan = make_plan(**recipe.dataset_options)
         folds = min(3, plan.participants)
         logger.info(outlook(job, plan.participants, plan.total, folds, 12, FRAMES_A_SECOND / 2))
-    source = load_dataset(recipe.dataset, job.data_root, **recipe.dataset_options)
+    source = source or load_dataset(recipe.dataset, job.data_root, **recipe.dataset_options)
     if recipe.dataset != "synth":
         _check_task(job, source)
         people, aus = len(source.participants), len(source.task_aus(recipe.task))
@@ -70,6 +76,16 @@ def run_comparison(job: Job) -> dict[str, Any]:
         minutes = (time.monotonic() - started) / 60
         logger.info(f"Done in {minutes:.1f} minutes; tables and figures: {job.folder}")
     return comparison.results
+
+
+def loaded(recipe: Recipe, data_root: Path | None) -> DatasetSource | None:
+    """The data set of a recipe; None for rendered people.
+
+    Those take long to render, and the recipe says all that is in them.
+    """
+    if recipe.dataset == "synth":
+        return None
+    return load_dataset(recipe.dataset, data_root, **recipe.dataset_options)
 
 
 def outlook(
@@ -99,7 +115,9 @@ def outlook(
             f"On this machine about {_minutes(training)} of training, and before it {preparing}."
         )
     points = [p for p in dict.fromkeys(parse(m).merge_at for m in job.methods) if p]
-    return (
+    note = start_note(to_dict(job.recipe))
+    first = f"{note}\n" if note else ""
+    return first + (
         f"{job.recipe.dataset}: {participants} participants, {frames} frames, "
         f"{folds_run} folds; {job.recipe.backbone}, "
         f"merge at {', '.join(points) or job.recipe.merge_at}; "
@@ -177,9 +195,17 @@ def swept_methods(recipe: Recipe, methods: str, merge_at: str | None = None) -> 
     return (*(m for m in names if m not in kinds), *swept)
 
 
-def run_name(recipe: Recipe, tasks: Sequence[str]) -> str:
-    """A name that is the same for the same settings and files, so that a run is found again."""
+def run_name(recipe: Recipe, tasks: Sequence[str], source: DatasetSource | None = None) -> str:
+    """A name that is the same for the same settings, files and labels: a run is found again by it.
+
+    Args:
+        recipe: All settings.
+        tasks: Of the run.
+        source: The data set, where the recipe alone doesn't say what is in it.
+    """
     settings = {k: v for k, v in recipe_facts(recipe).items() if k != "task"}
+    if source is not None:
+        settings["data"] = digest_of_source(source)
     text = json.dumps(settings, sort_keys=True)
     backbone = "".join(c if c.isalnum() or c in "._-" else "_" for c in recipe.backbone)
     task = "both" if len(tasks) > 1 else tasks[0]
@@ -216,23 +242,26 @@ def reproduce_tables(
         UnknownNameError: The paper has no such table.
     """
     numbers = list(TABLES) if table.lower() == "all" else table.upper().split(",")
-    found = {}
+    jobs = []  # all data sets are there and read before the first training
     for (place, task), methods in _needed(numbers, dataset, data_root).items():
         recipe = choose_recipe(dataset=place, task=task, options=options, settings=settings)
         # The paper's CSN is its Stage 4; at the recipe's own merge point both are one training.
         own = f"csn@{recipe.merge_at}"
-        folder = runs / f"paper-{run_name(recipe, (task,))}"
+        source = loaded(recipe, data_root)
+        folder = runs / f"paper-{run_name(recipe, (task,), source)}"
         once = tuple(dict.fromkeys("csn" if m == own else m for m in methods))
-        job = Job(recipe, folder, (task,), once, data_root, workers=workers)
-        found[place, task] = run_comparison(job)
+        jobs.append((Job(recipe, folder, (task,), once, data_root, workers=workers), source))
+    found = {(j.recipe.dataset, j.recipe.task): run_comparison(j, source) for j, source in jobs}
     tables = {}
     for number in numbers:
         for (place, task), results in found.items():
             frame = paper_comparison(results, number, task)
             if len(frame):
-                title = f"Table {number}: {place}, AU {task}"
+                note = start_note(results["recipe"])
+                title = f"Table {number}: {place}, AU {task}" + f". {note}" * bool(note)
                 stem = runs / results["name"] / f"paper_table_{number}"
-                stem.with_suffix(".md").write_text(to_markdown(frame, "method") + "\n")
+                text = f"{title}\n\n{to_markdown(frame, 'method')}\n"
+                stem.with_suffix(".md").write_text(text)
                 stem.with_suffix(".tex").write_text(to_latex(frame, title) + "\n")
                 frame.to_csv(stem.with_suffix(".csv"), index_label="method")
                 tables[title] = frame

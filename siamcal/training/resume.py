@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from siamcal.files import checksum_of_file, replacing
-from siamcal.model.create import is_file_name
-from siamcal.settings import to_dict
-from siamcal.training.recipe import Recipe
+from siamcal.files import replacing
+
+__all__ = ["CHECKPOINT", "TrainingState"]
 
 logger = logging.getLogger(__name__)
 
@@ -61,31 +56,6 @@ class TrainingState:
         self.optimizer.load_state_dict(state)
         self.step = int(metadata["step"])
         return True
-
-
-def identity_of(recipe: Recipe, rows: np.ndarray, calibrated: bool) -> str:
-    """What must agree for a checkpoint to be of the same training."""
-    text = json.dumps([recipe_facts(recipe), calibrated, len(rows)], sort_keys=True)
-    return hashlib.sha256(text.encode() + np.ascontiguousarray(rows).tobytes()).hexdigest()
-
-
-def recipe_facts(recipe: Recipe) -> dict[str, Any]:
-    """All settings of a recipe as plain JSON, with the checksums of the user's files it names.
-
-    A path says nothing of what lies there: weights that were trained on, or a network's file that
-    was edited, are another run.
-    """
-    facts = to_dict(recipe)
-    if not recipe.checkpoint:  # names of earlier runs stay
-        del facts["checkpoint"]
-    files = {"checkpoint": recipe.checkpoint, "weights": recipe.weights}
-    if is_file_name(recipe.backbone):
-        files["backbone"] = recipe.backbone.rpartition(":")[0]
-    for name, text in files.items():
-        path = Path(text).expanduser()
-        if text and path.is_file():
-            facts[f"{name}_sha256"] = checksum_of_file(path)
-    return facts
 
 
 def _strip(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
