@@ -18,19 +18,22 @@ import pandas as pd
 
 from siamcal.datasets import load_dataset
 from siamcal.datasets.base import DatasetSource, canonical_name
-from siamcal.datasets.crops.prepare import prepare
+from siamcal.datasets.crops.prepare import missing_bytes, prepare
 from siamcal.environment import usable_cores
 from siamcal.errors import ConfigError
 from siamcal.evaluation.compare import Job, checkpoint_facts, compare
 from siamcal.evaluation.figures import write_figures
 from siamcal.evaluation.methods import AUTO, parse
 from siamcal.evaluation.tables import paper_comparison, to_latex, to_markdown, write_report
+from siamcal.files import check_disk_space
 from siamcal.paper import TABLES, table_plan
 from siamcal.settings import to_dict
+from siamcal.synth.actions import AUS
 from siamcal.synth.plan import make_plan
 from siamcal.training.choice import choose_recipe
 from siamcal.training.duration import estimate_seconds
 from siamcal.training.identity import digest_of_source, recipe_facts
+from siamcal.training.networks import check_start
 from siamcal.training.points import sweep_points
 from siamcal.training.recipe import Recipe
 from siamcal.training.start import start_note
@@ -56,14 +59,18 @@ def run_comparison(job: Job, source: DatasetSource | None = None) -> dict[str, A
     """
     started = time.monotonic()
     recipe = job.recipe
-    if recipe.dataset == "synth":  # loading it may render for a while: say so before
+    if (
+        recipe.dataset == "synth" and source is None
+    ):  # loading it may render for a while: say so before
         plan = make_plan(**recipe.dataset_options)
         folds = min(3, plan.participants)
+        _check_start(job, len(AUS))
         logger.info(outlook(job, plan.participants, plan.total, folds, 12, FRAMES_A_SECOND / 2))
     source = source or load_dataset(recipe.dataset, job.data_root, **recipe.dataset_options)
     if recipe.dataset != "synth":
         _check_task(job, source)
         people, aus = len(source.participants), len(source.task_aus(recipe.task))
+        _check_start(job, aus)
         logger.info(outlook(job, people, len(source.table), len(source.folds), aus))
     if facts := checkpoint_facts(job, source):  # a wrong one is refused before faces are prepared
         logger.info(_of_checkpoint(job, facts))
@@ -125,6 +132,13 @@ def outlook(
         f"{lasting}\n"
         f"Run folder: {job.folder} (the same command goes on where it was interrupted)."
     )
+
+
+def _check_start(job: Job, num_aus: int) -> None:
+    """Refuse a wrong backbone, start or merge point before anything is rendered or cropped."""
+    parsed = [parse(m) for m in job.methods]
+    own = any(p.trained == "csn" and p.merge_at is None for p in parsed)
+    check_start(job.recipe, num_aus, calibrated=own)
 
 
 def _check_task(job: Job, source: DatasetSource) -> None:
@@ -240,9 +254,12 @@ def reproduce_tables(
     Raises:
         ConfigError: A table has nothing on the data set, or needs several and one folder is named.
         UnknownNameError: The paper has no such table.
+        DataNotFoundError: A data set isn't there; nothing was trained then.
     """
     numbers = list(TABLES) if table.lower() == "all" else table.upper().split(",")
-    jobs = []  # all data sets are there and read before the first training
+    jobs: list[
+        tuple[Job, DatasetSource | None]
+    ] = []  # all data sets are there and read before the first training
     for (place, task), methods in _needed(numbers, dataset, data_root).items():
         recipe = choose_recipe(dataset=place, task=task, options=options, settings=settings)
         # The paper's CSN is its Stage 4; at the recipe's own merge point both are one training.
@@ -251,6 +268,7 @@ def reproduce_tables(
         folder = runs / f"paper-{run_name(recipe, (task,), source)}"
         once = tuple(dict.fromkeys("csn" if m == own else m for m in methods))
         jobs.append((Job(recipe, folder, (task,), once, data_root, workers=workers), source))
+    _check_all(jobs)
     found = {(j.recipe.dataset, j.recipe.task): run_comparison(j, source) for j, source in jobs}
     tables = {}
     for number in numbers:
@@ -266,6 +284,23 @@ def reproduce_tables(
                 frame.to_csv(stem.with_suffix(".csv"), index_label="method")
                 tables[title] = frame
     return tables
+
+
+def _check_all(jobs: Sequence[tuple[Job, DatasetSource | None]]) -> None:
+    """Refuse before the first of several jobs what any of them would refuse: weights, disk, points.
+
+    Data sets that are missing were refused when they were loaded.
+    """
+    crops: dict[Path, int] = {}
+    for job, source in jobs:
+        if source is not None:
+            _check_task(job, source)
+            _check_start(job, len(source.task_aus(job.recipe.task)))
+            folder, missing = missing_bytes(source, job.recipe.preprocessing)
+            crops[folder] = missing
+    if crops:
+        needed = sum(crops.values())
+        check_disk_space(next(iter(crops)).parent, needed, "The crops of these data sets need")
 
 
 def _needed(

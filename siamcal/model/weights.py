@@ -150,7 +150,7 @@ def _check_share(
     raise WeightsError(
         f"{path} fits {len(fitting)} of the {len(counted)} entries ({values:.0%} of the values) of "
         f"{type(backbone).__name__} outside its head ({', '.join(h[:-1] for h in heads)}); at "
-        f"least {ENOUGH:.0%} must fit, or it isn't the start it is taken for. Not in the file, or of "
+        f"least {ENOUGH:.0%} must fit, or it's no such start. Not in the file, or of "
         f"another shape: {_some(wrong)}. In the file, but not in the network: {_some(unused)}. "
         "Give the weights of this very network; where more of it is new, name that part in its "
         "attribute siamcal_head."

@@ -33,7 +33,7 @@ from siamcal.files import asset, cache_dir, check_disk_space, write_json
 from siamcal.preprocessing import Preprocessing
 from siamcal.progress import progress_bar
 
-__all__ = ["drop_report", "prepare"]
+__all__ = ["drop_report", "missing_bytes", "prepare"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,22 +70,25 @@ def prepare(
         DataNotFoundError: No frame has a face, or a participant has no usable reference.
         SiamcalError: The disk is too small, or cropping failed; finished work stays.
     """
-    root = Path(cache) if cache is not None else cache_dir() / "faces"
-    root.mkdir(parents=True, exist_ok=True)
-    if source.table.empty:
-        raise DataNotFoundError(f"Data set '{source.name}' has no frames to prepare.")
-    order, units = _units(source.table)
-    digests = fingerprints(
-        sorted(set(source.table["source"])), root / f"known-files-{_short(source.name)}.parquet"
-    )
-    folder = root / f"{source.name}-{_key(units, digests, preprocessing)}"
+    order, units, folder = _planned(source, preprocessing, cache)
     folder.mkdir(exist_ok=True)
     with _locked(folder / "lock"):
         store = _Store(folder, preprocessing.size)
         if not store.complete(len(order)):
-            _check_space(folder, len(order), preprocessing.size)
+            left = _bytes_left(folder, len(order), preprocessing.size)
+            check_disk_space(folder, left, f"The crops of {len(order)} frames need")
             _fill(store, units, preprocessing, _worker_count(workers, len(order), len(units)))
     return _face_set(source, preprocessing, store, order)
+
+
+def missing_bytes(
+    source: DatasetSource,
+    preprocessing: Preprocessing,
+    cache: str | os.PathLike[str] | None = None,
+) -> tuple[Path, int]:
+    """Folder of a data set's crops, and how many bytes at most are still to be written there."""
+    order, _, folder = _planned(source, preprocessing, cache)
+    return folder, max(0, _bytes_left(folder, len(order), preprocessing.size))
 
 
 def drop_report(dropped: pd.DataFrame, total: int) -> str:
@@ -260,6 +263,21 @@ def _face_set(
     return FaceSet(source, preprocessing, store.images, kept, rows, dropped, replaced)
 
 
+def _planned(
+    source: DatasetSource, preprocessing: Preprocessing, cache: str | os.PathLike[str] | None
+) -> tuple[np.ndarray, list[Unit], Path]:
+    """Order of the frames, units of work, and the folder that is named by what will be in it."""
+    root = Path(cache) if cache is not None else cache_dir() / "faces"
+    root.mkdir(parents=True, exist_ok=True)
+    if source.table.empty:
+        raise DataNotFoundError(f"Data set '{source.name}' has no frames to prepare.")
+    order, units = _units(source.table)
+    digests = fingerprints(
+        sorted(set(source.table["source"])), root / f"known-files-{_short(source.name)}.parquet"
+    )
+    return order, units, root / f"{source.name}-{_key(units, digests, preprocessing)}"
+
+
 def _units(table: pd.DataFrame) -> tuple[np.ndarray, list[Unit]]:
     """Order in which the table's rows are cropped, and the units of work in that order.
 
@@ -319,9 +337,9 @@ def _worker_count(workers: int | None, frames: int, units: int) -> int:
     return max(1, min(workers, units))
 
 
-def _check_space(folder: Path, frames: int, size: int) -> None:
+def _bytes_left(folder: Path, frames: int, size: int) -> int:
     used = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
-    check_disk_space(folder, frames * size * size * 3 - used, f"The crops of {frames} frames need")
+    return frames * size * size * 3 - used
 
 
 @contextlib.contextmanager
