@@ -257,9 +257,8 @@ def reproduce_tables(
         DataNotFoundError: A data set isn't there; nothing was trained then.
     """
     numbers = list(TABLES) if table.lower() == "all" else table.upper().split(",")
-    jobs: list[
-        tuple[Job, DatasetSource | None]
-    ] = []  # all data sets are there and read before the first training
+    # All data sets are read, and found whole, before the first training.
+    jobs: list[tuple[Job, DatasetSource | None]] = []
     for (place, task), methods in _needed(numbers, dataset, data_root).items():
         recipe = choose_recipe(dataset=place, task=task, options=options, settings=settings)
         # The paper's CSN is its Stage 4; at the recipe's own merge point both are one training.
