@@ -1,4 +1,4 @@
-"""What a saved calibrator says of its input and outputs: the network's own word, or its author's."""
+"""What a saved calibrator says of its input and outputs: the network's word, or its author's."""
 
 import logging
 
@@ -62,9 +62,9 @@ def test_imagenets_of_timm_and_torchvision(tmp_path) -> None:
         assert config.input_shape[1] == config.preprocessing.size > 112
         assert config.preprocessing.mean == pytest.approx(TIMM["mean"])
     plain = torchvision.models.squeezenet1_1(num_classes=2)  # says nothing
+    model = CalibratingSiamese(plain, "features.12", head=make_head("detection", 2))
     with pytest.raises(ConfigError, match=r"preprocessing=Preprocessing\(size="):
-        head = make_head("detection", 2)
-        CalibratingSiamese(plain, "features.12", head=head).save_pretrained(tmp_path, aus=(1, 2))
+        model.save_pretrained(tmp_path, aus=(1, 2))
 
 
 def test_what_cannot_be_known_is_asked_for(tmp_path, caplog) -> None:
