@@ -6,6 +6,7 @@ What happens is told to this module's logger at level INFO; the command line sho
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
@@ -27,6 +28,7 @@ from siamcal.evaluation.methods import AUTO, parse
 from siamcal.evaluation.tables import paper_comparison, to_latex, to_markdown, write_report
 from siamcal.files import check_disk_space
 from siamcal.paper import TABLES, table_plan
+from siamcal.parallel import check_workers
 from siamcal.settings import to_dict
 from siamcal.synth.actions import AUS
 from siamcal.synth.plan import make_plan
@@ -59,9 +61,11 @@ def run_comparison(job: Job, source: DatasetSource | None = None) -> dict[str, A
     """
     started = time.monotonic()
     recipe = job.recipe
-    if (
-        recipe.dataset == "synth" and source is None
-    ):  # loading it may render for a while: say so before
+    check_workers(job.workers)
+    for seed in job.seeds or ():  # a wrong one is refused before hours of work
+        dataclasses.replace(recipe, seed=seed)
+    if recipe.dataset == "synth" and source is None:
+        # Loading it may render for a while: say so before.
         plan = make_plan(**recipe.dataset_options)
         folds = min(3, plan.participants)
         _check_start(job, len(AUS))

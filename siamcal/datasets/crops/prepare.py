@@ -31,6 +31,7 @@ from siamcal.datasets.reference_rows import reference_rows
 from siamcal.environment import usable_cores
 from siamcal.errors import DataNotFoundError
 from siamcal.files import asset, cache_dir, check_disk_space
+from siamcal.parallel import check_workers
 from siamcal.preprocessing import Preprocessing
 from siamcal.progress import progress_bar
 
@@ -69,6 +70,7 @@ def prepare(
         DataNotFoundError: No frame has a face, or a participant has no usable reference.
         SiamcalError: The disk is too small, or cropping failed; finished work stays.
     """
+    check_workers(workers)
     order, units, folder = _planned(source, preprocessing, cache)
     folder.mkdir(exist_ok=True)
     with _locked(folder / "lock"):
