@@ -122,6 +122,7 @@ class FaceTrunk(nn.Module):
 
     siamcal_sweep = ("stage3", "stage4", "pool", "head", "head.conv2", "head.fc", "output")
     siamcal_input = InputSpec((3, INPUT_SIZE, INPUT_SIZE))
+    siamcal_head = "head"  # new in every task: start weights hold the trunk
 
     def __init__(self, num_outputs: int = 72, width: int = 96, dropout: float = 0.4) -> None:
         super().__init__()

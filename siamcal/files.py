@@ -21,6 +21,7 @@ __all__ = [
     "cache_dir",
     "check_disk_space",
     "checksum_of_file",
+    "read_json",
     "replacing",
     "write_atomically",
     "write_json",
@@ -86,6 +87,38 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
 def write_json(path: str | Path, values: Any) -> None:
     """Write JSON with indentation; see `replacing`."""
     write_atomically(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        ConfigError: It can't be read, holds no JSON (with line and column), or one table in it has
+            a key twice, of which JSON's reader would take the last.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no text (byte {error.start}): it is damaged.") from None
+    except OSError as error:
+        raise ConfigError(f"Can't read {path}: {error.strerror}.") from None
+    try:
+        return json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, path))
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"{path} isn't JSON: {error.msg} at line {error.lineno}, column {error.colno}."
+        ) from None
+    except RecursionError:
+        raise ConfigError(f"{path} isn't read: its tables lie too deep in one another.") from None
+
+
+def _unique(pairs: list[tuple[str, Any]], path: str | Path) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        raise ConfigError(f"{path} has {', '.join(twice)[:200]} twice in one table; keep one.")
+    return table
 
 
 def checksum_of_file(path: str | Path) -> str:

@@ -13,10 +13,11 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 import joblib
+from joblib.externals.loky.process_executor import ShutdownExecutorError
 
-from siamcal.errors import SiamcalError
+from siamcal.errors import ConfigError, SiamcalError
 
-__all__ = ["in_processes"]
+__all__ = ["check_workers", "in_processes"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -25,6 +26,19 @@ Result = TypeVar("Result")
 _IDLE = 5
 # Seconds between two looks for the parent: less than a run that resumes takes to start.
 _LOOK = 0.05
+
+
+def check_workers(workers: int | None) -> None:
+    """Refuse a number of processes below 1.
+
+    Raises:
+        ConfigError: The message says what is allowed.
+    """
+    if workers is not None and workers < 1:
+        raise ConfigError(
+            f"workers is a number of processes from 1 on, but got {workers}; leave it out for one "
+            "a core."
+        )
 
 
 def in_processes(
@@ -57,11 +71,12 @@ def in_processes(
         idle_worker_timeout=_IDLE,
     ):
         pool = joblib.Parallel(return_as="generator_unordered", batch_size=1)
-    results = pool(joblib.delayed(function)(item) for item in items)
+    results = None
     try:
+        results = pool(joblib.delayed(function)(item) for item in items)
         for result in results:  # noqa: UP028 - `yield from` would close it before the block below
             yield result
-    except BrokenProcessPool as error:
+    except (BrokenProcessPool, ShutdownExecutorError) as error:
         codes = re.search(r"\{(.*)\}", str(error))
         raise SiamcalError(
             f"A process that {work} died (exit code {codes[1] if codes else 'unknown'}; -9 is "
@@ -70,7 +85,8 @@ def in_processes(
     finally:
         with warnings.catch_warnings():  # joblib warns of results that nobody took
             warnings.simplefilter("ignore")
-            results.close()
+            if results is not None:
+                results.close()
 
 
 def _start(parent: int) -> None:

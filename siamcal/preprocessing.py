@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from siamcal.settings import check_choices
+from siamcal.errors import ConfigError
+from siamcal.settings import check_choices, check_range, check_whole
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +47,15 @@ class Preprocessing:
         check_choices(
             self, align=ALIGNMENTS, illumination=ILLUMINATIONS, contrast=CONTRASTS, mask=MASKS
         )
+        check_whole("preprocessing.size", self.size, 1, 4096)
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if not isinstance(values, list | tuple) or len(values) != 3:
+                raise ConfigError(f"preprocessing.{name} takes three numbers, but got {values!r}.")
+            for value in values:
+                check_range(f"preprocessing.{name}", value, -1e4, 1e4)
+        if not all(value > 0 for value in self.std):
+            raise ConfigError(f"preprocessing.std divides and must be over 0, but got {self.std}.")
 
     def to_tensor(self, crops: Any) -> torch.Tensor:
         """uint8 crops (H, W, 3) or (N, H, W, 3) -> float32 tensor (N, 3, H, W)."""

@@ -19,7 +19,15 @@ from typing import Any, TypeVar
 
 from siamcal.errors import ConfigError
 
-__all__ = ["check_choices", "check_range", "from_dict", "override", "parse_value", "to_dict"]
+__all__ = [
+    "check_choices",
+    "check_range",
+    "check_whole",
+    "from_dict",
+    "override",
+    "parse_value",
+    "to_dict",
+]
 
 Settings = TypeVar("Settings")
 
@@ -88,6 +96,18 @@ def check_range(name: str, value: Any, low: float, high: float) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not low <= value <= high:
         raise ConfigError(f"{name} takes a number from {low:g} to {high:g}, but got {value!r}.")
+
+
+def check_whole(name: str, value: Any, low: int, high: int) -> None:
+    """Refuse a setting that isn't a whole number from low to high.
+
+    Raises:
+        ConfigError: The message names the setting, its value and what is allowed.
+    """
+    if type(value) is not int or not low <= value <= high:
+        raise ConfigError(
+            f"{name} takes a whole number from {low} to {high}, but got {_short.repr(value)}."
+        )
 
 
 def override(settings: Settings, changes: Iterable[str]) -> Settings:

@@ -89,7 +89,7 @@ def test_what_lies_before_the_merge_keeps_its_start_weights(faces) -> None:
 def test_an_interrupted_computation_goes_on(faces, monkeypatch) -> None:
     network = build_network(FROZEN, len(faces.source.intensity_aus), calibrated=True)
     behind = Behind(network, FROZEN)
-    monkeypatch.setattr("siamcal.training.frozen._SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("siamcal.training.kept._SAVE_SECONDS", 0.0)
     pack, calls = behind.pack, []
 
     def interrupted(images: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 import facesets
 import pytest
 
-from siamcal.errors import ConfigError
+from siamcal.errors import ConfigError, DataNotFoundError, MergePointError, WeightsError
 from siamcal.evaluation import run
 from siamcal.evaluation.compare import Job
 
@@ -66,3 +66,36 @@ def test_the_log_file_closes_with_the_run(tmp_path: Path) -> None:
     assert logging.getLogger("siamcal").handlers == before
     assert "in one.txt" in (tmp_path / "one.txt").read_text()
     assert "in two.txt" not in (tmp_path / "one.txt").read_text()
+
+
+@pytest.fixture(scope="module")
+def disfa(tmp_path_factory) -> Path:
+    from siamcal.synth.layouts import Export, export
+    from siamcal.synth.plan import make_plan
+
+    folder = tmp_path_factory.mktemp("disfa")
+    export(Export("disfa", folder, 3, 2, 1, False, True, make_plan("small", image_size=96)), 1)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ((), DataNotFoundError, "SIAMCAL_(DISFA_PLUS|UNBC)_ROOT"),
+        (("weights=none.pth",), (DataNotFoundError, WeightsError), "none.pth"),
+        (("merge_at=layer9",), MergePointError, "layer9"),
+    ],
+)
+def test_what_a_table_lacks_is_refused_before_its_first_job(
+    disfa, tmp_path, monkeypatch, settings, error, words
+) -> None:
+    """Table 5 has three data sets: that of the first is there, the other two aren't."""
+    for name in ("DISFA_PLUS", "UNBC"):
+        monkeypatch.delenv(f"SIAMCAL_{name}_ROOT", raising=False)
+    monkeypatch.setenv("SIAMCAL_DISFA_ROOT", str(disfa))
+    monkeypatch.setenv("SIAMCAL_CACHE", str(tmp_path / "cache"))
+    named = "disfa" if settings else None
+    small = ("backbone=ir_tiny", "steps=1", *settings)
+    with pytest.raises(error, match=words):
+        run.reproduce_tables("5", tmp_path / "runs", dataset=named, settings=small, workers=1)
+    assert not (tmp_path / "runs").exists()

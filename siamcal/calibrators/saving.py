@@ -25,6 +25,7 @@ from siamcal.calibrators.config import (
     config_to_dict,
     read_config,
 )
+from siamcal.calibrators.telling import check_input_and_outputs, preprocessing_of
 from siamcal.errors import ConfigError, WeightsError
 from siamcal.files import checksum_of_file, write_atomically
 from siamcal.graph import input_spec
@@ -68,11 +69,13 @@ def describe(
     Args:
         model: The calibrator.
         config: What is known of it; None takes `model.config`.
-        **facts: Fields of `CalibratorConfig` that the model can't tell: `aus`, `preprocessing`,
-            `training_data`, `licence`, ... They go before those of the config.
+        **facts: Fields of `CalibratorConfig` that the model can't tell: `aus`, `training_data`,
+            `licence`, ... They go before those of the config. `preprocessing` where the network
+            doesn't state its size and normalisation.
 
     Raises:
-        ConfigError: The AUs are missing or don't fit the head, or a fact contradicts the model.
+        ConfigError: The AUs are missing or aren't as many as the outputs, the preprocessing isn't
+            known or can't be read, or a fact contradicts the model.
     """
     known = {f.name for f in dataclasses.fields(CalibratorConfig)}
     for name in facts:
@@ -85,9 +88,16 @@ def describe(
             for name in ("au_names", "thresholds", "au_status"):
                 told.pop(name)
         facts = {**told, **facts}
-    facts.setdefault("aus", ())
-    _check_head(model, tuple(facts["aus"]), facts.get("task"))
+    aus = facts.setdefault("aus", ())
+    if not isinstance(aus, list | tuple) or not all(type(au) is int for au in aus):
+        raise ConfigError(f"aus takes whole numbers, like (1, 2, 4), but got {aus!r:.80}.")
+    _check_head(model, tuple(aus), facts.get("task"))
     structure = _structure(model)
+    task = structure["task"]
+    if facts.get("preprocessing") is None:
+        facts["preprocessing"] = preprocessing_of(model, task)
+    if isinstance(facts["preprocessing"], Preprocessing):  # else the config refuses it
+        check_input_and_outputs(model, task, tuple(aus), facts["preprocessing"])
     for name in ("merge_at", "branches"):
         if facts.get(name) not in (None, structure[name]):
             raise ConfigError(

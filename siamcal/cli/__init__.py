@@ -34,6 +34,16 @@ class _Panels(typer.core.TyperGroup):
         """Names of the commands."""
         return sorted(self.commands, key=lambda name: self._place(self.commands[name]))
 
+    def invoke(self, context: Any) -> Any:
+        """Run the command. Ctrl-C is answered here: further up typer says "Aborted" only."""
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            resumes = set(sys.argv[1:2]) & {"bench", "train", "data", "pull"}
+            hint = "; the same command goes on where it stopped" if resumes else ""
+            typer.secho(f"siamcal: interrupted{hint}.", err=True)
+            sys.exit(130)
+
     @staticmethod
     def _place(command: Any) -> int:
         panel = command.rich_help_panel
@@ -65,8 +75,3 @@ def main() -> None:
     except SiamcalError as error:
         typer.secho(f"siamcal: {error}", err=True, fg=typer.colors.RED)
         sys.exit(2)
-    except KeyboardInterrupt:
-        resumes = set(sys.argv[1:2]) & {"bench", "train", "data", "pull"}
-        hint = "; the same command goes on where it stopped" if resumes else ""
-        typer.secho(f"siamcal: interrupted{hint}.", err=True)
-        sys.exit(130)

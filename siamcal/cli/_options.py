@@ -14,4 +14,4 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Change a recipe's field: --set epochs=1.")
 ]
 Tensorboard = Annotated[bool, typer.Option(help="Write TensorBoard logs.")]
-Workers = Annotated[int | None, typer.Option(help="Processes that prepare the data.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes that prepare the data.")]

@@ -26,8 +26,8 @@ Examples:
     siamcal bench --backbone timm:resnet18 --merge-at layer4
     siamcal bench --backbone ./my_net.py:build --checkpoint my_weights.pth --merge-at auto \\
         --dataset manifest --data-root table.csv    # your trained network, as it is
-    siamcal bench --backbone ir50 --dataset disfa --data-root /data/DISFA
-    siamcal bench --dataset disfa --data-root /data/DISFA --table 6
+    siamcal bench --dataset disfa --data-root /data/DISFA --set weights=backbone.pth
+    siamcal bench --dataset disfa --data-root /data/DISFA --table 6 --set weights=backbone.pth
     siamcal bench coverage             # a named benchmark
     siamcal bench study merges --quick # what the forms of the merge are worth
 
@@ -152,18 +152,21 @@ def bench(
     )
     tasks = ("intensity", "detection") if task == "both" else (chosen.task,)
     defaults = default_methods(chosen.merge, trained=bool(chosen.checkpoint))
+    named_methods = run.swept_methods(chosen, methods or ",".join(defaults), merge_at)
+    source = run.loaded(chosen, data_root)
     results = run.run_comparison(
         Job(
             chosen,
-            runs / (name or run.run_name(chosen, tasks)),
+            runs / (name or run.run_name(chosen, tasks, source)),
             tasks,
-            run.swept_methods(chosen, methods or ",".join(defaults), merge_at),
+            named_methods,
             data_root,
             seeds=_numbers(seeds),
             folds=_numbers(folds),
             workers=workers,
             tensorboard=tensorboard,
-        )
+        ),
+        source,
     )
     _print_results(results, as_json)
 
@@ -227,6 +230,7 @@ def _print_tables(tables: dict[str, Any], as_json: bool) -> None:
 
 def _print_results(results: dict[str, Any], as_json: bool) -> None:
     from siamcal.evaluation.tables import HONESTY, summary_table, to_markdown
+    from siamcal.training.start import start_note
 
     if as_json:
         print(json.dumps(results, indent=2))
@@ -236,6 +240,8 @@ def _print_results(results: dict[str, Any], as_json: bool) -> None:
         if len(table):
             print(f"\nAU {task}, mean over AUs [95 % interval from resampling participants]\n")
             print(to_markdown(table, "method"))
+            if note := start_note(results["recipe"]):
+                print(f"\n{note}")
     if results["dataset"]["rendered"]:
         print(f"\n{HONESTY}")
 

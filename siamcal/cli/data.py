@@ -56,7 +56,7 @@ Seed = Annotated[int, typer.Option(help="Another seed gives other people.")]
 Image = Annotated[int | None, typer.Option(help="Side of the pictures in pixels.")]
 First = Annotated[int | None, typer.Option(help="Number of the first person.")]
 Look = Annotated[str, typer.Option(help="usual, or shifted: another skin, light, camera.")]
-Workers = Annotated[int | None, typer.Option(help="Processes; default one a core.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes; default one a core.")]
 
 
 @data_app.command("render", help=RENDER_EXAMPLES)

@@ -6,7 +6,7 @@ import inspect
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from siamcal.errors import ConfigError
+from siamcal.files import checksum_of_file
 from siamcal.preprocessing import Preprocessing
 from siamcal.registry import datasets
 
@@ -177,6 +178,12 @@ class FaceSet:
         shape = (len(self.table), size, size, 3)
         return np.memmap(self.images_path, mode="r", dtype=np.uint8, shape=shape)
 
+    @property
+    def crops_digest(self) -> str:
+        """SHA-256 of the file of the crops; read once as long as the file isn't written to."""
+        stat = self.images_path.stat()
+        return _digest_of(self.images_path, stat.st_size, stat.st_mtime_ns)
+
     def __len__(self) -> int:
         return len(self.table)
 
@@ -202,6 +209,11 @@ class FaceSet:
         """Rows of the training and of the validation participants of fold `index`, ascending."""
         validation = self.table["participant"].isin(self.source.folds[index]).to_numpy()
         return np.flatnonzero(~validation), np.flatnonzero(validation)
+
+
+@lru_cache(maxsize=64)
+def _digest_of(path: Path, size: int, changed: int) -> str:
+    return checksum_of_file(path)
 
 
 def canonical_name(name: str) -> str:

@@ -33,6 +33,7 @@ from siamcal.paper import paper_cell
 from siamcal.settings import to_dict
 from siamcal.training.batches import task_labels
 from siamcal.training.checkpoint import describe_checkpoint
+from siamcal.training.identity import claim_folder
 from siamcal.training.points import sweep_points
 from siamcal.training.recipe import Recipe
 
@@ -101,13 +102,15 @@ def compare(job: Job, faces: FaceSet) -> Comparison:
 
     Raises:
         WeightsError: The recipe's checkpoint doesn't fit.
-        ConfigError: It is to be read as intensities and as occurrence.
+        ConfigError: It is to be read as intensities and as occurrence, or the folder holds a run
+            of other data or settings.
     """
     started = time.time()
     recipe, folder, methods = job.recipe, job.folder, job.methods
     faces = tested_people(recipe, faces)
     checkpoint = checkpoint_facts(job, faces.source)
     folder.mkdir(parents=True, exist_ok=True)
+    claim_folder(folder, recipe, faces)
     write_json(folder / "recipe.json", to_dict(recipe))
     if faces.source.participants_table is not None:  # for reports by group: siamcal stats --by
         faces.source.participants_table.to_csv(folder / "participants.csv", index=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from siamcal.errors import ConfigError
 from siamcal.files import replacing
 
 _FILE = "predictions_{}.parquet"
@@ -49,14 +50,28 @@ class TaskPredictions:
 
     @classmethod
     def load(cls, folder: Path) -> list[TaskPredictions]:
-        """What a run's folder holds, one for each task; labels and predictions are float64."""
+        """What a run's folder holds, one for each task; labels and predictions are float64.
+
+        Raises:
+            ConfigError: A file is damaged or isn't siamcal's.
+        """
         return [cls._read(file) for file in sorted(folder.glob(_FILE.format("*")))]
 
     @classmethod
     def _read(cls, file: Path) -> TaskPredictions:
-        frame = pd.read_parquet(file)
+        advice = "delete it and start the same `siamcal bench` again"
+        try:
+            frame = pd.read_parquet(file)
+        except Exception as error:  # whatever a damaged file makes its readers raise
+            reason = str(error).partition("\n")[0][:200]
+            raise ConfigError(f"{file} can't be read as Parquet ({reason}); {advice}.") from None
         found = [m.groups() for m in map(_COLUMN.fullmatch, frame.columns) if m]
         aus = tuple(int(au) for method, au in found if method == "label")
+        needed = [f"{m}_AU{au:02d}" for m in dict.fromkeys(m for m, _ in found) for au in aus]
+        missing = [c for c in ("participant", *needed) if c not in frame.columns]
+        if missing or not aus:
+            wrong = ", ".join(missing[:5]) or "label_AUxx"
+            raise ConfigError(f"{file} lacks the columns {wrong}; {advice}.")
         values = {
             method: frame[[f"{method}_AU{au:02d}" for au in aus]].to_numpy(np.float64)
             for method in dict.fromkeys(method for method, _ in found)

@@ -6,7 +6,6 @@ Bland-Altman agreement, and predictors that never see an image.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from siamcal.evaluation.metrics import get_metric, mean_over_aus, metrics_of
 from siamcal.evaluation.predictions import TaskPredictions
 from siamcal.evaluation.sums import for_json
 from siamcal.evaluation.tables import HONESTY, blind_table, to_markdown
+from siamcal.files import read_json
 
 __all__ = ["read_groups", "read_run", "review", "review_markdown"]
 
@@ -32,6 +32,7 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[TaskPredictions]]:
 
     Raises:
         DataNotFoundError: The folder holds no finished run.
+        ConfigError: One of its files is damaged.
     """
     found = TaskPredictions.load(folder)
     if not (folder / "results.json").is_file() or not found:
@@ -39,7 +40,15 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[TaskPredictions]]:
             f"{folder} holds no finished run (results.json and predictions_*.parquet). "
             f"Make one: siamcal bench --name {folder.name or 'NAME'}"
         )
-    return json.loads((folder / "results.json").read_text(encoding="utf-8")), found
+    results = read_json(folder / "results.json")
+    table = results if isinstance(results, dict) else {}
+    lacking = [k for k in ("methods", "dataset", "recipe") if k not in table]
+    if lacking:
+        raise ConfigError(
+            f"{folder / 'results.json'} lacks {', '.join(lacking)}; delete it and "
+            "start the same `siamcal bench` again."
+        )
+    return results, found
 
 
 def read_groups(path: Path, by: str, participants: Sequence[str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ What happens is told to this module's logger at level INFO; the command line sho
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
@@ -18,24 +19,29 @@ import pandas as pd
 
 from siamcal.datasets import load_dataset
 from siamcal.datasets.base import DatasetSource, canonical_name
-from siamcal.datasets.crops.prepare import prepare
+from siamcal.datasets.crops.prepare import missing_bytes, prepare
 from siamcal.environment import usable_cores
 from siamcal.errors import ConfigError
 from siamcal.evaluation.compare import Job, checkpoint_facts, compare
 from siamcal.evaluation.figures import write_figures
 from siamcal.evaluation.methods import AUTO, parse
 from siamcal.evaluation.tables import paper_comparison, to_latex, to_markdown, write_report
+from siamcal.files import check_disk_space
 from siamcal.paper import TABLES, table_plan
+from siamcal.parallel import check_workers
+from siamcal.settings import to_dict
 from siamcal.synth.actions import AUS
 from siamcal.synth.plan import make_plan
 from siamcal.training.checkpoint import load_trained
 from siamcal.training.choice import choose_recipe
 from siamcal.training.duration import estimate_seconds
+from siamcal.training.identity import digest_of_source, recipe_facts
+from siamcal.training.networks import check_start
 from siamcal.training.points import sweep_points
 from siamcal.training.recipe import Recipe
-from siamcal.training.resume import recipe_facts
+from siamcal.training.start import start_note
 
-__all__ = ["outlook", "reproduce_tables", "run_comparison", "run_name", "swept_methods"]
+__all__ = ["loaded", "outlook", "reproduce_tables", "run_comparison", "run_name", "swept_methods"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,24 +50,34 @@ logger = logging.getLogger(__name__)
 FRAMES_A_SECOND = 60.0
 
 
-def run_comparison(job: Job) -> dict[str, Any]:
+def run_comparison(job: Job, source: DatasetSource | None = None) -> dict[str, Any]:
     """Load, prepare, compare and report; finished parts of the run's folder are not run again.
+
+    Args:
+        job: What to compare.
+        source: Its data set where it is loaded already.
 
     Returns:
         The results, as in the folder's `results.json`.
     """
     started = time.monotonic()
     recipe = job.recipe
-    if recipe.dataset == "synth":  # loading it may render for a while: say so, or refuse, before
+    check_workers(job.workers)
+    for seed in job.seeds or ():  # a wrong one is refused before hours of work
+        dataclasses.replace(recipe, seed=seed)
+    if recipe.dataset == "synth" and source is None:
+        # Loading it may render for a while: say so, or refuse, before.
         if recipe.checkpoint:
             load_trained(recipe, len(AUS))
         plan = make_plan(**recipe.dataset_options)
         folds = min(3, plan.participants)
+        _check_start(job, len(AUS))
         logger.info(outlook(job, plan.participants, plan.total, folds, 12, FRAMES_A_SECOND / 2))
-    source = load_dataset(recipe.dataset, job.data_root, **recipe.dataset_options)
+    source = source or load_dataset(recipe.dataset, job.data_root, **recipe.dataset_options)
     if recipe.dataset != "synth":
         _check_task(job, source)
         people, aus = len(source.participants), len(source.task_aus(recipe.task))
+        _check_start(job, aus)
         logger.info(outlook(job, people, len(source.table), len(source.folds), aus))
     if facts := checkpoint_facts(job, source):  # a wrong one is refused before faces are prepared
         logger.info(_of_checkpoint(job, facts))
@@ -74,6 +90,16 @@ def run_comparison(job: Job) -> dict[str, Any]:
         minutes = (time.monotonic() - started) / 60
         logger.info(f"Done in {minutes:.1f} minutes; tables and figures: {job.folder}")
     return comparison.results
+
+
+def loaded(recipe: Recipe, data_root: Path | None) -> DatasetSource | None:
+    """The data set of a recipe; None for rendered people.
+
+    Those take long to render, and the recipe says all that is in them.
+    """
+    if recipe.dataset == "synth":
+        return None
+    return load_dataset(recipe.dataset, data_root, **recipe.dataset_options)
 
 
 def outlook(
@@ -103,7 +129,9 @@ def outlook(
             f"On this machine about {_minutes(training)} of training, and before it {preparing}."
         )
     points = [p for p in dict.fromkeys(parse(m).merge_at for m in job.methods) if p]
-    return (
+    note = start_note(to_dict(job.recipe))
+    first = f"{note}\n" if note else ""
+    return first + (
         f"{job.recipe.dataset}: {participants} participants, {frames} frames, "
         f"{folds_run} folds; {job.recipe.backbone}, "
         f"merge at {', '.join(points) or job.recipe.merge_at}; "
@@ -111,6 +139,13 @@ def outlook(
         f"{lasting}\n"
         f"Run folder: {job.folder} (the same command goes on where it was interrupted)."
     )
+
+
+def _check_start(job: Job, num_aus: int) -> None:
+    """Refuse a wrong backbone, start or merge point before anything is rendered or cropped."""
+    parsed = [parse(m) for m in job.methods]
+    own = any(p.trained == "csn" and p.merge_at is None for p in parsed)
+    check_start(job.recipe, num_aus, calibrated=own)
 
 
 def _check_task(job: Job, source: DatasetSource) -> None:
@@ -181,9 +216,17 @@ def swept_methods(recipe: Recipe, methods: str, merge_at: str | None = None) -> 
     return (*(m for m in names if m not in kinds), *swept)
 
 
-def run_name(recipe: Recipe, tasks: Sequence[str]) -> str:
-    """A name that is the same for the same settings and files, so that a run is found again."""
+def run_name(recipe: Recipe, tasks: Sequence[str], source: DatasetSource | None = None) -> str:
+    """A name that is the same for the same settings, files and labels: a run is found again by it.
+
+    Args:
+        recipe: All settings.
+        tasks: Of the run.
+        source: The data set, where the recipe alone doesn't say what is in it.
+    """
     settings = {k: v for k, v in recipe_facts(recipe).items() if k != "task"}
+    if source is not None:
+        settings["data"] = digest_of_source(source)
     text = json.dumps(settings, sort_keys=True)
     backbone = "".join(c if c.isalnum() or c in "._-" else "_" for c in recipe.backbone)
     task = "both" if len(tasks) > 1 else tasks[0]
@@ -218,29 +261,52 @@ def reproduce_tables(
     Raises:
         ConfigError: A table has nothing on the data set, or needs several and one folder is named.
         UnknownNameError: The paper has no such table.
+        DataNotFoundError: A data set isn't there; nothing was trained then.
     """
     numbers = list(TABLES) if table.lower() == "all" else table.upper().split(",")
-    found = {}
+    # All data sets are read, and found whole, before the first training.
+    jobs: list[tuple[Job, DatasetSource | None]] = []
     for (place, task), methods in _needed(numbers, dataset, data_root).items():
         recipe = choose_recipe(dataset=place, task=task, options=options, settings=settings)
         # The paper's CSN is its Stage 4; at the recipe's own merge point both are one training.
         own = f"csn@{recipe.merge_at}"
-        folder = runs / f"paper-{run_name(recipe, (task,))}"
+        source = loaded(recipe, data_root)
+        folder = runs / f"paper-{run_name(recipe, (task,), source)}"
         once = tuple(dict.fromkeys("csn" if m == own else m for m in methods))
-        job = Job(recipe, folder, (task,), once, data_root, workers=workers)
-        found[place, task] = run_comparison(job)
+        jobs.append((Job(recipe, folder, (task,), once, data_root, workers=workers), source))
+    _check_all(jobs)
+    found = {(j.recipe.dataset, j.recipe.task): run_comparison(j, source) for j, source in jobs}
     tables = {}
     for number in numbers:
         for (place, task), results in found.items():
             frame = paper_comparison(results, number, task)
             if len(frame):
-                title = f"Table {number}: {place}, AU {task}"
+                note = start_note(results["recipe"])
+                title = f"Table {number}: {place}, AU {task}" + f". {note}" * bool(note)
                 stem = runs / results["name"] / f"paper_table_{number}"
-                stem.with_suffix(".md").write_text(to_markdown(frame, "method") + "\n")
+                text = f"{title}\n\n{to_markdown(frame, 'method')}\n"
+                stem.with_suffix(".md").write_text(text)
                 stem.with_suffix(".tex").write_text(to_latex(frame, title) + "\n")
                 frame.to_csv(stem.with_suffix(".csv"), index_label="method")
                 tables[title] = frame
     return tables
+
+
+def _check_all(jobs: Sequence[tuple[Job, DatasetSource | None]]) -> None:
+    """Refuse before the first of several jobs what any of them would refuse: weights, disk, points.
+
+    Data sets that are missing were refused when they were loaded.
+    """
+    crops: dict[Path, int] = {}
+    for job, source in jobs:
+        if source is not None:
+            _check_task(job, source)
+            _check_start(job, len(source.task_aus(job.recipe.task)))
+            folder, missing = missing_bytes(source, job.recipe.preprocessing)
+            crops[folder] = missing
+    if crops:
+        needed = sum(crops.values())
+        check_disk_space(next(iter(crops)).parent, needed, "The crops of these data sets need")
 
 
 def _needed(

@@ -11,6 +11,7 @@ from siamcal.environment import machine_line
 from siamcal.evaluation.methods import label
 from siamcal.evaluation.metrics import Metric, get_metric
 from siamcal.paper import paper_table
+from siamcal.training.start import start_note
 
 __all__ = [
     "HONESTY",
@@ -107,6 +108,7 @@ def paper_comparison(results: dict[str, Any], table: str, task: str) -> pd.DataF
     that weren't run (other people's) hold the paper's values alone.
     """
     rows = {}
+    ours = "ours, random start" if start_note(results["recipe"]) else "ours"
     for cell in paper_table(table):
         if cell["dataset"] != results["dataset"]["name"] or cell["task"] != task:
             continue
@@ -117,7 +119,7 @@ def paper_comparison(results: dict[str, Any], table: str, task: str) -> pd.DataF
             low, high = own["interval"]
             known = None not in (own["mean"], low, high)
             row = {
-                "ours": metric.text(own["mean"]),
+                ours: metric.text(own["mean"]),
                 "95 % interval": metric.range_text(own["interval"]),
                 **row,
                 "difference": metric.text(own["mean"] - cell["mean"], sign=True) if known else "",
@@ -128,7 +130,7 @@ def paper_comparison(results: dict[str, Any], table: str, task: str) -> pd.DataF
             row[au] = f"{ours}{metric.text(value)}"
         rows[f"{cell['name']}, {metric.title}"] = row
     frame = pd.DataFrame.from_dict(rows, orient="index")
-    first = [c for c in ("ours", "95 % interval", "paper", "difference", "inside") if c in frame]
+    first = [c for c in (ours, "95 % interval", "paper", "difference", "inside") if c in frame]
     return frame[[*first, *sorted(c for c in map(str, frame) if c not in first)]].fillna("")
 
 
@@ -187,22 +189,24 @@ def choice_table(results: dict[str, Any], task: str) -> pd.DataFrame:
 
 def markdown(results: dict[str, Any]) -> str:
     """The whole report as Markdown."""
-    parts = [f"# {results['name']}", provenance(results)]
+    note = start_note(results["recipe"])
+    noted = [note] * bool(note)  # beside every table: tables are copied one by one
+    parts = [f"# {results['name']}", *noted, provenance(results)]
     for task in _tasks(results):
-        parts += [f"## AU {task}", to_markdown(summary_table(results, task), "method")]
+        parts += [f"## AU {task}", to_markdown(summary_table(results, task), "method"), *noted]
         metrics = next(iter(c[task] for c in results["methods"].values() if task in c))
         for metric in metrics:
             table = to_markdown(metric_table(results, task, metric), "method")
-            parts += [f"### {get_metric(metric).title}", table]
+            parts += [f"### {get_metric(metric).title}", table, *noted]
         chosen = choice_table(results, task)
         if len(chosen):
             title = "### Merge point, chosen on the training people"
             note = "What the frozen, anchored network reads there (mean over AUs): no test label."
-            parts += [title, note, to_markdown(chosen, "fold")]
+            parts += [title, note, to_markdown(chosen, "fold"), *noted]
         if task in results["sanity"]:
             parts += ["### Constant and chance predictors", blind_table(results["sanity"][task])]
     if results["seeds"]:
-        parts += ["## Seeds", to_markdown(_seed_table(results), "seed")]
+        parts += ["## Seeds", to_markdown(_seed_table(results), "seed"), *noted]
     if any("paper" in c for t in _tasks(results) for c in summary_table(results, t).columns):
         parts.append("Paper columns: value (ours minus paper's); * inside our 95 % interval.")
     return "\n\n".join(parts) + "\n"
@@ -284,13 +288,16 @@ def write_report(results: dict[str, Any], folder: Path) -> None:
     """Write `table.md`, `table.tex` and `table.csv` into a run's folder."""
     (folder / "table.md").write_text(markdown(results))
     latex, rows = [], []
+    note = start_note(results["recipe"])
     for task in _tasks(results):
-        latex.append(to_latex(summary_table(results, task), f"{results['name']}: AU {task}"))
+        caption = f"{results['name']}: AU {task}" + f". {note}" * bool(note)
+        latex.append(to_latex(summary_table(results, task), caption))
         for method, cells in results["methods"].items():
             for metric, cell in cells.get(task, {}).items():
                 values = {**cell["per_au"], "mean": cell["mean"]}
                 rows += [
                     {"task": task, "method": method, "metric": metric, "au": au, "value": value}
+                    | ({"start": "random"} if note else {})
                     for au, value in values.items()
                 ]
     (folder / "table.tex").write_text("\n\n".join(latex) + "\n")

@@ -46,7 +46,9 @@ def load_model(source: str | Path | None = None, task: str | None = None) -> Cal
     if config.task not in {"intensity", "detection"} or not config.aus:
         raise ConfigError(
             f"The calibrator's task is {config.task!r} with AUs {config.aus}; a table needs one "
-            f"for 'intensity' or 'detection' whose config names its AUs."
+            "for 'intensity' or 'detection' whose config names its AUs. A network that was wrapped "
+            "without a head is read in Python (model(targets, reference)), or wrapped again with "
+            "head=siamcal.model.heads.make_head('intensity' or 'detection', number of AUs)."
         )
     if task is not None and task != config.task:
         advice = (

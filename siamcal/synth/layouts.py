@@ -19,7 +19,7 @@ import numpy as np
 
 from siamcal.errors import ConfigError
 from siamcal.paper import protocol
-from siamcal.parallel import in_processes
+from siamcal.parallel import check_workers, in_processes
 from siamcal.progress import progress_bar
 from siamcal.synth.actions import AUS
 from siamcal.synth.dynamics import Track, pose_trial, rest_around, unlabelled_curve
@@ -274,6 +274,7 @@ def export(job: Export, workers: int = 1) -> Path:
     Returns:
         The folder, as `--data-root` takes it.
     """
+    check_workers(workers)
     total = job.participants * job.frames * (2 if job.layout == "disfa" else job.sequences)
     job.folder.mkdir(parents=True, exist_ok=True)
     work, people = functools.partial(_WRITERS[job.layout], job), range(job.participants)

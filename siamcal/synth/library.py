@@ -14,9 +14,9 @@ from typing import Any
 import pandas as pd
 
 from siamcal.environment import usable_cores
-from siamcal.errors import DataNotFoundError
-from siamcal.files import cache_dir, check_disk_space, write_json
-from siamcal.parallel import in_processes
+from siamcal.errors import ConfigError, DataNotFoundError
+from siamcal.files import cache_dir, check_disk_space, read_json, write_json
+from siamcal.parallel import check_workers, in_processes
 from siamcal.progress import progress_bar
 from siamcal.synth.plan import RENDERER_VERSION, Plan, Task, draw_person, tasks
 
@@ -60,6 +60,7 @@ def ensure_rendered(plan: Plan, root: Path | None = None, workers: int | None = 
     Raises:
         ConfigError: The disk is too full.
     """
+    check_workers(workers)
     folder = rendered_folder(plan, root)
     if (folder / "manifest.json").exists():
         return folder
@@ -96,14 +97,29 @@ def _finish(plan: Plan, pieces: list[Task], folder: Path) -> None:
 
 def manifest(folder: Path) -> dict[str, Any]:
     """Return what a rendered folder holds: renderer, plan, number of frames, checksums."""
-    return dict(json.loads((folder / "manifest.json").read_text()))
+    found = read_json(folder / "manifest.json")
+    if not isinstance(found, dict):
+        raise ConfigError(f"{folder / 'manifest.json'} is no manifest; delete {folder}.")
+    return found
 
 
 def read_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the frames table, its sources as absolute paths, and the participants table."""
-    table = pd.read_parquet(folder / "frames.parquet")
+    table, people = (_read_table(folder, name) for name in ("frames", "participants"))
     table["source"] = [str(folder / source) for source in table["source"]]
-    return table, pd.read_parquet(folder / "participants.parquet")
+    return table, people
+
+
+def _read_table(folder: Path, name: str) -> pd.DataFrame:
+    path = folder / f"{name}.parquet"
+    try:
+        return pd.read_parquet(path)
+    except Exception as error:  # whatever a damaged file makes its readers raise
+        reason = str(error).partition("\n")[0][:200]
+        raise DataNotFoundError(
+            f"{path} can't be read ({reason}). Delete {folder / 'manifest.json'}: the tables are "
+            "made again from what is rendered."
+        ) from None
 
 
 def verify(folder: Path) -> str:

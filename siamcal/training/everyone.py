@@ -16,6 +16,7 @@ from siamcal.model.heads import RawIntensityHead
 from siamcal.model.siamese import CalibratingSiamese
 from siamcal.settings import to_dict
 from siamcal.training.checkpoint import load_trained
+from siamcal.training.identity import claim_folder
 from siamcal.training.loop import fit
 from siamcal.training.recipe import Recipe
 
@@ -53,11 +54,12 @@ def train_everyone(
     Returns:
         The calibrator's folder, for `siamcal predict --model` and `siamcal push`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "recipe.json", to_dict(recipe))
     source = load_dataset(recipe.dataset, data_root, **recipe.dataset_options)
     _check_head(recipe, len(source.task_aus(recipe.task)))
     faces = prepare(source, recipe.preprocessing, workers=workers)
+    folder.mkdir(parents=True, exist_ok=True)
+    claim_folder(folder, recipe, faces)
+    write_json(folder / "recipe.json", to_dict(recipe))
     network = fit(
         recipe,
         faces,

@@ -10,12 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -25,15 +23,15 @@ from torch.utils import _pytree as pytree
 
 from siamcal.datasets.base import FaceSet
 from siamcal.errors import ConfigError, MergePointError
-from siamcal.files import cache_dir, check_disk_space, write_json
+from siamcal.files import cache_dir
 from siamcal.graph import BatchLayout, Features, Split, split_network
 from siamcal.graph.state import in_mode
 from siamcal.model.reference import Reference
 from siamcal.model.siamese import CalibratingSiamese
 from siamcal.model.weights_file import checksum_of_tensors
-from siamcal.progress import progress_bar
 from siamcal.settings import to_dict
 from siamcal.training.augmentation import copies_of
+from siamcal.training.kept import kept_rows
 from siamcal.training.networks import not_yet_proved
 from siamcal.training.noise import StandIns
 from siamcal.training.recipe import Recipe, ReferenceNoise
@@ -42,10 +40,9 @@ __all__ = ["Behind", "KeptFeatures", "keep_features", "keep_reference_features"]
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
 # Images at a time: small maps of few images stay in the processor's cache.
 _BATCH = {"cpu": 8, "cuda": 128}
-_SAVE_SECONDS = 10.0
 _WORTH_FUSING = 400  # images; fusing takes about a second
 
 
@@ -296,54 +293,30 @@ def _kept(
     noise: ReferenceNoise | None = None,
 ) -> np.memmap:
     """(M, width) features of copies and rows, from the cache named by `facts` or computed now."""
-    total = len(wanted[0])
     folder = cache_dir() / "features" / _key(behind, faces, recipe, facts)
-    folder.mkdir(parents=True, exist_ok=True)
-    place, progress = folder / "features.f32", folder / "progress.json"
-    done = json.loads(progress.read_text())["done"] if progress.exists() and place.exists() else 0
-    shape = (total, behind.width)
-    if done < total:
-        if not place.exists():
-            needed = 4.0 * total * behind.width
-            check_disk_space(folder, needed, f"The features of {total} frames and copies need")
-        mode: Any = "r+" if done else "w+"
-        values = np.memmap(place, np.float32, mode, shape=shape)
-        images = partial(copies_of, faces, how=recipe.augmentation, noise=noise)
-        _fill(values, done, progress, behind, wanted, images)
-    return np.memmap(place, np.float32, "r", shape=shape)
-
-
-def _fill(
-    values: np.memmap,
-    done: int,
-    progress: Path,
-    behind: Behind,
-    wanted: tuple[np.ndarray, np.ndarray],
-    images: Any,
-) -> None:
+    images = partial(copies_of, faces, how=recipe.augmentation, noise=noise)
     device = next(behind.parameters()).device
     step = _BATCH.get(device.type, _BATCH["cuda"])
-    total, saved = len(values), time.monotonic()
-    pack = behind.packer(step) if total - done > _WORTH_FUSING else behind.pack
-    starts = range(done, total, step)
-    for start in progress_bar(starts, description="features", unit="batch"):
-        places = np.arange(start, min(start + step, total))
+    total = len(wanted[0])
+
+    @cache  # made when the first rows are missing
+    def pack() -> Callable[[Tensor], Tensor]:
+        return behind.packer(step) if total > _WORTH_FUSING else behind.pack
+
+    def compute(places: np.ndarray) -> np.ndarray:
         copies, rows = (part[places] for part in wanted)
-        values[places] = pack(images(rows=rows, copies=copies).to(device)).cpu().numpy()
-        if time.monotonic() - saved > _SAVE_SECONDS or places[-1] == total - 1:
-            values.flush()
-            write_json(progress, {"done": int(places[-1]) + 1})
-            saved = time.monotonic()
+        return pack()(images(rows=rows, copies=copies).to(device)).cpu().numpy()
+
+    return kept_rows(folder, (total, behind.width), step, compute)
 
 
 def _key(behind: Behind, faces: FaceSet, recipe: Recipe, told: list[Any]) -> str:
-    stat = faces.images_path.stat()
     state = behind.network.state_dict()
     test = torch.rand(1, 3, behind._size, behind._size, generator=torch.Generator().manual_seed(0))
     seen = behind.pack(test.to(next(behind.parameters()).device)).cpu()
     facts = [
         _FORMAT,
-        [str(faces.images_path), stat.st_size, stat.st_mtime_ns, len(faces)],
+        [faces.crops_digest, len(faces)],
         to_dict(faces.preprocessing),
         behind.split.merge_at,
         # Rounded: threads and libraries add in another order.

@@ -21,6 +21,7 @@ from siamcal.model.siamese import CalibratingSiamese
 from siamcal.progress import progress_bar
 from siamcal.training.batches import Batch, BatchSource, split, task_labels
 from siamcal.training.frozen import Behind, keep_features, keep_reference_features
+from siamcal.training.identity import identity_of, start_digest
 from siamcal.training.log import LossLog
 from siamcal.training.networks import (
     TrainingStep,
@@ -30,7 +31,7 @@ from siamcal.training.networks import (
 )
 from siamcal.training.objective import Objective, learning_rate_factor, make_optimizer
 from siamcal.training.recipe import Recipe
-from siamcal.training.resume import CHECKPOINT, TrainingState, identity_of
+from siamcal.training.resume import CHECKPOINT, TrainingState
 
 __all__ = ["TrainingLoop", "compiled", "fit"]
 
@@ -77,6 +78,7 @@ def fit(
     network = build_network(recipe, labels.shape[1], calibrated=calibrated)
     if recipe.checkpoint and not calibrated:
         return network.to(accelerator.device).eval()
+    start = start_digest(network)
     if _synchronizes(recipe, accelerator):
         synchronize_batchnorm(network)
     network = network.to(accelerator.device)
@@ -92,9 +94,10 @@ def fit(
     share = accelerator.process_index, accelerator.num_processes
     source = BatchSource(recipe, faces, rows, labels, *share, **kept)
     optimizer = make_optimizer(network, recipe)
-    state, identity = TrainingState(network, optimizer), identity_of(recipe, rows, calibrated)
+    state, identity = TrainingState(network, optimizer), ""
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
+        identity = identity_of(recipe, faces, rows, calibrated=calibrated, start=start)
         state.load(folder / CHECKPOINT, identity)
     _set_mode(network, recipe)
     objective = Objective(recipe, labels[rows], accelerator.device)

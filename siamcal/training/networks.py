@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,18 +10,19 @@ import torch
 from torch import nn
 
 from siamcal.datasets.base import FaceSet
-from siamcal.files import asset
 from siamcal.model.create import create_backbone
 from siamcal.model.heads import make_head
 from siamcal.model.siamese import CalibratingSiamese
 from siamcal.model.weights import load_face_weights
 from siamcal.training.checkpoint import load_trained
 from siamcal.training.recipe import Recipe
+from siamcal.training.start import weights_path
 
 __all__ = [
     "NonCalibrated",
     "TrainingStep",
     "build_network",
+    "check_start",
     "fit_merge",
     "not_yet_proved",
     "synchronize_batchnorm",
@@ -107,9 +107,24 @@ def build_network(recipe: Recipe, num_aus: int, *, calibrated: bool) -> nn.Modul
         **recipe.backbone_options,
     )
     if recipe.weights not in ("", "pretrained"):
-        load_face_weights(backbone, _weights_path(recipe.weights))
+        load_face_weights(backbone, weights_path(recipe.weights))
     plain = NonCalibrated(backbone, head)
     return wrap(plain, recipe) if calibrated else plain
+
+
+def check_start(recipe: Recipe, num_aus: int, *, calibrated: bool) -> None:
+    """Build a recipe's network once, before hours of work that it is needed for.
+
+    Args:
+        recipe: Backbone, start weights and merge point are tried.
+        num_aus: Number of AUs.
+        calibrated: Whether it is cut, too.
+
+    Raises:
+        SiamcalError: Whatever `build_network` refuses.
+    """
+    if not recipe.checkpoint:  # its whole fit is checked by `describe_checkpoint`
+        build_network(recipe, num_aus, calibrated=calibrated)
 
 
 def wrap(network: NonCalibrated, recipe: Recipe) -> CalibratingSiamese:
@@ -183,8 +198,3 @@ def synchronize_batchnorm(network: nn.Module) -> None:
     if timm_layers is not None:
         convert = timm_layers.convert_sync_batchnorm
     convert(network)
-
-
-def _weights_path(weights: str) -> Path:
-    kind, _, name = weights.partition(":")
-    return asset(f"{name}.safetensors") if kind == "asset" else Path(weights)

@@ -7,19 +7,19 @@ an unknown or misspelled key is an error, never ignored.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from siamcal.errors import ConfigError
+from siamcal.errors import ConfigError, UnknownNameError
+from siamcal.files import read_json
 from siamcal.model.merge_options import check_merge_options
 from siamcal.model.merges import PAPER
 from siamcal.paper import PAPER_PREPROCESSING
 from siamcal.preprocessing import Preprocessing
 from siamcal.registry import merges, recipes
-from siamcal.settings import check_choices, check_range, from_dict
+from siamcal.settings import check_choices, check_range, check_whole, from_dict
 
 __all__ = ["Augmentation", "Recipe", "ReferenceNoise", "load_recipe"]
 
@@ -46,6 +46,18 @@ class Augmentation:
     brightness: float = 0.0
     contrast: float = 0.0
     shared: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "brightness", "contrast"):
+            check_range(f"augmentation.{name}", getattr(self, name), 0, 1)
+        for name, low, high in (("crop_scale", 0.01, 1), ("crop_ratio", 0.01, 100)):
+            values = getattr(self, name)
+            for value in values:
+                check_range(f"augmentation.{name}", value, low, high)
+            if len(values) != 2 or values[0] > values[1]:
+                raise ConfigError(
+                    f"augmentation.{name} takes the lower and the upper end, but got {values}."
+                )
 
 
 @dataclass(frozen=True)
@@ -210,7 +222,7 @@ class Recipe:
                 f"checkpoint={self.checkpoint!r} holds the whole network, so weights="
                 f"{self.weights!r} would be written over; set weights= (empty), or no checkpoint."
             )
-        check_range("reference_dropout", self.reference_dropout, 0, 1)
+        self._check_ranges()
         if self.freeze_pre < 0:
             raise ConfigError(f"freeze_pre is a number of copies from 0 on; got {self.freeze_pre}.")
         if self.freeze_pre and self.augmentation.shared:
@@ -226,26 +238,61 @@ class Recipe:
             merges.get(self.merge)
         check_merge_options(self.merge, self.merge_options)
 
+    def _check_ranges(self) -> None:
+        """Refuse numbers with which nothing, or nonsense, would be trained."""
+        check_range("reference_dropout", self.reference_dropout, 0, 1)
+        whole = {
+            "batch_size": (1, 10**6),
+            "accumulate": (1, 10**6),
+            "steps": (0, 10**9),
+            "warmup_steps": (0, 10**9),
+            "participants_per_batch": (0, 10**6),
+            "seed": (0, 2**32 - 1),
+        }
+        for name, (low, high) in whole.items():
+            check_whole(name, getattr(self, name), low, high)
+        for name in ("learning_rate", "learning_rate_last", "weight_decay"):
+            check_range(name, getattr(self, name), 0, 1000)
+        check_range("epochs", self.epochs, 0, 10**6)
+        if not self.steps and not self.epochs:
+            raise ConfigError("epochs=0 and steps=0 train nothing; set one of them.")
+        for weight in self.loss_weights:
+            check_range("loss_weights", weight, 0, 10**6)
+        if len(self.loss_weights) != 3 or not any(self.loss_weights):
+            raise ConfigError(
+                "loss_weights takes the weights of the MSE, cosine and ordinal parts, not all 0, "
+                f"but got {self.loss_weights}."
+            )
+
 
 def load_recipe(name: str | Path) -> Recipe:
     """The recipe of that name, or the one in a `recipe.json` or a TOML file.
 
     Raises:
         UnknownNameError: Nothing is registered under the name.
-        ConfigError: The file has unknown keys or wrong types.
+        ConfigError: The file can't be read, or has a key twice, unknown keys, wrong types or
+            values; the message names it.
     """
     path = Path(name)
-    if path.suffix == ".json":
-        return from_dict(json.loads(_read(path)), Recipe)
-    if path.suffix == ".toml":
-        import tomllib
-
-        return from_dict(tomllib.loads(_read(path)), Recipe)
-    return recipes.get(str(name))()
-
-
-def _read(path: Path) -> str:
+    if path.suffix not in (".json", ".toml"):
+        return recipes.get(str(name))()
+    values = read_json(path) if path.suffix == ".json" else _read_toml(path)
     try:
-        return path.read_text()
+        return from_dict(values, Recipe)
+    except UnknownNameError as error:
+        raise UnknownNameError(f"{path}: {error}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"Can't read the recipe {path}: {error.strerror}.") from None
+        raise ConfigError(f"Can't read {path}: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no text (byte {error.start}): it is damaged.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} isn't TOML: {error}.") from None

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from siamcal.files import checksum_of_file, replacing
-from siamcal.model.create import is_file_name
-from siamcal.settings import to_dict
-from siamcal.training.recipe import Recipe
+from siamcal.errors import WeightsError
+from siamcal.files import replacing
+from siamcal.model.weights_file import checksum_of_tensors
+
+__all__ = ["CHECKPOINT", "TrainingState"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,19 +36,33 @@ class TrainingState:
         for number, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{k}": v for k, v in values.items()}
         tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+        facts = {"step": str(self.step), "identity": identity}
+        facts["checksum"] = checksum_of_tensors(tensors)
         with replacing(path) as place:
-            save_file(tensors, place, metadata={"step": str(self.step), "identity": identity})
+            save_file(tensors, place, metadata=facts)
 
     def load(self, path: Path, identity: str) -> bool:
-        """Take over a checkpoint; False where there is none of the same training."""
+        """Take over a checkpoint; False where there is none of the same training.
+
+        Raises:
+            WeightsError: It is damaged: no safetensors file, or other values than were written.
+        """
         if not path.exists():
             return False
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata()
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+        except (SafetensorError, OSError, ValueError) as error:
+            raise _damaged(path, error) from None
         if metadata.get("identity") != identity:
             logger.warning("%s is of another recipe or other data; training starts anew", path)
             return False
-        tensors = load_file(path)
+        try:
+            tensors, step = load_file(path), int(metadata["step"])
+        except (SafetensorError, OSError, ValueError, KeyError) as error:
+            raise _damaged(path, error) from None
+        if metadata.get("checksum") != checksum_of_tensors(tensors):
+            raise _damaged(path, "its values aren't those that were written")
         self.network.load_state_dict(_strip(tensors, "network."))
         state = self.optimizer.state_dict()
         state["state"] = {}
@@ -59,33 +70,15 @@ class TrainingState:
             number, _, key = name.partition(".")
             state["state"].setdefault(int(number), {})[key] = value
         self.optimizer.load_state_dict(state)
-        self.step = int(metadata["step"])
+        self.step = step
         return True
 
 
-def identity_of(recipe: Recipe, rows: np.ndarray, calibrated: bool) -> str:
-    """What must agree for a checkpoint to be of the same training."""
-    text = json.dumps([recipe_facts(recipe), calibrated, len(rows)], sort_keys=True)
-    return hashlib.sha256(text.encode() + np.ascontiguousarray(rows).tobytes()).hexdigest()
-
-
-def recipe_facts(recipe: Recipe) -> dict[str, Any]:
-    """All settings of a recipe as plain JSON, with the checksums of the user's files it names.
-
-    A path says nothing of what lies there: weights that were trained on, or a network's file that
-    was edited, are another run.
-    """
-    facts = to_dict(recipe)
-    if not recipe.checkpoint:  # names of earlier runs stay
-        del facts["checkpoint"]
-    files = {"checkpoint": recipe.checkpoint, "weights": recipe.weights}
-    if is_file_name(recipe.backbone):
-        files["backbone"] = recipe.backbone.rpartition(":")[0]
-    for name, text in files.items():
-        path = Path(text).expanduser()
-        if text and path.is_file():
-            facts[f"{name}_sha256"] = checksum_of_file(path)
-    return facts
+def _damaged(path: Path, reason: object) -> WeightsError:
+    return WeightsError(
+        f"{path} is damaged ({str(reason)[:200]}). Delete it: this training then starts anew, and "
+        "the others of the run stay."
+    )
 
 
 def _strip(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -2,7 +2,7 @@
 
 The cache is named by what is in the files, by the preprocessing and by the code that crops, so a
 changed file, another setting or a new version makes another cache and never reads a stale one. A
-killed run goes on where it stopped.
+killed run goes on where it stopped; each unit has a checksum, and a damaged one is cropped anew.
 """
 
 from __future__ import annotations
@@ -25,15 +25,17 @@ import pandas as pd
 
 from siamcal.datasets.base import DatasetSource, FaceSet
 from siamcal.datasets.crops.fingerprints import fingerprints
-from siamcal.datasets.crops.units import OK, Unit, crop_units, read_status
+from siamcal.datasets.crops.store import Store
+from siamcal.datasets.crops.units import OK, Unit, crop_units
 from siamcal.datasets.reference_rows import reference_rows
 from siamcal.environment import usable_cores
-from siamcal.errors import DataNotFoundError, SiamcalError
-from siamcal.files import asset, cache_dir, check_disk_space, write_json
+from siamcal.errors import DataNotFoundError
+from siamcal.files import asset, cache_dir, check_disk_space
+from siamcal.parallel import check_workers
 from siamcal.preprocessing import Preprocessing
 from siamcal.progress import progress_bar
 
-__all__ = ["drop_report", "prepare"]
+__all__ = ["drop_report", "missing_bytes", "prepare"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +44,6 @@ _FORMAT = 1
 _UNIT_IMAGES = 128
 # Fewer frames than this aren't worth the second a worker takes to start.
 _FRAMES_PER_WORKER = 150
-# Progress of a cache that was just made.
-_NOTHING = {"units": 0, "status_bytes": 0, "crops": 0}
 # Seconds between two looks at what the workers have written.
 _LOOK = 1.0
 
@@ -70,22 +70,28 @@ def prepare(
         DataNotFoundError: No frame has a face, or a participant has no usable reference.
         SiamcalError: The disk is too small, or cropping failed; finished work stays.
     """
-    root = Path(cache) if cache is not None else cache_dir() / "faces"
-    root.mkdir(parents=True, exist_ok=True)
-    if source.table.empty:
-        raise DataNotFoundError(f"Data set '{source.name}' has no frames to prepare.")
-    order, units = _units(source.table)
-    digests = fingerprints(
-        sorted(set(source.table["source"])), root / f"known-files-{_short(source.name)}.parquet"
-    )
-    folder = root / f"{source.name}-{_key(units, digests, preprocessing)}"
+    check_workers(workers)
+    order, units, folder = _planned(source, preprocessing, cache)
     folder.mkdir(exist_ok=True)
     with _locked(folder / "lock"):
-        store = _Store(folder, preprocessing.size)
-        if not store.complete(len(order)):
-            _check_space(folder, len(order), preprocessing.size)
-            _fill(store, units, preprocessing, _worker_count(workers, len(order), len(units)))
+        store = Store(folder, preprocessing.size)
+        count = _worker_count(workers, len(order), len(units))
+        _mend(store, units, preprocessing, count)
+        if not store.complete(units):
+            left = _bytes_left(folder, len(order), preprocessing.size)
+            check_disk_space(folder, left, f"The crops of {len(order)} frames need")
+            _fill(store, units, preprocessing, count)
     return _face_set(source, preprocessing, store, order)
+
+
+def missing_bytes(
+    source: DatasetSource,
+    preprocessing: Preprocessing,
+    cache: str | os.PathLike[str] | None = None,
+) -> tuple[Path, int]:
+    """Folder of a data set's crops, and how many bytes at most are still to be written there."""
+    order, _, folder = _planned(source, preprocessing, cache)
+    return folder, max(0, _bytes_left(folder, len(order), preprocessing.size))
 
 
 def drop_report(dropped: pd.DataFrame, total: int) -> str:
@@ -98,93 +104,32 @@ def drop_report(dropped: pd.DataFrame, total: int) -> str:
     return f"Left out {len(dropped)} of {total} frames: {parts}."
 
 
-class _Store:
-    """The cache of one data set: crops and a status line a frame, appended unit by unit.
-
-    `progress.json` says how much of both files is valid; what lies beyond it is cut off when a
-    killed run resumes.
-    """
-
-    def __init__(self, folder: Path, size: int) -> None:
-        self.folder = folder
-        self.crop_bytes = size * size * 3
-        self.images = folder / "images.u8"
-        self.status = folder / "status.txt"
-        self.units_folder = folder / "units"
-        self._progress = folder / "progress.json"
-
-    def progress(self) -> dict[str, int]:
-        """Number of units, of status bytes and of crops that are valid."""
-        try:
-            return dict(json.loads(self._progress.read_text(encoding="utf-8")))
-        except (OSError, ValueError):
-            return dict(_NOTHING)
-
-    def lines(self) -> list[str]:
-        """Status of each frame done so far."""
-        if not self.status.exists():
-            return []
-        return self.status.read_text(encoding="utf-8").splitlines()
-
-    def complete(self, frames: int) -> bool:
-        """Whether all frames are there and the files are as long as they should be."""
-        state = self.progress()
-        with contextlib.suppress(OSError):
-            return (
-                len(self.lines()) == frames
-                and self.status.stat().st_size == state["status_bytes"]
-                and self.images.stat().st_size == state["crops"] * self.crop_bytes
-            )
-        return False
-
-    def resume(self) -> int:
-        """Cut both files to their valid length; number of units that are done."""
-        state = self.progress()
-        self.units_folder.mkdir(exist_ok=True)
-        self.images.touch()
-        self.status.touch()
-        if (
-            self.images.stat().st_size < state["crops"] * self.crop_bytes
-            or self.status.stat().st_size < state["status_bytes"]
-        ):
-            logger.warning("%s is damaged and made anew", self.folder)
-            state = dict(_NOTHING)
-            write_json(self._progress, state)
-        os.truncate(self.images, state["crops"] * self.crop_bytes)
-        os.truncate(self.status, state["status_bytes"])
-        return state["units"]
-
-    def append(self, unit: Unit) -> None:
-        """Take over a finished unit's files and delete them."""
-        lines = read_status(unit, self.units_folder)
-        crops = self.units_folder / f"{unit.key}.u8"
-        if lines is None or len(lines) != len(unit.frames):
-            raise SiamcalError(f"{self.units_folder / unit.key} is incomplete; delete it.")
-        state = self.progress()
-        with self.images.open("ab") as images, crops.open("rb") as stream:
-            shutil.copyfileobj(stream, images, 1 << 20)
-            images.flush()
-            os.fsync(images.fileno())
-        with self.status.open("ab") as status:
-            status.write("".join(f"{line}\n" for line in lines).encode("utf-8"))
-            status.flush()
-            os.fsync(status.fileno())
-        write_json(
-            self._progress,
-            {
-                "units": state["units"] + 1,
-                "status_bytes": self.status.stat().st_size,
-                "crops": state["crops"] + lines.count(OK),
-            },
-        )
-        crops.unlink()
-        (self.units_folder / f"{unit.key}.txt").unlink()
+def _mend(store: Store, units: list[Unit], preprocessing: Preprocessing, workers: int) -> None:
+    """Crop units anew whose bytes in the cache aren't those that were written."""
+    if len(store.records) > len(units):
+        store.forget(len(units))
+    damaged = store.damaged()
+    if not damaged:
+        return
+    logger.warning(
+        "%s: %d of %d units are damaged (their checksums differ) and cropped anew",
+        store.folder,
+        len(damaged),
+        len(store.records),
+    )
+    store.units_folder.mkdir(exist_ok=True)
+    for _ in crop_units([units[i] for i in damaged], preprocessing, store.units_folder, workers):
+        pass
+    for number in damaged:
+        if not store.replace(number, units[number]):
+            store.forget(number)  # and what is cropped again is appended
+            return
 
 
-def _fill(store: _Store, units: list[Unit], preprocessing: Preprocessing, workers: int) -> None:
+def _fill(store: Store, units: list[Unit], preprocessing: Preprocessing, workers: int) -> None:
     """Crop what isn't done yet."""
     first = store.resume()
-    finished = [read_status(unit, store.units_folder) is not None for unit in units]
+    finished = [i >= first and store.finished(unit) for i, unit in enumerate(units)]
     todo = [i for i in range(first, len(units)) if not finished[i]]
     settings = {"format": _FORMAT, "preprocessing": dataclasses.asdict(preprocessing)}
     (store.folder / "settings.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
@@ -240,7 +185,7 @@ def _bar(done: list[int], units_folder: Path, total: int) -> Iterator[None]:
 
 
 def _face_set(
-    source: DatasetSource, preprocessing: Preprocessing, store: _Store, order: np.ndarray
+    source: DatasetSource, preprocessing: Preprocessing, store: Store, order: np.ndarray
 ) -> FaceSet:
     """Rows with a face in the order of the cache, and the others with their reasons."""
     status = np.array(store.lines(), dtype=object)
@@ -258,6 +203,21 @@ def _face_set(
         logger.warning("%s: %s", source.name, report)
     rows, replaced = reference_rows(kept, table, source.name)
     return FaceSet(source, preprocessing, store.images, kept, rows, dropped, replaced)
+
+
+def _planned(
+    source: DatasetSource, preprocessing: Preprocessing, cache: str | os.PathLike[str] | None
+) -> tuple[np.ndarray, list[Unit], Path]:
+    """Order of the frames, units of work, and the folder that is named by what will be in it."""
+    root = Path(cache) if cache is not None else cache_dir() / "faces"
+    root.mkdir(parents=True, exist_ok=True)
+    if source.table.empty:
+        raise DataNotFoundError(f"Data set '{source.name}' has no frames to prepare.")
+    order, units = _units(source.table)
+    digests = fingerprints(
+        sorted(set(source.table["source"])), root / f"known-files-{_short(source.name)}.parquet"
+    )
+    return order, units, root / f"{source.name}-{_key(units, digests, preprocessing)}"
 
 
 def _units(table: pd.DataFrame) -> tuple[np.ndarray, list[Unit]]:
@@ -319,9 +279,9 @@ def _worker_count(workers: int | None, frames: int, units: int) -> int:
     return max(1, min(workers, units))
 
 
-def _check_space(folder: Path, frames: int, size: int) -> None:
+def _bytes_left(folder: Path, frames: int, size: int) -> int:
     used = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
-    check_disk_space(folder, frames * size * size * 3 - used, f"The crops of {frames} frames need")
+    return frames * size * size * 3 - used
 
 
 @contextlib.contextmanager

@@ -120,11 +120,11 @@ def crop_unit(unit: Unit, pipeline: FacePipeline, folder: Path) -> None:
 
 
 def read_status(unit: Unit, folder: Path) -> list[str] | None:
-    """The finished unit's line of each frame, or None where it isn't finished."""
-    path = folder / f"{unit.key}.txt"
-    if not path.exists():
+    """The finished unit's line of each frame, or None where it isn't finished or is damaged."""
+    try:
+        return (folder / f"{unit.key}.txt").read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, UnicodeDecodeError):
         return None
-    return path.read_text(encoding="utf-8").splitlines()
 
 
 def _restart(crops_path: Path, part: Path, crop_bytes: int) -> int:
