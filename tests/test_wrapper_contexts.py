@@ -222,7 +222,7 @@ REFUSED_BY_FX = {
     NoGradFunction: "gets no gradient from the network",
     Inference: "gets no gradient from the network",
     SwitchesGrad: "gets no gradient from the network",
-    Buffer: "other values cross",
+    Buffer: "written in front of the merge",
     Exchanged: "buffer",
     FrozenBehind: "gradient of",
     LowPrecision: "output differs",

@@ -121,6 +121,7 @@ class Dataflow:
         self._keep_dead(pre, index)
         self._keep_shape_reads(pre)
         self._check_memory(pre)
+        self._check_order(pre, index)
         crossing = tuple(
             n
             for n in self.order
@@ -214,6 +215,19 @@ class Dataflow:
                             "behind it, and no difference can be taken of a buffer"
                         )
             self._check_sides(node, pre)
+
+    def _check_order(self, pre: set[fx.Node], index: int) -> None:
+        """Refuse to move a buffer's write behind the merge: the reference's forward would lack it.
+
+        Raises:
+            WriteError: A buffer is written in front of the merge module and read behind it.
+        """
+        for node in self.order[:index]:
+            if node in self.live and node not in pre and self._buffers_written(node):
+                raise WriteError(
+                    f"{_name(self._buffers_written(node)[0])} is written in front of the merge and "
+                    "read behind it, so that it would be written once instead of with each frame"
+                )
 
     def _check_sides(self, node: fx.Node, pre: set[fx.Node]) -> None:
         """A buffer that nobody reads isn't written half before and half behind the merge."""
