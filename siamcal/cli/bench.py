@@ -127,28 +127,19 @@ def bench(
     from siamcal.evaluation.methods import default_methods
 
     options = {"size": size, "bias": bias, "references": references}
+    shared: dict[str, Any] = {"dataset": dataset, "options": options, "settings": settings}
     if table:
         _refuse_beside_table(context)
-        tables = run.reproduce_tables(
-            table,
-            runs,
-            dataset=dataset,
-            data_root=data_root,
-            options=options,
-            settings=settings,
-            workers=workers,
-        )
+        tables = run.reproduce_tables(table, runs, data_root=data_root, workers=workers, **shared)
         _print_tables(tables, as_json)
         return
     chosen = choose_recipe(
         recipe=recipe,
-        dataset=dataset,
         task=task,
         backbone=backbone,
         merge_at=merge_at,
         checkpoint=checkpoint,
-        options=options,
-        settings=settings,
+        **shared,
     )
     tasks = ("intensity", "detection") if task == "both" else (chosen.task,)
     defaults = default_methods(chosen.merge, trained=bool(chosen.checkpoint))
