@@ -7,7 +7,7 @@ from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from siamcal.datasets.reading import IMAGE_PATTERN, Problems, examples
+from siamcal.datasets.reading import IMAGE_PATTERN, Problems, examples, option
 from siamcal.errors import ConfigError
 
 __all__ = [
@@ -189,7 +189,7 @@ def mismatch(
         place,
         f"{text}: frame k wouldn't show what label k says. Likely {cause} (there are {ratio:.3g} "
         f"frames a label). Extract all frames of the distributed video without a frame rate of "
-        f"your own, or, if the numbers do fit, set allow_mismatch=true.",
+        f"your own, or, if the numbers do fit, set {option('allow_mismatch=true')}.",
     )
     return True
 
@@ -251,15 +251,25 @@ def first_number(value: int | str) -> int | None:
 
 
 def unclear_numbering(
-    place: str | Path, numbers: Collection[int], labelled: range, problems: Problems
+    place: str | Path,
+    numbers: Collection[int],
+    labelled: range,
+    problems: Problems,
+    has_option: bool = True,
 ) -> None:
     """The error where it can't be told which picture belongs to which label."""
+    remedy = (
+        f"Say the number of the picture that belongs to the first label, {labelled[0]} or another: "
+        f"{option(f'first_frame={labelled[0]}')}."
+        if has_option
+        else "Rename the pictures as their label files are named, or, if the names are right: "
+        f"{option('allow_mismatch=true')}."
+    )
     problems.error(
         place,
         f"the pictures are numbered {min(numbers)} to {max(numbers)} ({len(numbers)}), the labels "
         f"{labelled[0]} to {labelled[-1]} ({len(labelled)}): it can't be told whether the first or "
-        f"the last frame is missing or too many, and all labels may be off by one. Say the number "
-        f"of the picture that belongs to the first label: first_frame={labelled[0]} (or another).",
+        f"the last frame is missing or too many, and all labels may be off by one. {remedy}",
     )
 
 

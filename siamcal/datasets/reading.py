@@ -161,8 +161,15 @@ def keep_first(known: dict[Key, Path], key: Key, path: Path, problems: Problems)
         problems.error(path, f"differs from another copy of the same labels, {first}; keep one.")
 
 
+def option(setting: str) -> str:
+    """How an option of a data set is given: in Python, to `bench` and `train`, and to the check."""
+    return (
+        f"{setting} (bench and train: --set dataset_options.{setting}; data check: --set {setting})"
+    )
+
+
 def mask_foreign(
-    path: Path, foreign: list[tuple[int, float]], count: int, problems: Problems
+    path: Path, foreign: list[tuple[int, float]], count: int, problems: Problems, text: str = ""
 ) -> bool:
     """Report labels outside 0-5, which are taken as not known; more than 1 % of a file is an error.
 
@@ -171,6 +178,7 @@ def mask_foreign(
         foreign: (line, value) of each.
         count: Labels in the file.
         problems: Takes the findings.
+        text: What the error says of the first line, if not its value.
 
     Returns:
         Whether the file can be used.
@@ -179,7 +187,7 @@ def mask_foreign(
         line, value = foreign[0]
         problems.error(
             path,
-            f"the intensity is {value:g}; allowed: 0 to 5. {len(foreign)} of {count} labels are "
+            f"{text or f'the intensity is {value:g}; allowed: 0 to 5.'} {len(foreign)} of {count} labels are "
             f"outside; at most 1 % would be taken as not known.",
             line,
         )
