@@ -189,8 +189,8 @@ def _values(
             problems.error(
                 path,
                 f"{column} is {numbers[row]:g}; allowed: 0 to {_MAX_INTENSITY}, empty or negative "
-                f"for not known. Where {numbers[row]:g} means not known: invalid={numbers[row]:g}. Where the "
-                f"strongest intensity is another number: scale=100, say.",
+                f"for not known. Where {numbers[row]:g} means not known: invalid={numbers[row]:g}. "
+                f"Where the strongest intensity is another number: scale=100, say.",
                 int(row) + 2,
             )
         values[au] = numbers
