@@ -185,10 +185,10 @@ def mask_foreign(
     """
     if len(foreign) > count * 0.01:
         line, value = foreign[0]
+        text = text or f"the intensity is {value:g}; allowed: 0 to 5."
         problems.error(
             path,
-            f"{text or f'the intensity is {value:g}; allowed: 0 to 5.'} {len(foreign)} of {count} labels are "
-            f"outside; at most 1 % would be taken as not known.",
+            f"{text} {len(foreign)} of {count} labels are outside; at most 1 % would be taken as not known.",
             line,
         )
         return False
