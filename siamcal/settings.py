@@ -24,6 +24,7 @@ __all__ = [
     "check_range",
     "check_whole",
     "from_dict",
+    "guess",
     "override",
     "parse_value",
     "to_dict",
@@ -138,7 +139,7 @@ def _assign(values: dict[str, Any], key: str, text: str, kind: type[Any]) -> Non
     elif dataclasses.is_dataclass(hints[head]):
         _assign(values[head], rest, text, typing.cast(type[Any], hints[head]))
     elif _is_mapping(hints[head]):
-        values[head][rest] = _guess(text)
+        values[head][rest] = guess(text)
     else:
         raise ConfigError(f"{head} has no parts; write {head}=value.")
 
@@ -159,11 +160,11 @@ def parse_value(text: str, hint: Any, where: str) -> Any:
         return text.lower() in ("true", "1")
     if typing.get_origin(hint) is tuple:
         parts = [p for p in text.strip("()[] ").split(",") if p.strip()]
-        return _convert([_guess(p.strip()) for p in parts], hint, where)
-    return _convert(_guess(text), hint, where)
+        return _convert([guess(p.strip()) for p in parts], hint, where)
+    return _convert(guess(text), hint, where)
 
 
-def _guess(text: str) -> Any:
+def guess(text: str) -> Any:
     """Number, boolean or text."""
     lowered = text.lower()
     if lowered in ("true", "false"):

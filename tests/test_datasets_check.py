@@ -41,7 +41,7 @@ def root(tmp_path):
     (broken / "SN006_au4.txt").write_text("1,0\n2,7\n")
     (broken / "SN006_au9.txt").write_text("1,0\n2,x\n")
     save_video(tmp_path / "Videos_LeftCamera" / "LeftVideoSN002_comp.avi", 6)
-    save_video(tmp_path / "Videos_LeftCamera" / "LeftVideoSN003_comp.avi", 4)
+    save_video(tmp_path / "Videos_LeftCamera" / "LeftVideoSN003_comp.avi", 5)
     frames = tmp_path / "Images_RightCamera" / "SN002"
     frames.mkdir(parents=True)
     for n in (1, 2, 3, 5):
@@ -64,7 +64,7 @@ def test_a_check_finds_all_faults_and_says_where(root):
     one("error", "SN006_au9.txt, line 2", "'2,x'")
     one("warning", "3 of the protocol's 27 participants")
     one("warning", "SN003 (right)", "neither a video nor a frame folder")
-    one("warning", "LeftVideoSN003_comp.avi", "2 frames: the video ends after 4 frames (5, 6)")
+    one("warning", "LeftVideoSN003_comp.avi", "1 frames: the video ends after 5 frames (6)")
     one("warning", "SN002", "1 labelled frames are missing (4)")
     one("warning", "Images_RightCamera/SN002", "1 frames: unreadable (3.png)")
     one("warning", "Images_RightCamera/SN002", "1 frames: black (2.png)")
@@ -74,7 +74,7 @@ def test_a_check_finds_all_faults_and_says_where(root):
     assert counts["participants"] == (2, 27)
     assert counts["labelled frames"] == (18, 2 * 130814)
     assert counts["missing pictures"] == (1, 0)
-    assert counts["unreadable, black or beyond the end"] == (5, 0)
+    assert counts["unreadable, black or beyond the end"] == (4, 0)
     assert counts["broken label files"] == (2, 0)
     people = report.people.set_index(["participant", "view"])
     assert people.loc[("SN002", "left"), "unreadable"] == 0

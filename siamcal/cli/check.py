@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from siamcal.cli._options import AsJson
 from siamcal.cli.data import data_app
+from siamcal.errors import ConfigError
 
 CHECK_EXAMPLES = """
 Count participants, frames and labels, open every picture, and say what is wrong where.
@@ -20,6 +21,7 @@ Examples:
 
     siamcal data check disfa --data-root ~/data/DISFA
     siamcal data check unbc --data-root ~/data/UNBC --quick
+    siamcal data check disfa --data-root ~/data/DISFA --set views=left
     siamcal data check manifest --data-root my_people.csv --json
 """
 
@@ -34,6 +36,10 @@ def check(
         str, typer.Option(help="protocol, auto, first, or a CSV or JSON file.")
     ] = "protocol",
     quick: Annotated[bool, typer.Option("--quick", help="Don't open the pictures.")] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="An option of the data set: --set allow_mismatch=true."),
+    ] = None,
     limit: Annotated[int, typer.Option(help="Findings to print; 0: all.")] = 40,
     as_json: AsJson = False,
 ) -> None:
@@ -42,7 +48,7 @@ def check(
 
     from siamcal.datasets.check import check_dataset
 
-    report = check_dataset(name, data_root, quick=quick, references=references)
+    report = check_dataset(name, data_root, quick=quick, **_options(settings, references))
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2))
         raise typer.Exit(0 if report.ok else 1)
@@ -73,3 +79,18 @@ def check(
         f"{' (pictures not opened)' if quick else ''}."
     )
     raise typer.Exit(0 if report.ok else 1)
+
+
+def _options(settings: list[str] | None, references: str) -> dict[str, Any]:
+    """Options of a data set from `key=value`; `dataset_options.key=value` is understood too."""
+    from siamcal.settings import guess
+
+    options: dict[str, Any] = {"references": references}
+    for setting in settings or []:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigError(
+                f"Got the setting {setting!r}; write it as key=value, like allow_mismatch=true."
+            )
+        options[key.strip().removeprefix("dataset_options.")] = guess(text.strip())
+    return options

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -24,6 +24,7 @@ __all__ = [
     "FaceSet",
     "au_column",
     "canonical_name",
+    "check_options",
     "detection_targets",
     "load_dataset",
     "root_variable",
@@ -245,13 +246,23 @@ def load_dataset(
     """
     key = canonical_name(name)
     function = datasets.get(key)
+    check_options(key, options)
+    root = data_root if data_root is not None else os.environ.get(root_variable(key)) or None
+    return function(None if root is None else Path(root).expanduser(), **options)
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that a data set doesn't have.
+
+    Raises:
+        ConfigError: The message names those that it has.
+    """
+    key = canonical_name(name)
     own = ("data_root", "problems")  # of `siamcal data check`
-    allowed = [p for p in inspect.signature(function).parameters if p not in own]
+    allowed = [p for p in inspect.signature(datasets.get(key)).parameters if p not in own]
     wrong = sorted(set(options) - set(allowed))
     if wrong:
         raise ConfigError(
             f"Data set '{key}' has no option {', '.join(wrong)}; "
             f"it has {', '.join(allowed) or 'none'}."
         )
-    root = data_root if data_root is not None else os.environ.get(root_variable(key)) or None
-    return function(None if root is None else Path(root).expanduser(), **options)

@@ -12,7 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from siamcal.datasets.base import canonical_name, load_dataset, root_variable
+from siamcal.datasets.base import canonical_name, check_options, load_dataset, root_variable
+from siamcal.datasets.pictures import count_frames
 from siamcal.datasets.reading import Problem, Problems, examples
 from siamcal.environment import usable_cores
 from siamcal.errors import DataNotFoundError, MediaError
@@ -87,14 +88,17 @@ def check_dataset(
     if "problems" not in inspect.signature(reader).parameters:
         source = load_dataset(key, data_root, **options)
     else:
+        check_options(key, options)
         root = data_root or os.environ.get(root_variable(key)) or None
         folder = None if root is None else Path(root).expanduser()
         try:  # such a reader goes on after a broken label and collects what it finds
             source = reader(folder, problems=problems, **options)
-        except DataNotFoundError:
+        except DataNotFoundError as missing:
             if not problems.found:
                 raise
             # Broken labels left nobody over: what is broken says more than that nobody is there.
+            if not any(p.level == "error" for p in problems.found):
+                problems.found.append(Problem("error", str(folder), str(missing)))
             broken = sum(p.level == "error" for p in problems.found)
             counts = (("participants", 0, None), ("broken label files", broken, 0))
             return CheckReport(key, counts, pd.DataFrame(), tuple(problems.found))
@@ -144,28 +148,12 @@ def _look(name: str, is_video: bool, quick: bool) -> tuple[int, str]:
     if quick:
         return -1, ""
     if is_video:
-        return _count_frames(name)
+        return count_frames(name)
     try:
         picture = read_image(name)
     except MediaError as error:
         return -1, f"unreadable: {error}".replace(name, Path(name).name)
     return -1, "black" if picture.max() < 16 else ""
-
-
-def _count_frames(name: str) -> tuple[int, str]:
-    """Packets of a video (one a frame), without decoding all of them."""
-    import av
-
-    try:
-        with av.open(name) as container:
-            if not container.streams.video:
-                return -1, "unreadable: no pictures in it"
-            stream = container.streams.video[0]
-            next(container.decode(stream))
-            container.seek(0)
-            return sum(1 for packet in container.demux(stream) if packet.size), ""
-    except (av.error.FFmpegError, OSError, StopIteration) as error:
-        return -1, f"unreadable: {error}"
 
 
 def _report_faults(

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
-from siamcal.datasets.base import DatasetSource
+from siamcal.datasets.base import INVALID, DatasetSource
+from siamcal.datasets.pictures import (
+    Series,
+    best_series,
+    first_number,
+    mismatch,
+    series_in,
+    shifts,
+    unclear_numbering,
+)
 from siamcal.datasets.reading import (
     IMAGE_PATTERN,
     Holder,
@@ -18,6 +26,7 @@ from siamcal.datasets.reading import (
     frame_table,
     keep_first,
     last_number,
+    mask_foreign,
     read_label_text,
     read_metadata,
     reduced,
@@ -41,11 +50,12 @@ HOLDER = Holder(
 
 _PERSON = re.compile(r"SN\d{3}", re.IGNORECASE)
 _LABEL = re.compile(r"AU0*(\d{1,2})\.txt", re.IGNORECASE)
-_IMAGE = re.compile(rf".*?\d+{IMAGE_PATTERN}", re.IGNORECASE)
-_LINE = re.compile(rf"(\S+{IMAGE_PATTERN})\s+([0-5])", re.IGNORECASE)
+_LINE = re.compile(rf"(\S+{IMAGE_PATTERN})\s+(-?\d+)", re.IGNORECASE)
 _NAMES_IMAGE = re.compile(rf"\S+{IMAGE_PATTERN}\b", re.IGNORECASE)
 # Lines that may stand before the first frame; the distributed files have two.
 _HEADER_LINES = 2
+_MAX_INTENSITY = 5
+_EXPECTED = "a file name and an intensity of 0 to 5 (000.jpg  0)."
 
 
 @dataclass
@@ -55,7 +65,7 @@ class _Trial:
     participant: str
     name: str
     labels: dict[int, Path] = field(default_factory=dict)
-    images: dict[int, Path] = field(default_factory=dict)
+    images: list[Series] = field(default_factory=list)
 
 
 @datasets.register("disfa-plus")
@@ -63,6 +73,8 @@ def disfa_plus(
     data_root: Path | None,
     *,
     references: str = "protocol",
+    allow_mismatch: bool = False,
+    first_frame: int | str = "auto",
     metadata: str | None = None,
     problems: Problems | None = None,
 ) -> DatasetSource:
@@ -73,6 +85,9 @@ def disfa_plus(
     Args:
         data_root: Folder that holds Images and Labels.
         references: "protocol", "auto", "first" or a file.
+        allow_mismatch: Read trials whose numbers of frames and labels differ by over 1 %.
+        first_frame: Number in the name of the picture that belongs to the first label, or "auto":
+            told from both ends and the other trials.
         metadata: CSV with a column "participant" and columns to group by.
         problems: Collects findings instead of raising the first (`siamcal data check`).
 
@@ -82,6 +97,7 @@ def disfa_plus(
     """
     problems = problems or Problems()
     root = HOLDER.folder(data_root)
+    start = first_number(first_frame)
     facts = protocol()["DISFA+"]
     aus = tuple(facts["aus"])
     trials = _find(root, problems)
@@ -91,8 +107,9 @@ def disfa_plus(
         raise HOLDER.missing(root, f"{root} holds labels, but no frames.")
     folds = HOLDER.folds({t.participant for t in trials}, root, problems)
     known = {p for fold in folds for p in fold}
-    parts = [_frames(t, aus, problems) for t in trials if t.participant in known]
-    tables = [part for part in parts if part is not None]
+    tables = _tables(
+        [t for t in trials if t.participant in known], aus, allow_mismatch, start, problems
+    )
     if not tables:
         raise HOLDER.missing(root, f"No trial in {root} has both labels and pictures.")
     table = pd.concat(tables, ignore_index=True)
@@ -128,22 +145,13 @@ def _find(root: Path, problems: Problems) -> list[_Trial]:
         key = (participant, _plain(folder.name))
         trial = trials.get(key) or _Trial(participant, folder.name)
         labels = {int(m.group(1)): folder / m.group() for m in map(_LABEL.fullmatch, names) if m}
-        images = _images(folder, names)
+        images = series_in(folder, names, root)
         for au, path in labels.items():
             keep_first(trial.labels, au, path, problems)
-        trial.images = trial.images or images
+        trial.images += images
         if labels or images:
             trials[key] = trial
     return [trials[key] for key in sorted(trials)]
-
-
-def _images(folder: Path, names: Iterable[str]) -> dict[int, Path]:
-    numbers: dict[int, Path] = {}
-    for name in names:
-        number = last_number(Path(name).stem)
-        if number is not None and _IMAGE.fullmatch(name):
-            numbers.setdefault(number, folder / name)
-    return numbers
 
 
 def _plain(trial: str) -> str:
@@ -151,8 +159,49 @@ def _plain(trial: str) -> str:
     return trial.lower().replace("trial", "trail")
 
 
-def _frames(trial: _Trial, aus: tuple[int, ...], problems: Problems) -> pd.DataFrame | None:
-    """Rows of a trial; None where its labels are broken or one side is missing."""
+def _tables(
+    trials: list[_Trial], aus: tuple[int, ...], allow: bool, first: int | None, problems: Problems
+) -> list[pd.DataFrame]:
+    """Rows of every trial with sound labels and pictures."""
+    read = []
+    for trial in trials:
+        columns = _labels(trial, aus, problems)
+        if columns is None:
+            continue
+        labelled = sorted(columns[aus[0]])
+        place = f"{trial.participant}/{trial.name}"
+        series = best_series(trial.images, len(labelled), place, problems, labelled[0])
+        if series is None:
+            continue
+        if not mismatch(series.folder, len(series.files), len(labelled), problems, allow):
+            read.append((trial, columns, labelled, series))
+    numbers = {(t.participant, t.name): list(series.files) for t, _, _, series in read}
+    ranges = {
+        (t.participant, t.name): range(labelled[0], labelled[-1] + 1) for t, _, labelled, _ in read
+    }
+    found = shifts(numbers, ranges, (0, 1))
+    tables = []
+    for trial, columns, labelled, series in read:
+        key = (trial.participant, trial.name)
+        shift = found[key] if first is None else first - labelled[0]
+        if shift is None:
+            unclear_numbering(series.folder, numbers[key], ranges[key], problems)
+            continue
+        if shift:
+            problems.warning(
+                series.folder,
+                f"picture {labelled[0] + shift:03d} is taken as label {labelled[0]:03d}: the "
+                f"pictures are counted from another number than the labels.",
+            )
+        images = {number - shift: path for number, path in series.files.items()}
+        tables.append(_table(trial, labelled, columns, images, problems))
+    return tables
+
+
+def _labels(
+    trial: _Trial, aus: tuple[int, ...], problems: Problems
+) -> dict[int, dict[int, float]] | None:
+    """AU -> frame -> intensity; None where labels are broken or one side is missing."""
     place = f"{trial.participant}/{trial.name}"
     if not trial.labels or not trial.images:
         side = "label files" if not trial.labels else "frames"
@@ -180,18 +229,22 @@ def _frames(trial: _Trial, aus: tuple[int, ...], problems: Problems) -> pd.DataF
                 len(columns[au]) + _HEADER_LINES,
             )
             return None
-    return _table(trial, numbers, columns, problems)
+    return columns
 
 
 def _table(
-    trial: _Trial, numbers: list[int], columns: dict[int, dict[int, float]], problems: Problems
+    trial: _Trial,
+    numbers: list[int],
+    columns: dict[int, dict[int, float]],
+    images: dict[int, Path],
+    problems: Problems,
 ) -> pd.DataFrame:
-    unlabelled = [f"{n:03d}" for n in sorted(set(trial.images) - set(numbers))]
-    lost = [f"{n:03d}" for n in numbers if n not in trial.images]
+    unlabelled = [f"{n:03d}" for n in sorted(set(images) - set(numbers))]
+    lost = [f"{n:03d}" for n in numbers if n not in images]
     report_gaps(f"{trial.participant}/{trial.name}", unlabelled, lost, problems)
     # A missing frame keeps its row: preparing the faces reports it with the others left out.
-    sample = next(iter(trial.images.values()))
-    sources = [str(trial.images.get(n, sample.with_name(f"{n:03d}.jpg"))) for n in numbers]
+    sample = next(iter(images.values()))
+    sources = [str(images.get(n, sample.with_name(f"{n:03d}.jpg"))) for n in numbers]
     values = {au: [of_frame[n] for n in numbers] for au, of_frame in columns.items()}
     return frame_table(trial.participant, "front", trial.name, numbers, sources, -1, values)
 
@@ -202,6 +255,7 @@ def _read_labels(path: Path, problems: Problems) -> dict[int, float] | None:
     if lines is None:
         return None
     values: dict[int, float] = {}
+    foreign: list[tuple[int, float]] = []
     for number, line in enumerate(lines, 1):
         text = line.strip()
         found = _LINE.fullmatch(text)
@@ -209,16 +263,18 @@ def _read_labels(path: Path, problems: Problems) -> dict[int, float] | None:
             header = not values and not _NAMES_IMAGE.match(text) and number <= _HEADER_LINES + 3
             if not text or header:
                 continue
-            problems.error(
-                path, f"{text!r} isn't a file name and an intensity of 0 to 5 (000.jpg  0).", number
-            )
+            problems.error(path, f"{text!r} isn't {_EXPECTED}", number)
             return None
         frame = last_number(Path(found.group(1)).stem)
         if frame is None or frame in values:
             problems.error(path, f"{found.group(1)} has no number or stands here twice.", number)
             return None
         values[frame] = float(found.group(2))
+        if not 0 <= values[frame] <= _MAX_INTENSITY:
+            foreign.append((number, values[frame]))
+            values[frame] = INVALID
     if not values:
         problems.error(path, "no line holds a frame and its intensity.", max(len(lines), 1))
         return None
-    return values
+    text = f"{lines[foreign[0][0] - 1].strip()!r} isn't {_EXPECTED}" if foreign else ""
+    return values if mask_foreign(path, foreign, len(values), problems, text) else None

@@ -11,8 +11,15 @@ import numpy as np
 import pandas as pd
 
 from siamcal.datasets.base import COLUMNS, DatasetSource, au_column
+from siamcal.datasets.manifest_labels import (
+    from_zero,
+    in_steps,
+    occurrence_aus,
+    one_side,
+    report_duplicates,
+)
 from siamcal.datasets.reading import Holder, Problems, examples, read_metadata
-from siamcal.datasets.references import choose_references
+from siamcal.datasets.references import choose_references, warn_of_active
 from siamcal.errors import ConfigError
 from siamcal.registry import datasets
 
@@ -51,6 +58,9 @@ def manifest(
     threshold: int = 2,
     folds: int = 0,
     invalid: str = "",
+    scale: str | float = 5,
+    sides: str = "",
+    first_frame: int | str = "auto",
     metadata: str | None = None,
     problems: Problems | None = None,
 ) -> DatasetSource:
@@ -59,12 +69,15 @@ def manifest(
     Args:
         data_root: The table, or a folder with manifest.csv or manifest.parquet.
         references: "protocol" (the column is_reference), "auto", "first" or a file.
-        labels: "intensity" (0-5), "occurrence" (0/1), or "auto": occurrence where no label
-            exceeds 1.
+        labels: "intensity" (0-5), "occurrence" (0/1), "mixed" (columns of 0 and 1 are occurrence,
+            the others intensity), or "auto": occurrence where no label exceeds 1.
         threshold: Lowest intensity that counts as present in detection.
         folds: Number of folds where the table has no column "fold"; 0: one a participant up to
             ten participants, else five.
         invalid: Values that mean "not known", such as "9" or "9,-1" (negative and empty always do).
+        scale: What the strongest intensity is written as: 5, 1, 100, or "A-E" (FACS letters).
+        sides: How AU12L and AU12R become one AU: "max", "mean", "left" or "right".
+        first_frame: Number of a video's first frame in the table: 0, 1, or "auto".
         metadata: CSV with a column "participant" and columns to group by.
         problems: Collects findings instead of raising the first (`siamcal data check`).
 
@@ -74,27 +87,27 @@ def manifest(
         LabelError: A value is broken; the message names file and line.
     """
     problems = problems or Problems()
-    if labels not in ("auto", "intensity", "occurrence"):
-        raise ConfigError(f"labels is {labels!r}; allowed: auto, intensity, occurrence.")
+    if labels not in ("auto", "intensity", "occurrence", "mixed"):
+        raise ConfigError(f"labels is {labels!r}; allowed: auto, intensity, occurrence, mixed.")
     path = _find(data_root)
-    raw = _load(path)
+    raw = one_side(_load(path), sides, path)
     au_columns = _au_columns(raw, path)
     unknown = {float(v) for v in re.split(r"[,\s]+", str(invalid).strip()) if v}
-    values = _values(raw, au_columns, path, unknown, problems)
+    values = _values(in_steps(raw, au_columns, scale), au_columns, path, unknown, problems)
     table = _frames(raw, path, problems)
+    table["source_index"] = from_zero(table, path, first_frame, problems)
     for au, column in values.items():
         table[au_column(au)] = column
+    report_duplicates(table, path, problems)
     aus = tuple(sorted(values))
-    occurrence = labels == "occurrence" or (
-        labels == "auto" and max(np.nanmax(v, initial=0) for v in values.values()) <= 1
-    )
+    present = occurrence_aus(values, au_columns, labels, str(scale) in ("5", "5.0"), path)
     table["is_reference"] = _references(raw, table, path, references, problems)
     people = sorted(set(table["participant"]))
     return DatasetSource(
         name="manifest",
-        intensity_aus=() if occurrence else aus,
+        intensity_aus=tuple(au for au in aus if au not in present),
         detection_aus=aus,
-        detection_thresholds=dict.fromkeys(aus, 1 if occurrence else threshold),
+        detection_thresholds={au: 1 if au in present else threshold for au in aus},
         folds=_folds(raw, table, path, folds, problems),
         table=table,
         participants_table=read_metadata(metadata) if metadata else _groups(raw, table),
@@ -176,7 +189,8 @@ def _values(
             problems.error(
                 path,
                 f"{column} is {numbers[row]:g}; allowed: 0 to {_MAX_INTENSITY}, empty or negative "
-                f"for not known. Where {numbers[row]:g} means not known: invalid={numbers[row]:g}.",
+                f"for not known. Where {numbers[row]:g} means not known: invalid={numbers[row]:g}. "
+                f"Where the strongest intensity is another number: scale=100, say.",
                 int(row) + 2,
             )
         values[au] = numbers
@@ -261,6 +275,7 @@ def _references(
             problems.warning(
                 f"{participant} ({view})", f"{count} references are marked; the first one is used."
             )
+    warn_of_active(table, marked, problems)
     return marked
 
 

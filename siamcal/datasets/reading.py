@@ -161,6 +161,43 @@ def keep_first(known: dict[Key, Path], key: Key, path: Path, problems: Problems)
         problems.error(path, f"differs from another copy of the same labels, {first}; keep one.")
 
 
+def option(setting: str) -> str:
+    """How an option of a data set is given: in Python, to `bench` and `train`, and to the check."""
+    return (
+        f"{setting} (bench and train: --set dataset_options.{setting}; data check: --set {setting})"
+    )
+
+
+def mask_foreign(
+    path: Path, foreign: list[tuple[int, float]], count: int, problems: Problems, text: str = ""
+) -> bool:
+    """Report labels outside 0-5, which are taken as not known; more than 1 % of a file is an error.
+
+    Args:
+        path: The label file.
+        foreign: (line, value) of each.
+        count: Labels in the file.
+        problems: Takes the findings.
+        text: What the error says of the first line, if not its value.
+
+    Returns:
+        Whether the file can be used.
+    """
+    if len(foreign) > count * 0.01:
+        line, value = foreign[0]
+        text = text or f"the intensity is {value:g}; allowed: 0 to 5."
+        problems.error(
+            path,
+            f"{text} {len(foreign)} of {count} labels are outside; at most 1 % would be taken as not known.",
+            line,
+        )
+        return False
+    for line, value in foreign:
+        text = f"the intensity is {value:g}, outside 0 to 5: taken as not known (masked)."
+        problems.warning(f"{path}, line {line}", text)
+    return True
+
+
 def read_label_text(path: Path, problems: Problems) -> list[str] | None:
     """Lines of a label file, or None (and an error) where it can't be read as text."""
     try:

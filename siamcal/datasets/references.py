@@ -57,7 +57,9 @@ def choose_references(
         wanted = [protocol[p] for p in sorted(set(table["participant"])) if p in protocol]
         return _marked(table, wanted, problems)
     if references in ("auto", "first"):
-        return _by_rule(table, references)
+        chosen = _by_rule(table, references)
+        warn_of_active(table, chosen, problems)
+        return chosen
     return _marked(table, _from_file(Path(references).expanduser(), table), problems)
 
 
@@ -88,6 +90,22 @@ def _marked(table: pd.DataFrame, wanted: list[Wanted], problems: Problems) -> np
             f"stretch without labelled AUs is used.",
         )
     return chosen
+
+
+def warn_of_active(table: pd.DataFrame, chosen: np.ndarray, problems: Problems) -> None:
+    """Name the people whose reference shows labelled AUs: it isn't a neutral face."""
+    aus = [c for c in table.columns if re.fullmatch(r"AU\d+", c)]
+    active = []
+    for row in table[chosen].itertuples():
+        shown = [au for au in aus if getattr(row, au) > 0]
+        if shown:
+            active.append(f"{row.participant} ({row.view}): {examples(shown, 4)}")
+    if active:
+        problems.warning(
+            "references",
+            f"{len(active)} references show labelled AUs, so they aren't neutral: "
+            f"{examples(sorted(active), 6)}. Name other frames in a file: --references FILE.",
+        )
 
 
 def _by_rule(table: pd.DataFrame, rule: str) -> np.ndarray:

@@ -10,12 +10,21 @@ import numpy as np
 import pandas as pd
 
 from siamcal.datasets.base import DatasetSource
+from siamcal.datasets.pictures import (
+    Series,
+    best_series,
+    is_derived,
+    mismatch,
+    shifts,
+    unclear_numbering,
+)
 from siamcal.datasets.reading import (
     IMAGE_PATTERN,
     Holder,
     Problems,
     examples,
     frame_table,
+    keep_first,
     read_label_text,
     read_metadata,
     walk_files,
@@ -52,6 +61,7 @@ def unbc(
     data_root: Path | None,
     *,
     references: str = "protocol",
+    allow_mismatch: bool = False,
     metadata: str | None = None,
     problems: Problems | None = None,
 ) -> DatasetSource:
@@ -60,6 +70,7 @@ def unbc(
     Args:
         data_root: Folder that holds Images and Frame_Labels.
         references: "protocol", "auto", "first" or a file.
+        allow_mismatch: Read sequences whose numbers of frames and labels differ by over 1 %.
         metadata: CSV with a column "participant" and columns to group by.
         problems: Collects findings instead of raising the first (`siamcal data check`).
 
@@ -71,7 +82,7 @@ def unbc(
     root = HOLDER.folder(data_root)
     facts = protocol()["UNBC-McMaster"]
     aus = tuple(facts["aus_detection"])
-    images, labels = _find(root)
+    images, labels = _find(root, problems)
     if not labels:
         raise HOLDER.missing(root, f"{root} holds no label file like ll042t1aaaff001_facs.txt.")
     if not images:
@@ -79,6 +90,8 @@ def unbc(
     folds = HOLDER.folds({k[0] for k in images.keys() & labels}, root, problems)
     known = {p for fold in folds for p in fold}
     keys = sorted(k for k in labels if k[0] in known)
+    refused = _refused(images, labels, known, allow_mismatch, problems)
+    keys = [k for k in keys if k[:2] not in refused]
     _report_gaps(images, labels, known, problems)
     table = _table(keys, images, labels, aus, problems)
     if table.empty:
@@ -103,24 +116,68 @@ def unbc(
     )
 
 
-def _find(root: Path) -> tuple[dict[_Key, Path], dict[_Key, Path]]:
-    images: dict[_Key, Path] = {}
+def _find(root: Path, problems: Problems) -> tuple[dict[_Key, Path], dict[_Key, Path]]:
+    pictures: dict[tuple[str, str], list[Series]] = {}
     labels: dict[_Key, Path] = {}
     for folder, names in walk_files(root):
         inside = folder.relative_to(root)
         people = _PERSON.findall(str(inside))
         # Pain scores lie beside the FACS files and end in _facs.txt too.
-        if not people or any(part.lower() == "pspi" for part in inside.parts):
+        if not people or any("pspi" in part.lower() for part in inside.parts):
             continue
         participant = people[-1].lower()
+        found: dict[str, dict[int, Path]] = {}
         for name in names:
-            for pattern, found in ((_LABEL, labels), (_IMAGE, images)):
-                if match := pattern.fullmatch(name):
-                    key = (participant, match.group(1).lower(), int(match.group(2)))
-                    # Shallow folders come first: a nested copy doesn't replace the original.
-                    found.setdefault(key, folder / name)
-                    break
+            if match := _LABEL.fullmatch(name):
+                key = (participant, match.group(1).lower(), int(match.group(2)))
+                keep_first(labels, key, folder / name, problems)
+            elif match := _IMAGE.fullmatch(name):
+                # Shallow folders come first: a nested copy doesn't replace the original.
+                of_sequence = found.setdefault(match.group(1).lower(), {})
+                of_sequence.setdefault(int(match.group(2)), folder / name)
+        for sequence, files in found.items():
+            series = Series(folder, files, is_derived(inside))
+            pictures.setdefault((participant, sequence), []).append(series)
+    counts = Counter(key[:2] for key in labels)
+    images: dict[_Key, Path] = {}
+    for place, candidates in pictures.items():
+        best = best_series(candidates, counts[place], "/".join(place), problems)
+        if best is not None:
+            images |= {(*place, number): path for number, path in best.files.items()}
     return images, labels
+
+
+def _refused(
+    images: dict[_Key, Path],
+    labels: dict[_Key, Path],
+    known: set[str],
+    allow: bool,
+    problems: Problems,
+) -> set[tuple[str, str]]:
+    """Sequences whose pictures and labels don't fit each other (errors)."""
+    pictures, scored = (_numbers(side, known) for side in (images, labels))
+    both = pictures.keys() & scored.keys()
+    ranges = {key: range(min(scored[key]), max(scored[key]) + 1) for key in both}
+    found = shifts({key: pictures[key] for key in both}, ranges, (0, -1, 1))
+    refused = set()
+    for key in sorted(both):
+        folder = images[(*key, pictures[key][0])].parent
+        of_labels = len(scored[key])
+        if mismatch(folder, len(pictures[key]), of_labels, problems, allow):
+            refused.add(key)
+        # Numbers of pictures and FACS files are the same by name: another count is a fault.
+        elif found[key] and not allow:
+            unclear_numbering(folder, pictures[key], ranges[key], problems, False)
+            refused.add(key)
+    return refused
+
+
+def _numbers(side: dict[_Key, Path], known: set[str]) -> dict[tuple[str, str], list[int]]:
+    numbers: dict[tuple[str, str], list[int]] = {}
+    for participant, sequence, frame in sorted(side):
+        if participant in known:
+            numbers.setdefault((participant, sequence), []).append(frame)
+    return numbers
 
 
 def _report_gaps(
