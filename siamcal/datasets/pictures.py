@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from siamcal.datasets.reading import IMAGE_PATTERN, Problems, examples, option
 from siamcal.errors import ConfigError
@@ -195,8 +196,8 @@ def mismatch(
 
 
 def shifts(
-    numbers: Mapping[tuple[Hashable, Hashable], Collection[int]],
-    labelled: Mapping[tuple[Hashable, Hashable], range],
+    numbers: Mapping[Any, Collection[int]],
+    labelled: Mapping[Any, range],
     usual: Collection[int],
 ) -> dict[tuple[Hashable, Hashable], int | None]:
     """Number of a picture - number of its label, of each recording; None where it can't be told.
