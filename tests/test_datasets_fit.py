@@ -1,4 +1,4 @@
-"""Frames that don't fit their labels, copies of pictures and unclear tables: read right or refused."""
+"""Frames that don't fit their labels, copies of pictures, unclear tables: read right or refused."""
 
 import pandas as pd
 import pytest
@@ -30,7 +30,7 @@ def names(source):
 
 def test_another_frame_rate_is_refused_with_both_counts(tmp_path):
     folder = left(tmp_path, 10)
-    with pytest.raises(LabelError, match="10 frames, but 8 labels.*frame rate") as error:
+    with pytest.raises(LabelError, match=r"10 frames, but 8 labels.*frame rate") as error:
         load_dataset("disfa", tmp_path)
     assert str(folder) in str(error.value)
     assert len(load_dataset("disfa", tmp_path, allow_mismatch=True).table) == 8
@@ -139,7 +139,7 @@ def manifest(folder, references="first", options=None, **columns):
 
 def test_manifest_says_what_labels_mean(tmp_path, caplog):
     mixed = {"AU1": [0, 1, 1], "AU12": [0, 3, 5]}
-    with pytest.raises(ConfigError, match="AU1 hold only 0 and 1.*labels=mixed"):
+    with pytest.raises(ConfigError, match=r"AU1 hold only 0 and 1.*labels=mixed"):
         manifest(tmp_path, **mixed)
     source = manifest(tmp_path, options={"labels": "mixed"}, **mixed)
     assert source.detection_thresholds == {1: 1, 12: 2}
@@ -164,7 +164,7 @@ def test_manifest_says_what_labels_mean(tmp_path, caplog):
 def test_manifest_rows_that_contradict_each_other(tmp_path):
     touch(tmp_path / "0.png", "x")
     (tmp_path / "m.csv").write_text("path,participant,AU1\n0.png,a,0\n0.png,a,3\n")
-    with pytest.raises(LabelError, match="line 3: .*other labels in lines 2, 3"):
+    with pytest.raises(LabelError, match=r"line 3: .*other labels in lines 2, 3"):
         load_dataset("manifest", tmp_path / "m.csv", references="first")
 
 

@@ -188,7 +188,8 @@ def mask_foreign(
         text = text or f"the intensity is {value:g}; allowed: 0 to 5."
         problems.error(
             path,
-            f"{text} {len(foreign)} of {count} labels are outside; at most 1 % would be taken as not known.",
+            f"{text} {len(foreign)} of {count} labels are outside; "
+            "at most 1 % would be taken as not known.",
             line,
         )
         return False
