@@ -143,20 +143,21 @@ def _own_cell(results: dict[str, Any], method: str | None, task: str, metric: st
 def provenance(results: dict[str, Any]) -> str:
     """On what data, seeds, people and versions a result was made, in one paragraph."""
     data, recipe = results["dataset"], results["recipe"]
-    seeds = ", ".join(results["seeds"]) or str(recipe["seed"])
+    seeds, own = list(results["seeds"]), str(recipe["seed"])
+    seed = f"{own} (all of {', '.join(seeds)}: last table)" if len(seeds) > 1 else own
     options = ", ".join(f"{k}={v}" for k, v in recipe["dataset_options"].items())
     text = (
         f"Data set {data['name']}{f' ({options})' if options else ''}: {data['participants']} "
         f"participants, {data['frames']} frames ({data['dropped_frames']} dropped), "
         f"{len(data['folds'])} participant-exclusive folds. Backbone {recipe['backbone']}, merge "
-        f"at {_merge_at(results)}, seed {seeds}. Intervals: 95 %, from resampling participants. "
+        f"at {_merge_at(results)}, seed {seed}. Intervals: 95 %, from resampling participants. "
         f"{machine_line(results['environment'])}"
     )
-    if own := results.get("checkpoint"):
+    if checkpoint := results.get("checkpoint"):
         text += (
-            f"\n\nNCG is the network of {own['file']} (SHA-256 {own['sha256'][:16]}), not trained "
-            f"here; its {own['outputs']} outputs ({own['layout']}) are read in the order "
-            f"{', '.join(own['order'])}. That it was trained on none of the people tested is its "
+            f"\n\nNCG is the network of {checkpoint['file']} (SHA-256 {checkpoint['sha256'][:16]}), not trained "
+            f"here; its {checkpoint['outputs']} outputs ({checkpoint['layout']}) are read in the order "
+            f"{', '.join(checkpoint['order'])}. That it was trained on none of the people tested is its "
             "user's word."
         )
     return f"{text}\n\n{HONESTY}" if data["rendered"] else text
