@@ -153,12 +153,12 @@ def provenance(results: dict[str, Any]) -> str:
         f"at {_merge_at(results)}, seed {seed}. Intervals: 95 %, from resampling participants. "
         f"{machine_line(results['environment'])}"
     )
-    if checkpoint := results.get("checkpoint"):
+    if facts := results.get("checkpoint"):
         text += (
-            f"\n\nNCG is the network of {checkpoint['file']} (SHA-256 {checkpoint['sha256'][:16]}), not trained "
-            f"here; its {checkpoint['outputs']} outputs ({checkpoint['layout']}) are read in the order "
-            f"{', '.join(checkpoint['order'])}. That it was trained on none of the people tested is its "
-            "user's word."
+            f"\n\nNCG is the network of {facts['file']} (SHA-256 {facts['sha256'][:16]}), not "
+            f"trained here; its {facts['outputs']} outputs ({facts['layout']}) are read in the "
+            f"order {', '.join(facts['order'])}. That it was trained on none of the people tested "
+            "is its user's word."
         )
     return f"{text}\n\n{HONESTY}" if data["rendered"] else text
 
