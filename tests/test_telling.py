@@ -51,8 +51,6 @@ def test_size_and_normalisation_are_the_networks(tmp_path) -> None:
 
 
 def test_imagenets_of_timm_and_torchvision(tmp_path) -> None:
-    import torchvision
-
     from siamcal import create_backbone
 
     for name in ("timm:resnet10t", "torchvision:squeezenet1_1"):
@@ -61,7 +59,8 @@ def test_imagenets_of_timm_and_torchvision(tmp_path) -> None:
         config = CalibratingSiamese(network, place).save_pretrained(tmp_path)
         assert config.input_shape[1] == config.preprocessing.size > 112
         assert config.preprocessing.mean == pytest.approx(TIMM["mean"])
-    plain = torchvision.models.squeezenet1_1(num_classes=2)  # says nothing
+    plain = create_backbone("torchvision:squeezenet1_1", 2)
+    del plain.siamcal_input  # as torchvision itself makes it: it says nothing
     model = CalibratingSiamese(plain, "features.12", head=make_head("detection", 2))
     with pytest.raises(ConfigError, match=r"preprocessing=Preprocessing\(size="):
         model.save_pretrained(tmp_path, aus=(1, 2))
