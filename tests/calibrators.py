@@ -44,9 +44,9 @@ def flat(output: object) -> torch.Tensor:
 
 
 @torch.no_grad()
-def predictions(model: CalibratingSiamese) -> torch.Tensor:
+def predictions(model: CalibratingSiamese, side: int = 0) -> torch.Tensor:
     shape = (3, 3, 112, 112) if model.config is None else (3, *model.config.input_shape)
-    return flat(model(*images(*shape)))
+    return flat(model(*images(*((3, 3, side, side) if side else shape))))
 
 
 def rewrite(folder: Path, **changes: object) -> None:

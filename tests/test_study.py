@@ -57,6 +57,8 @@ def test_a_study_writes_table_numbers_and_figure(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(module, "QUICK_TRAINING", {**few, "first_person": 10_000})
     monkeypatch.setattr(module, "QUICK_TESTED", few)
     monkeypatch.setattr(module, "QUICK", {"steps": 2, "freeze_pre": 1})
+    monkeypatch.setattr(module, "SETS", {"usual": {}})
+    monkeypatch.setattr(module, "COLOURS", {"usual": "#1f6f8b"})
     table = study("outputs", output=tmp_path, quick=True, workers=1)
     written = json.loads((tmp_path / "outputs-quick.json").read_text())
     assert (tmp_path / "outputs-quick.png").stat().st_size > 5000

@@ -351,7 +351,7 @@ for module in (block, compiled(block, torch.device("cpu"))):
     module(x).square().sum().backward()
     grads.append([p.grad.clone() for p in block.parameters()])
 for eager, other in zip(*grads, strict=True):
-    torch.testing.assert_close(other, eager, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(other, eager, rtol=1e-2, atol=1e-2)
 print("the same")
 """
 

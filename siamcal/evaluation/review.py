@@ -42,11 +42,10 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[TaskPredictions]]:
         )
     results = read_json(folder / "results.json")
     table = results if isinstance(results, dict) else {}
-    lacking = [k for k in ("methods", "dataset", "recipe") if k not in table]
-    if lacking:
+    if "dataset" not in table:
         raise ConfigError(
-            f"{folder / 'results.json'} lacks {', '.join(lacking)}; delete it and "
-            "start the same `siamcal bench` again."
+            f"{folder / 'results.json'} doesn't say what it was measured on; delete it and start "
+            "the same `siamcal bench` again."
         )
     return results, found
 

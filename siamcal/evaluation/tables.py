@@ -126,8 +126,8 @@ def paper_comparison(results: dict[str, Any], table: str, task: str) -> pd.DataF
                 "inside": ("yes" if low <= cell["mean"] <= high else "no") if known else "",
             }
         for au, value in cell["per_au"].items():
-            ours = f"{metric.text(own['per_au'].get(au))} / " if own else ""
-            row[au] = f"{ours}{metric.text(value)}"
+            mine = f"{metric.text(own['per_au'].get(au))} / " if own else ""
+            row[au] = f"{mine}{metric.text(value)}"
         rows[f"{cell['name']}, {metric.title}"] = row
     frame = pd.DataFrame.from_dict(rows, orient="index")
     first = [c for c in (ours, "95 % interval", "paper", "difference", "inside") if c in frame]

@@ -252,7 +252,7 @@ class Recipe:
         for name, (low, high) in whole.items():
             check_whole(name, getattr(self, name), low, high)
         for name in ("learning_rate", "learning_rate_last", "weight_decay"):
-            check_range(name, getattr(self, name), 0, 1000)
+            check_range(name, getattr(self, name), 0, 1e38)
         check_range("epochs", self.epochs, 0, 10**6)
         if not self.steps and not self.epochs:
             raise ConfigError("epochs=0 and steps=0 train nothing; set one of them.")
