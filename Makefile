@@ -6,19 +6,23 @@ BIN := $(VENV)/bin
 CORE := $(VENV)/.core
 STAMP := $(VENV)/.installed
 
-.PHONY: bench test test-fast lint format clean
+.PHONY: bench test test-all test-fast lint format clean
 
 ## Set-up and the main job on the embedded data set
 bench: $(CORE)
 	$(BIN)/siamcal bench
 
-## Set-up, linters and the whole test suite
+## Set-up, linters and the tests, but for those that tests/conftest.py calls long
 test: $(STAMP) lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long"
+
+## All tests
+test-all: $(STAMP) lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 ## The tests that take seconds: all but trainings and whole commands
 test-fast: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not long"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,6 +1,26 @@
-"""One thread for each of pytest-xdist's workers: they fill the cores themselves."""
+"""One thread for each of pytest-xdist's workers, and what `make test-all` runs beyond `make test`."""
 
 import os
 
+import pytest
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported, later than this
+
+# Minutes together, of parts that change seldom: `make test` has to end in a few minutes itself.
+LONG = {
+    "test_fit_anchor.py",
+    "test_merge_forms.py",
+    "test_null.py",
+    "test_recalibrate.py",
+    "test_reference_noise.py",
+    "test_study.py",
+    "test_synth_looks.py",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        others = item.path.name == "test_paper_runs.py" and "[disfa]" not in item.name
+        if item.path.name in LONG or others:
+            item.add_marker(pytest.mark.long)
