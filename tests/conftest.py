@@ -1,4 +1,4 @@
-"""One thread for each of pytest-xdist's workers, and what `make test-all` runs beyond `make test`."""
+"""One thread for each of pytest-xdist's workers; what `make test-all` runs beyond `make test`."""
 
 import os
 
