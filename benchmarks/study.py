@@ -93,7 +93,7 @@ def study(
     """What a part of calibration is worth: start, merges, points, shrinkage, references, ...
 
     Args:
-        name: One of the studies: `siamcal bench study list` names them.
+        name: One of the studies; a wrong name is answered with all of them.
         output: Folder of the results (NAME.md, NAME.json, NAME.png) and trainings.
         seeds: Of the trainings, with commas.
         quick: A few people, frames and steps, one seed: minutes, to see that it works.

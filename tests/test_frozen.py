@@ -8,9 +8,10 @@ import torch
 from facesets import RECIPE, squares
 from torch import nn
 
-from siamcal.errors import ConfigError
+from siamcal.errors import ConfigError, SiamcalError
 from siamcal.graph import BatchLayout
 from siamcal.preprocessing import Preprocessing
+from siamcal.training import networks
 from siamcal.training.batches import BatchSource, task_labels
 from siamcal.training.frozen import Behind, keep_features
 from siamcal.training.loop import fit
@@ -197,3 +198,15 @@ def test_what_cannot_be_fused_is_computed_as_it_is(faces, monkeypatch) -> None:
     with pytest.raises(RuntimeError):
         torch.allclose(torch.zeros(2), torch.zeros(3, 3, 4))
     assert behind.packer(4) == behind.pack  # other shapes raise, other values differ
+
+
+def test_only_a_cut_that_passed_its_proof_is_taken_for_proved(monkeypatch) -> None:
+    monkeypatch.setattr(networks, "_PROVED", set())
+    wrong = dataclasses.replace(FROZEN, merge_at="layer9")
+    for _ in range(2):
+        with pytest.raises(SiamcalError):
+            build_network(wrong, 2, calibrated=True)
+        assert networks.not_yet_proved(wrong)
+    build_network(FROZEN, 2, calibrated=True)
+    assert not networks.not_yet_proved(FROZEN)
+    assert networks.not_yet_proved(dataclasses.replace(FROZEN, backbone="./net.py:build"))

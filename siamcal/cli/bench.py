@@ -203,6 +203,11 @@ def run_named(benchmark: str, settings: list[str], as_json: bool) -> None:
                 f"Benchmark {benchmark!r} has no argument {key!r}; it has {', '.join(parameters)}."
             )
         arguments[key] = parse_value(text, parameters[key].annotation, f"{benchmark}.{key}")
+    needed = [n for n, p in parameters.items() if p.default is p.empty and n not in arguments]
+    if needed:
+        raise ConfigError(
+            f"Benchmark {benchmark!r} needs its {needed[0]}: siamcal bench {benchmark} NAME."
+        )
     found = function(**arguments)
     if found is not None:
         print(json.dumps(found, indent=2, default=str) if as_json else found)

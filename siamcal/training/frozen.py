@@ -32,7 +32,7 @@ from siamcal.model.weights_file import checksum_of_tensors
 from siamcal.settings import to_dict
 from siamcal.training.augmentation import copies_of
 from siamcal.training.kept import kept_rows
-from siamcal.training.networks import not_yet_proved
+from siamcal.training.networks import not_yet_proved, proved
 from siamcal.training.noise import StandIns
 from siamcal.training.recipe import Recipe, ReferenceNoise
 
@@ -107,7 +107,11 @@ class Behind(nn.Module):
     def pack(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) -> their packed features (B, width), in evaluation mode."""
         with in_mode(self.network, False):
-            tensors = self.split.pre(images).tensors
+            return self.rows(images)
+
+    def rows(self, images: Tensor) -> Tensor:
+        """`pack`, in the mode that the network is in."""
+        tensors = self.split.pre(images).tensors
         rows = [lay.to_rows(t) for lay, t in zip(self.layouts, tensors, strict=True)]
         return torch.cat(rows, 1).float()
 
@@ -153,6 +157,7 @@ class Behind(nn.Module):
                     verify=not_yet_proved(recipe),
                     mechanism="fx",
                 )
+                proved(recipe)
         except MergePointError as error:
             raise ConfigError(f"freeze_pre needs a cut by torch.fx: {error}") from error
         if split.mechanism in ("hook", "output"):
@@ -220,9 +225,7 @@ class _Pack(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         (behind,) = self._behind
-        tensors = behind.split.pre(images).tensors
-        rows = [lay.to_rows(t) for lay, t in zip(behind.layouts, tensors, strict=True)]
-        return torch.cat(rows, 1).float()
+        return behind.rows(images)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from siamcal.datasets.base import FaceSet
-from siamcal.model.create import create_backbone
+from siamcal.model.create import create_backbone, is_file_name
 from siamcal.model.heads import make_head
 from siamcal.model.siamese import CalibratingSiamese
 from siamcal.model.weights import load_face_weights
@@ -25,6 +25,7 @@ __all__ = [
     "check_start",
     "fit_merge",
     "not_yet_proved",
+    "proved",
     "synchronize_batchnorm",
     "wrap",
 ]
@@ -131,7 +132,7 @@ def wrap(network: NonCalibrated, recipe: Recipe) -> CalibratingSiamese:
     """The same backbone and head, calibrated as the recipe says; nothing is copied."""
     size = recipe.preprocessing.size
     in_two = recipe.compile or recipe.freeze_pre
-    return CalibratingSiamese(
+    calibrated = CalibratingSiamese(
         network.backbone,
         merge_at=recipe.merge_at,
         merge=recipe.merge,
@@ -146,6 +147,8 @@ def wrap(network: NonCalibrated, recipe: Recipe) -> CalibratingSiamese:
         # kept features could enter; at "output" there is none.
         mechanism="fx" if in_two and recipe.merge_at != "output" else "auto",
     )
+    proved(recipe)
+    return calibrated
 
 
 def _device(network: nn.Module) -> torch.device | None:
@@ -156,14 +159,19 @@ def not_yet_proved(recipe: Recipe) -> bool:
     """Whether the cut of this architecture is to be proved; once in a process is enough.
 
     A comparison cuts the same network for each fold, seed and method; weights don't matter to the
-    proof.
+    proof. A user's own file may have changed since, so its networks are proved each time.
     """
+    return is_file_name(recipe.backbone) or _architecture(recipe) not in _PROVED
+
+
+def proved(recipe: Recipe) -> None:
+    """Remember that the cut of this architecture passed its proof."""
+    _PROVED.add(_architecture(recipe))
+
+
+def _architecture(recipe: Recipe) -> str:
     facts = recipe.backbone, recipe.backbone_options, recipe.merge_at, recipe.preprocessing.size
-    key = repr((*facts, recipe.task, bool(recipe.compile or recipe.freeze_pre)))
-    if key in _PROVED:
-        return False
-    _PROVED.add(key)
-    return True
+    return repr((*facts, recipe.task, bool(recipe.compile or recipe.freeze_pre)))
 
 
 def fit_merge(
