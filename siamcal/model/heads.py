@@ -61,7 +61,25 @@ class IntensityHead(nn.Module):
         return f"num_aus={self.num_aus}"
 
 
-class DetectionHead(nn.Module):
+class _OneOutputHead(nn.Module):
+    """Hands one raw output an AU on as it is; what it means is the subclass's to say."""
+
+    def __init__(self, num_aus: int) -> None:
+        super().__init__()
+        self.num_aus = _positive(num_aus)
+        self.num_outputs = self.num_aus
+
+    def forward(self, raw: torch.Tensor) -> torch.Tensor:
+        """Return raw outputs (B, A)."""
+        _check_width(raw, self.num_outputs, self.num_aus, "num_aus")
+        return raw
+
+    def extra_repr(self) -> str:
+        """Arguments for `repr`."""
+        return f"num_aus={self.num_aus}"
+
+
+class DetectionHead(_OneOutputHead):
     """Reads one raw output an AU as the logit of its occurrence; positive from 0 on.
 
     Args:
@@ -70,23 +88,9 @@ class DetectionHead(nn.Module):
 
     task = "detection"
 
-    def __init__(self, num_aus: int) -> None:
-        super().__init__()
-        self.num_aus = _positive(num_aus)
-        self.num_outputs = self.num_aus
 
-    def forward(self, raw: torch.Tensor) -> torch.Tensor:
-        """Return raw outputs (B, A) as logits."""
-        _check_width(raw, self.num_outputs, self.num_aus, "num_aus")
-        return raw
-
-    def extra_repr(self) -> str:
-        """Arguments for `repr`."""
-        return f"num_aus={self.num_aus}"
-
-
-class RawIntensityHead(nn.Module):
-    """Reads one raw output an AU as its intensity: networks that were trained elsewhere.
+class RawIntensityHead(_OneOutputHead):
+    """Reads one raw output an AU as its intensity, unclipped: networks that were trained elsewhere.
 
     There are no ordinal logits, so that a training has the MSE and cosine parts of the loss only.
 
@@ -95,20 +99,6 @@ class RawIntensityHead(nn.Module):
     """
 
     task = "intensity"
-
-    def __init__(self, num_aus: int) -> None:
-        super().__init__()
-        self.num_aus = _positive(num_aus)
-        self.num_outputs = self.num_aus
-
-    def forward(self, raw: torch.Tensor) -> torch.Tensor:
-        """Return raw outputs (B, A) as intensities, neither clipped nor rounded."""
-        _check_width(raw, self.num_outputs, self.num_aus, "num_aus")
-        return raw
-
-    def extra_repr(self) -> str:
-        """Arguments for `repr`."""
-        return f"num_aus={self.num_aus}"
 
 
 def make_head(task: str, num_aus: int) -> IntensityHead | DetectionHead:
