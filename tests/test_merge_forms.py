@@ -518,7 +518,9 @@ class TestSaved:
                 dynamic_shapes=({0: free}, (None,)),
             ).module()
             x = images(5, 8)
-            torch.testing.assert_close(reader(x, *reference.tensors), model(x, reference), **CLOSE)
+            # Products in another order, and "normalised" divides by small spreads.
+            read = reader(x, *reference.tensors)
+            torch.testing.assert_close(read, model(x, reference), rtol=1e-4, atol=1e-5)
             plain = Reader(model, frames=3)
             assert torch.equal(plain(x, *reference.tensors), model(x, reference))
         for wrong in (0, 1.5, True):

@@ -245,7 +245,8 @@ def test_kill_9_at_random_moments_then_resume_is_bit_identical(faces, tmp_path) 
     recipe = dataclasses.replace(RECIPE, steps=KILLED_STEPS)
     whole = fit(recipe, faces, faces.fold(0)[0], calibrated=True).state_dict()
     generator = np.random.default_rng(0)
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["siamcal.training.loop", "pytest"])  # once, not ten times
     folder, data = tmp_path / "run", tmp_path / "data"
     data.mkdir()
     for _ in range(10):
