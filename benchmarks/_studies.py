@@ -11,6 +11,7 @@ import numpy as np
 
 from siamcal.datasets.base import FaceSet
 from siamcal.evaluation.methods import SHRINKAGE
+from siamcal.preprocessing import Preprocessing
 from siamcal.registry import merges
 from siamcal.training.recipe import Recipe, load_recipe
 
@@ -144,10 +145,34 @@ def _outputs() -> Study:
     return Study("How far do numbers alone go?", (*arms, Arm("CSN, default form", "csn")))
 
 
+# Networks of different kinds, trained whole as NCG from random weights; each at the entrance of its
+# last stage, at a size that a processor trains in minutes.
+WHOLE = {
+    "resnet10t": {"backbone": "timm:resnet10t", "merge_at": "layer4"},
+    "mobilenetv3_small": {"backbone": "timm:mobilenetv3_small_100", "merge_at": "blocks.4"},
+    "convnext_atto": {"backbone": "timm:convnext_atto", "merge_at": "stages.3"},
+}
+SMALL = Preprocessing(size=96, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+def _frozen() -> Study:
+    small = {"weights": "", "preprocessing": SMALL, "learning_rate": 1e-3}
+    networks = {"ir_tiny": {}} | {name: {**small, **own} for name, own in WHOLE.items()}
+    arms = []
+    for name, changes in networks.items():
+        arms += [Arm(f"{name}: NCG", "ncg", "ir_tiny", changes)]
+        arms += [Arm(f"{name}: BS", "bs", "ir_tiny", changes)]
+        for share in (SHRINKAGE, "estimated"):
+            arms += [Arm(f"{name}: frozen by {share}", "frozen", "ir_tiny", changes, share)]
+    question = "What does calibration give a trained network that stays as it is?"
+    return Study(question, tuple(arms))
+
+
 STUDIES: dict[str, Callable[[], Study]] = {
     "start": _start,
     "merges": _merges,
     "points": _points,
+    "frozen": _frozen,
     "shrinkage": _shrinkage,
     "references": _references,
     "bad-references": _bad_references,
