@@ -86,7 +86,12 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
 
 def write_json(path: str | Path, values: Any) -> None:
     """Write JSON with indentation; see `replacing`."""
-    write_atomically(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:  # file names that are no UTF-8 hold lone surrogates
+        data = (json.dumps(values, indent=2) + "\n").encode()
+    write_atomically(path, data)
 
 
 def read_json(path: str | Path) -> Any:

@@ -21,6 +21,7 @@ from siamcal.calibrators.saving import CalibratorConfig, load_calibrator, save_c
 from siamcal.errors import ConfigError, FaceNotFoundError, MediaError
 from siamcal.faces.media import Frame, FrameStream, open_media
 from siamcal.inference import (
+    FrameResult,
     Predictor,
     choose_reference,
     load_model,
@@ -98,12 +99,13 @@ def rows_of(text):
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def written(aus, thresholds, task, *rows):
+def written(aus, thresholds, task, *rows, **options):
     """Rows of (frame, timestamp, confidence, values), through CSV and back."""
-    file, table = io.BytesIO(), AURows(aus, thresholds, task)
+    file, table = io.BytesIO(), AURows(aus, thresholds, task, **options)
     writer = CsvWriter(file, table.columns)
-    for row in rows:
-        writer.write(table.row(*row))
+    for number, timestamp, confidence, values in rows:
+        writer.write(table.row(FrameResult(number - 1, timestamp, "a.png", values, confidence)))
+    writer.close()
     return rows_of(file.getvalue().decode())
 
 
@@ -125,7 +127,8 @@ def test_columns_are_openfaces(predictor, reference, clip, tmp_path):
     assert header == (
         "frame,face_id,timestamp,confidence,success,"
         "AU01_r,AU02_r,AU04_r,AU05_r,AU06_r,AU09_r,AU12_r,AU15_r,AU17_r,AU20_r,AU25_r,AU26_r,"
-        "AU01_c,AU02_c,AU04_c,AU05_c,AU06_c,AU09_c,AU12_c,AU15_c,AU17_c,AU20_c,AU25_c,AU26_c"
+        "AU01_c,AU02_c,AU04_c,AU05_c,AU06_c,AU09_c,AU12_c,AU15_c,AU17_c,AU20_c,AU25_c,AU26_c,"
+        "quality"
     )
 
 
@@ -171,7 +174,7 @@ def test_the_table_clips_to_the_scale_and_knows_thresholds():
     assert [first[k] for k in ("AU01_r", "AU12_r", "AU43_r")] == ["5.000", "0.000", "1.200"]
     assert [first[k] for k in ("AU01_c", "AU12_c", "AU43_c")] == ["1", "0", "1"]
     assert second["success"] == "0"
-    assert all(float(v) == 0 for k, v in second.items() if k.startswith("AU"))
+    assert all(v == "" for k, v in second.items() if k.startswith("AU"))
 
 
 def test_a_detection_calibrator_gives_presence_alone(tmp_path, neutral, clip):
@@ -197,12 +200,15 @@ frame,face_id,timestamp,confidence,success,AU01_r,AU12_r,AU01_c,AU12_c
 """
 
 
-def test_csv_is_written_to_the_byte():
-    file, table = io.BytesIO(), AURows([1, 12], [2.0, 2.0], "intensity")
+def test_openfaces_csv_is_written_to_the_byte():
+    file, table = io.BytesIO(), AURows([1, 12], [2.0, 2.0], "intensity", openface=True)
     writer = CsvWriter(file, table.columns)
-    writer.write(table.row(1, 0.0, 0.98765, np.array([1.9996, -3.0], np.float32)))
-    writer.write(table.row(2, 0.04, 0.0, None))
-    writer.write(table.row(3, 12.3456, 1.0, np.array([5.7, 1.9994], np.float32)))
+    for number, time, confidence, values in (
+        (1, 0.0, 0.98765, np.array([1.9996, -3.0], np.float32)),
+        (2, 0.04, 0.0, None),
+        (3, 12.3456, 1.0, np.array([5.7, 1.9994], np.float32)),
+    ):
+        writer.write(table.row(FrameResult(number - 1, time, "a.mp4", values, confidence)))
     writer.close()
     assert file.getvalue().decode() == CSV
 
@@ -216,7 +222,7 @@ class LinesWriter:
 
     def write(self, row):
         typed = zip(self.columns.items(), row, strict=True)
-        told = {name: kind(value) for (name, kind), value in typed}
+        told = {name: "" if value is None else kind(value) for (name, kind), value in typed}
         self.file.write(json.dumps(told).encode() + b"\n")
 
     def flush(self):
@@ -246,12 +252,11 @@ def test_a_format_registered_at_run_time_writes_the_table(
     told = [json.loads(line) for line in output.read_text().splitlines()]
     expected = rows_of(csv_output.read_text())
     assert [list(row) for row in told] == [list(row) for row in expected]
-    assert [list(row.values()) for row in told] == [
-        [float(v) for v in row.values()] for row in expected
-    ]
+    as_text = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in r.values()] for r in told]
+    assert as_text == [list(row.values()) for row in expected]
     assert lines.last.closed
     assert lines.last.flushed >= 2  # batch by batch, not at the end alone
-    assert json.loads((tmp_path / "aus.json").read_text())["status"] == "complete"
+    assert json.loads((tmp_path / "aus.JSONL.json").read_text())["status"] == "complete"
 
     monkeypatch.setattr(sys, "argv", ["siamcal", "ls", "formats"])
     with pytest.raises(SystemExit) as stop:
@@ -264,7 +269,7 @@ def test_a_format_registered_at_run_time_writes_the_table(
 
 
 def test_an_unknown_format_is_answered_with_the_known_ones(lines, predictor, reference, tmp_path):
-    with pytest.raises(ConfigError, match=r"\.csv or \.jsonl, but .*aus\.xyz"):
+    with pytest.raises(ConfigError, match=r"\.csv, \.jsonl or \.parquet, but .*aus\.xyz"):
         predict_to_table(
             stream_of([]), tmp_path / "aus.xyz", predictor=predictor, reference=reference
         )
@@ -424,7 +429,7 @@ def test_a_video_shorter_than_it_says_is_reported(predictor, reference):
 
 def test_an_output_that_cannot_be_written_is_an_error_in_words(predictor, reference, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="can't be written"):
+    with pytest.raises(ConfigError, match="can't be made"):
         predict_to_table(
             stream_of([]), tmp_path / "file" / "a.csv", predictor=predictor, reference=reference
         )

@@ -1,4 +1,4 @@
-"""`siamcal predict`: a video or images of one person -> a table of AU intensities."""
+"""`siamcal predict`: recordings of people -> tables of AU intensities."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,31 +17,44 @@ from siamcal.errors import ConfigError
 if TYPE_CHECKING:
     from siamcal.faces.media import FrameStream
     from siamcal.inference import PersonReference, Predictor, Summary
+    from siamcal.inference.many import Done, ModelChoice, Work
+    from siamcal.inference.outputs import Output
+    from siamcal.inference.recordings import Asked
+    from siamcal.inference.run import TableOptions
 
 EXAMPLES = """
-Read the action units of one person from a video, images, a folder of images or a camera, relative
-to a neutral reference frame of that person. Rows are written as they are known.
+Read the action units of people from videos, images, folders or a camera, each relative to a neutral
+reference frame of the person. One recording gives one table; with a folder behind -o every
+recording gets its own. Rows are written as they are known.
 
 Examples:
 
     siamcal predict clip.mp4 --reference neutral.jpg -o aus.csv
     siamcal predict clip.mp4 --reference-frame 12 -o aus.csv       # frame 12 of the clip itself
     siamcal predict clip.mp4 --reference auto -o aus.csv           # the most neutral frame: a guess
-    siamcal predict day1.mp4 --reference neutral.jpg --save-profile anna.safetensors -o day1.csv
-    siamcal predict day2.mp4 --profile anna.safetensors -o day2.csv
-    siamcal predict frames/ --reference frames/000.png > aus.csv
-    siamcal predict camera:0 --profile anna.safetensors -o live.csv    # Ctrl-C ends it
+    siamcal predict day1.mp4 --reference neutral.jpg --save-profile anna.siamcal -o day1.csv
+    siamcal predict day2.mp4 --profile anna.siamcal -o day2.csv
+    siamcal predict frames/ --reference frames/000.png --fps 25 > aus.csv
+    siamcal predict camera:0 --profile anna.siamcal -o live.csv        # Ctrl-C ends it
+    siamcal predict clips/ --reference auto -o tables/ --jobs 4        # a table for each video
+    siamcal predict @study.csv -o tables/ --resume     # columns video, person, reference
+    siamcal predict @study.csv -o tables/ --shard 3/64 # one of 64 jobs of an array
 
-Columns as OpenFace writes them: frame, face_id, timestamp, confidence, success, AU01_r .. AU26_r,
-AU01_c .. AU26_c. `AU.._c` is 1 exactly where `AU.._r` is 2 or more; frames without a face have
-success 0. Beside aus.csv lies aus.json: calibrator, reference, settings, flagged frames.
+Columns: frame, face_id, timestamp, confidence, success, AU01_r .. AU26_r, AU01_c .. AU26_c and
+quality. `AU.._c` is 1 exactly where `AU.._r` is 2 or more; frames without a face have success 0 and
+empty cells (`--openface`: zeros, and OpenFace's columns alone). Beside aus.csv lies aus.json:
+calibrator, reference, settings, flagged frames. Files of others are never overwritten.
 """
+
+MANY = "Many recordings"
+FRAMES = "Frames and table"
 
 
 @app.command(help=EXAMPLES, rich_help_panel=READ)
 def predict(
     inputs: Annotated[
-        list[str], typer.Argument(help="A video, images, a folder of images, or camera:0.")
+        list[str],
+        typer.Argument(help="Videos, images, folders, patterns, @list.txt or .csv, or camera:0."),
     ],
     reference: Annotated[
         str | None, typer.Option(help="Neutral picture of the same person, or 'auto'.")
@@ -56,9 +69,17 @@ def predict(
         Path | None, typer.Option(help="Write the encoded reference, to use it again.")
     ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="Table, like aus.csv; without it: CSV to stdout."),
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Table, like aus.csv or aus.parquet, or a folder of tables; without it: CSV to "
+            "stdout.",
+        ),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace tables that siamcal wrote before.")
+    ] = False,
     model: Annotated[
         str | None, typer.Option(help="Calibrator: a folder or hf-hub:owner/name.")
     ] = None,
@@ -67,64 +88,226 @@ def predict(
     batch_size: Annotated[
         int, typer.Option(min=1, help="Frames through the network at once.")
     ] = 16,
+    every: Annotated[
+        int, typer.Option(min=1, help="Read every so manieth frame.", rich_help_panel=FRAMES)
+    ] = 1,
+    start: Annotated[
+        float | None, typer.Option(help="Seconds to begin at.", rich_help_panel=FRAMES)
+    ] = None,
+    end: Annotated[
+        float | None, typer.Option(help="Seconds to end before.", rich_help_panel=FRAMES)
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="Rate of a sequence of images.", rich_help_panel=FRAMES)
+    ] = None,
+    smooth: Annotated[
+        int,
+        typer.Option(help="Median over so many frames (odd); 1: none.", rich_help_panel=FRAMES),
+    ] = 1,
+    openface: Annotated[
+        bool,
+        typer.Option(
+            "--openface", help="OpenFace's columns and zeros, nothing else.", rich_help_panel=FRAMES
+        ),
+    ] = False,
+    jobs: Annotated[
+        int, typer.Option(min=0, help="Processes, each with a model.", rich_help_panel=MANY)
+    ] = 1,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Keep complete tables, make the rest.", rich_help_panel=MANY),
+    ] = False,
+    shard: Annotated[
+        str | None, typer.Option(help="Only this share, like 3/64.", rich_help_panel=MANY)
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: a cluster.", rich_help_panel=MANY)
+    ] = "local",
+    table_format: Annotated[
+        str, typer.Option("--format", help="Of a folder's tables.", rich_help_panel=MANY)
+    ] = "csv",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the run's summary as JSON to stdout.")
     ] = False,
 ) -> None:
-    """Read AUs of one person."""
-    _check_options(inputs, reference, reference_frame, profile, output, as_json)
-    from siamcal import inference
-    from siamcal.inference.models import choose_device
+    """Read AUs of people."""
+    from siamcal.inference.many import ModelChoice, Work
+    from siamcal.inference.recordings import Recording
+    from siamcal.inference.run import TableOptions
+    from siamcal.inference.selection import Selection
 
-    calibrator = inference.load_model(model, task)
-    with inference.Predictor(
-        calibrator, device=choose_device(device), batch_size=batch_size
-    ) as predictor:
-        stream = _open(inputs)
-        person = _reference(inputs, reference, reference_frame, profile, predictor)
+    asked = _asked(inputs, reference, reference_frame, profile)
+    choice = ModelChoice(model, task, device, batch_size)
+    selection = Selection(every, start, end, fps)
+    options = TableOptions(selection, smooth, openface)
+    if output is not None and _is_folder(output):
         if save_profile is not None:
-            inference.save_profile(person, save_profile, predictor)
-        _announce(predictor, person)
-        try:
-            summary = inference.predict_to_table(
-                stream, output or sys.stdout.buffer, predictor=predictor, reference=person
-            )
-        except BrokenPipeError:  # `siamcal predict ... | head` has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(1) from None
-    _report(summary, person, output)
+            raise ConfigError("--save-profile is for one recording; a folder of tables has many.")
+        shares = _shard(shard)
+        suffix = f".{table_format.removeprefix('.')}"
+        many = {"suffix": suffix, "jobs": jobs, "engine": engine, "shard": shares}
+        many |= {"overwrite": overwrite, "resume": resume}
+        _many(inputs, asked, Path(output), choice, options, many, as_json=as_json)
+        return
+    given = {"--jobs": jobs != 1, "--shard": shard is not None, "--engine": engine != "local"}
+    given |= {"--format": table_format != "csv", "@list": any(i.startswith("@") for i in inputs)}
+    if any(given.values()):
+        wrong = ", ".join(name for name, there in given.items() if there)
+        raise ConfigError(f"{wrong} is for many recordings: name a folder for tables, like -o out/")
+    place = Path(output) if output is not None else None
+    recording = Recording(tuple(inputs), "", reference=asked)
+    work = Work(recording, place or Path("-"), choice, options, overwrite, resume)
+    _one(work, place, save_profile, as_json=as_json)
+
+
+def _one(work: Work, output: Path | None, save_profile: Path | None, *, as_json: bool) -> None:
+    """One recording into one table, or to stdout."""
+    from siamcal import inference
+    from siamcal.inference.many import kept_table, request_of, resolve_reference
+
+    if output is None and as_json:
+        raise ConfigError("--json and the table would share stdout; write the table with -o FILE.")
+    inputs, asked = list(work.recording.inputs), work.recording.reference
+    replace = work.overwrite or work.resume
+    _check_outputs(inputs, asked, output, save_profile, replace)
+    stream = _open(inputs)
+    if stream.kind == "camera" and asked.kind in ("auto", "frame"):
+        raise ConfigError("A camera has no frames yet: give --reference FILE or --profile FILE.")
+    work.options.selection.of(stream)
+    with work.model.predictor() as predictor:
+        request = request_of(work, predictor)
+        kept = kept_table(work, request) if work.resume and output is not None else None
+        if kept is not None:
+            _say(f"{output} is complete already: kept.")
+            summary = kept.summary
+        else:
+            person = resolve_reference(asked, inputs, predictor)
+            if save_profile is not None:
+                inference.save_profile(person, save_profile, predictor)
+            _announce(predictor, person)
+            try:
+                summary = inference.predict_to_table(
+                    stream,
+                    output or sys.stdout.buffer,
+                    predictor=predictor,
+                    reference=person,
+                    options=work.options,
+                    request=request,
+                    replace=replace,
+                )
+            except BrokenPipeError:  # `siamcal predict ... | head` has seen enough
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise typer.Exit(1) from None
+    _report(summary, output)
     if as_json:
         print(json.dumps({"output": str(output), **asdict(summary)}, indent=2))
     if summary.status == "interrupted":
         raise typer.Exit(130)
 
 
-def _check_options(
+def _many(
     inputs: list[str],
-    reference: str | None,
-    reference_frame: int | None,
-    profile: Path | None,
-    output: Path | None,
+    asked: Asked,
+    folder: Path,
+    choice: ModelChoice,
+    options: TableOptions,
+    settings: dict[str, Any],
+    *,
     as_json: bool,
 ) -> None:
-    given = [o is not None for o in (reference, reference_frame, profile)]
-    if sum(given) != 1:
+    """Every recording into a table of its own."""
+    from siamcal.inference.many import predict_many
+    from siamcal.inference.recordings import find_recordings
+
+    recordings = find_recordings(inputs, asked)
+    without = [one.name for one in recordings if not one.reference.kind]
+    if without:
+        raise ConfigError(
+            f"{len(without)} of {len(recordings)} recordings have no reference ({without[0]}, "
+            "...): name one for all with --reference (or auto), or each one's in a list's column."
+        )
+    done = predict_many(recordings, folder, model=choice, options=options, **settings)
+    failed = [one for one in done if one.error]
+    for one in failed:
+        _say(f"Failed: {one.work.recording.inputs[0]}: {one.error}", colour=typer.colors.RED)
+    doubtful = [one for one in done if one.summary.warnings and not one.error]
+    for one in doubtful:
+        _say(f"Warning: {one.work.output.name}: {' '.join(one.summary.warnings)}")
+    kept = sum(one.kept for one in done)
+    _say(
+        f"{len(done) - len(failed)} of {len(done)} recordings -> {folder}"
+        + (f" ({kept} were complete)" if kept else "")
+    )
+    if as_json:
+        print(json.dumps([_as_json(one) for one in done], indent=2))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _as_json(one: Done) -> dict[str, Any]:
+    told = {"inputs": one.work.recording.inputs, "person": one.work.recording.person}
+    told |= {"output": str(one.work.output), "reference": one.reference, "error": one.error}
+    return {**told, **asdict(one.summary)}
+
+
+def _is_folder(output: str) -> bool:
+    """A folder that is there, or a name that can only be one."""
+    path = Path(output)
+    ends = output.endswith(("/", os.sep))
+    return path.is_dir() or (not path.exists() and (ends or not path.suffix))
+
+
+def _shard(text: str | None) -> tuple[int, int]:
+    from siamcal.inference.recordings import parse_shard
+
+    return parse_shard(text) if text else (1, 1)
+
+
+def _asked(
+    inputs: list[str], reference: str | None, number: int | None, profile: Path | None
+) -> Asked:
+    from siamcal.inference.recordings import Asked
+
+    given = [o is not None for o in (reference, number, profile)]
+    listed = any(name.startswith("@") and name.lower().endswith(".csv") for name in inputs)
+    if sum(given) > 1 or (not any(given) and not listed):
         raise ConfigError(
             "One neutral reference of the person is needed: --reference neutral.jpg (a picture at "
             "rest, eyes open), --reference-frame N (a frame of the input), --reference auto (let "
             "siamcal choose one) or --profile FILE (saved before). "
             + ("None was given." if not any(given) else "Several were given; name one.")
         )
-    if output is None and as_json:
-        raise ConfigError("--json and the table would share stdout; write the table with -o FILE.")
-    if output is not None:
-        from siamcal.inference.run import table_format
+    if profile is not None:
+        return Asked("profile", str(profile))
+    if number is not None:
+        return Asked("frame", number=number)
+    if reference == "auto":
+        return Asked("auto")
+    return Asked("picture", reference) if reference else Asked()
 
+
+def _check_outputs(
+    inputs: list[str],
+    asked: Asked,
+    output: Path | None,
+    save_profile: Path | None,
+    replace: bool,
+) -> None:
+    """Before anything is loaded: nothing is destroyed, everything can be written."""
+    from siamcal.inference.outputs import check_outputs, own_profile
+    from siamcal.inference.run import table_format, table_outputs
+
+    outputs: list[Output] = []
+    if output is not None:
         table_format(output)
-        if output.is_dir():
-            raise ConfigError(f"{output} is a folder; name a file in it with -o.")
-        if any(Path(path).exists() and Path(path).resolve() == output.resolve() for path in inputs):
-            raise ConfigError(f"{output} is an input; it would be overwritten. Choose another -o.")
+        outputs += table_outputs(output)
+    if save_profile is not None:
+        outputs.append((save_profile, own_profile))
+    read = [*inputs, *[asked.path] * bool(asked.path)]
+    for name in inputs:
+        if Path(name).is_dir():
+            read += [str(path) for path in Path(name).iterdir()]
+    check_outputs(outputs, read, replace=replace)
 
 
 def _open(inputs: list[str]) -> FrameStream:
@@ -136,28 +319,6 @@ def _open(inputs: list[str]) -> FrameStream:
             raise ConfigError(f"A camera is named alone, like camera:0; {inputs} was given.")
         return open_camera(int(camera[2] or 0))
     return open_media(inputs)
-
-
-def _reference(
-    inputs: list[str],
-    reference: str | None,
-    number: int | None,
-    profile: Path | None,
-    predictor: Predictor,
-) -> PersonReference:
-    from siamcal import inference
-    from siamcal.inference.references import reference_frame
-
-    live = inputs[0].startswith("camera:")
-    if profile is not None:
-        return inference.load_profile(profile, predictor)
-    if live and (number is not None or reference == "auto"):
-        raise ConfigError("A camera has no frames yet: give --reference FILE or --profile FILE.")
-    if number is not None:
-        return reference_frame([*inputs], predictor, number)
-    if reference is not None and reference != "auto":
-        return inference.read_reference(reference, predictor)
-    return inference.choose_reference([*inputs], predictor)
 
 
 def _announce(predictor: Predictor, person: PersonReference) -> None:
@@ -176,7 +337,7 @@ def _announce(predictor: Predictor, person: PersonReference) -> None:
     _say(f"Reference: {source}" + (f", frame {frame}" if frame != 1 else ""))
 
 
-def _report(summary: Summary, person: PersonReference, output: Path | None) -> None:
+def _report(summary: Summary, output: Path | None) -> None:
     for warning in summary.warnings:
         _say(f"Warning: {warning}", colour=typer.colors.YELLOW)
     where = f" -> {output}" if output else ""

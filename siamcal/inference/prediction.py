@@ -24,9 +24,12 @@ class FrameResult:
         source: File.
         values: (A,) float32 intensities (neither clipped nor rounded) or logits; None without
             success.
+        raw: (A,) float32, the same without calibration (by the null reference); None without
+            success, or where the calibrator has no null reference.
         confidence: The face detector's score in [0, 1]; 0 without a face.
         faces: Number of faces found, counted up to 2.
         problem: Why there are no values; "" where there are.
+        notes: What speaks against values that are there.
     """
 
     index: int
@@ -36,6 +39,13 @@ class FrameResult:
     confidence: float = 0.0
     faces: int = 0
     problem: str = ""
+    raw: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def quality(self) -> str:
+        """All that is wrong with the frame, in words; "" where nothing is."""
+        return self.problem or "; ".join(self.notes)
 
 
 class Predictor:
@@ -80,9 +90,15 @@ class Predictor:
         """Encode a reference crop, (size, size, 3) uint8."""
         return self.model.encode(self.config.preprocessing.to_tensor(crop).to(self.device))
 
+    @property
+    def reads_raw(self) -> bool:
+        """Whether the calibrator can read without a reference."""
+        null = self.model.null_reference
+        return null is not None and null.fitted
+
     @torch.inference_mode()
-    def read(self, crops: np.ndarray, reference: Reference) -> np.ndarray:
-        """Crops (B, size, size, 3) uint8 -> values (B, A) float32."""
+    def read(self, crops: np.ndarray, reference: Reference | None) -> np.ndarray:
+        """Crops (B, size, size, 3) uint8 -> values (B, A) float32; None: without calibration."""
         tensor = self.config.preprocessing.to_tensor(crops).to(self.device)  # (B, 3, S, S)
         output = self.model(tensor, reference)
         values = output.intensity if isinstance(output, AUOutput) else output
@@ -116,19 +132,23 @@ class Predictor:
         if not faces:
             return replace(result, problem="no face"), None
         crop = self.pipeline.align(frame.rgb, faces[0])
-        return replace(result, confidence=faces[0].score, faces=len(faces)), crop
+        notes = ("several faces, the widest was taken",) if len(faces) > 1 else ()
+        found = replace(result, confidence=faces[0].score, faces=len(faces), notes=notes)
+        return found, crop
 
     def _finish(
         self, waiting: list[tuple[FrameResult, np.ndarray | None]], reference: Reference
     ) -> Iterator[FrameResult]:
         crops = [crop for _, crop in waiting if crop is not None]
-        values = iter(self.read(np.stack(crops), reference) if crops else ())
+        stacked = np.stack(crops) if crops else np.empty(0)
+        values = iter(self.read(stacked, reference) if crops else ())
+        raws = iter(self.read(stacked, None) if crops and self.reads_raw else [None] * len(crops))
         for result, crop in waiting:
             if crop is None:
                 yield result
                 continue
-            own = next(values)
+            own, raw = next(values), next(raws)
             if np.isfinite(own).all():
-                yield replace(result, values=own)
+                yield replace(result, values=own, raw=raw)
             else:
                 yield replace(result, problem="the network gave no finite values")

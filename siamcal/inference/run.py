@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import platform
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,23 +17,41 @@ import cv2
 import torch
 
 import siamcal
-from siamcal.calibrators.saving import CalibratorConfig
 from siamcal.errors import ConfigError
 from siamcal.faces.media import FrameStream
-from siamcal.files import write_json
+from siamcal.files import checksum_of_file, write_json
 from siamcal.inference.models import RENDERED_NOTE
+from siamcal.inference.outputs import (
+    WRITTEN_BY,
+    Output,
+    check_outputs,
+    is_stream,
+    own_sidecar,
+    own_table,
+)
 from siamcal.inference.prediction import FrameResult, Predictor
 from siamcal.inference.references import PersonReference
+from siamcal.inference.selection import Selection, smoothed
 from siamcal.inference.table import AURows, RowWriter
 from siamcal.progress import progress_bar
 from siamcal.registry import table_formats
 
-__all__ = ["Summary", "calibrator_facts", "predict_to_table", "sidecar_of", "table_format"]
+__all__ = [
+    "Summary",
+    "TableOptions",
+    "calibrator_facts",
+    "predict_to_table",
+    "sidecar_of",
+    "table_format",
+    "table_outputs",
+]
 
 logger = logging.getLogger(__name__)
 
 # So many frames with a problem are listed one by one in the sidecar; all of them are counted.
 MAX_LISTED = 1000
+# Longer than any row.
+MOST_ROW_BYTES = 65536
 
 
 @dataclass
@@ -61,14 +81,26 @@ class Summary:
         self.frames += 1
         self.successes += result.values is not None
         self.several_faces += result.faces > 1
-        problem = result.problem
-        if not problem and result.faces > 1:
-            problem = "several faces, the widest was taken"
-        if problem:
+        for problem in [result.problem] if result.problem else result.notes:
             kind = problem.split(" (")[0]
             self.problems[kind] = self.problems.get(kind, 0) + 1
-            if len(self.flagged) < MAX_LISTED:
-                self.flagged.append({"frame": result.index + 1, "problem": problem})
+        if result.quality and len(self.flagged) < MAX_LISTED:
+            self.flagged.append({"frame": result.index + 1, "problem": result.quality})
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """What of a recording is read, and how the table looks.
+
+    Attributes:
+        selection: Which frames.
+        smooth: Intensities are the median over so many frames, an odd number; 1: as they are read.
+        openface: Columns and zeros as OpenFace writes them; see `AURows`.
+    """
+
+    selection: Selection = field(default_factory=Selection)
+    smooth: int = 1
+    openface: bool = False
 
 
 def table_format(output: Path) -> Callable[[BinaryIO, Mapping[str, type]], RowWriter]:
@@ -79,7 +111,8 @@ def table_format(output: Path) -> Callable[[BinaryIO, Mapping[str, type]], RowWr
     """
     suffix = output.suffix.lower().removeprefix(".")
     if suffix not in table_formats:
-        known = " or ".join(f".{name}" for name in table_formats.names())
+        *others, last = (f".{name}" for name in table_formats.names())
+        known = f"{', '.join(others)} or {last}"
         raise ConfigError(f"A table is written as {known}, but {output} was named for it.")
     return table_formats.get(suffix)
 
@@ -90,6 +123,9 @@ def predict_to_table(
     *,
     predictor: Predictor,
     reference: PersonReference,
+    options: TableOptions | None = None,
+    request: str = "",
+    replace: bool = False,
 ) -> Summary:
     """Read a stream of frames of one person into a table.
 
@@ -102,33 +138,55 @@ def predict_to_table(
             stream, which gets CSV and no sidecar.
         predictor: Model and face pipeline.
         reference: The person's reference.
+        options: What is read, and how it is written.
+        request: What a resuming run knows the same work by; kept in the sidecar.
+        replace: A table that siamcal wrote there before may be replaced.
 
     Returns:
         The counts. An interruption by the user ends the run with status "interrupted".
 
     Raises:
-        ConfigError: The output can't be written, or no format has its suffix.
+        ConfigError: The output can't be written or would destroy a file, no format has its suffix,
+            or an option doesn't fit the stream.
         MediaError: The stream held nothing at all.
     """
-    summary = Summary(warnings=list(reference.warnings))
-    config = predictor.config
-    facts = {
-        "input": {"kind": stream.kind, "files": list(stream.sources), "fps": stream.fps},
-        "reference": reference.facts,
-        "calibrator": calibrator_facts(predictor),
-        "columns": _columns(config),
-        "environment": _environment(predictor),
-    }
-    rows = AURows(config.aus, config.thresholds, config.task)
+    options = options or TableOptions()
     if isinstance(output, Path):
-        sidecar, make_table = sidecar_of(output), table_format(output)
+        make_table = table_format(output)
+        check_outputs(table_outputs(output), stream.sources, replace=replace)
+        sidecar = None if is_stream(output) else sidecar_of(output)
     else:
         sidecar, make_table = None, table_formats.get("csv")
+    config = predictor.config
+    rows = AURows(
+        config.aus,
+        config.thresholds,
+        config.task,
+        openface=options.openface,
+        raw=predictor.reads_raw,
+        pictures=stream.kind == "images",
+    )
+    chosen = options.selection.of(stream)
+    summary = Summary(warnings=list(reference.warnings))
+    facts: dict[str, Any] = {
+        WRITTEN_BY: f"siamcal {siamcal.__version__}",
+        "table": {"file": output.name, "sha256": None} if isinstance(output, Path) else None,
+        "request": request,
+        "input": {"kind": stream.kind, "files": list(stream.sources), "fps": chosen.fps},
+        "options": asdict(options),
+        "reference": reference.facts,
+        "calibrator": calibrator_facts(predictor),
+        "columns": describe_columns(rows),
+        "environment": _environment(predictor),
+    }
+    # The sidecar first: by it a run that goes on after a kill knows the table as its own.
+    _write_sidecar(sidecar, facts, summary)
     with _opened(output) as file:
         table = make_table(file, rows.columns)
-        _write_sidecar(sidecar, facts, summary)
         try:
-            _fill(table, rows, stream, predictor, reference, summary)
+            results = predictor.results(chosen, reference.features)
+            results = smoothed(results, options.smooth)
+            _fill(table, rows, chosen, results, predictor.batch_size, summary)
             summary.status = "complete"
         except KeyboardInterrupt:
             # Ctrl-C is how a camera is stopped, too.
@@ -138,14 +196,26 @@ def predict_to_table(
             raise
         finally:
             table.close()
-            _conclude(summary, stream)
+            _conclude(summary, chosen, whole=options.selection.whole)
+            if sidecar is not None and isinstance(output, Path):
+                facts["table"]["sha256"] = checksum_of_file(output)
             _write_sidecar(sidecar, facts, summary)
     return summary
 
 
+def table_outputs(output: Path) -> list[Output]:
+    """The files that a table comes with, for `check_outputs`."""
+    if is_stream(output):
+        return [(output, lambda _: False)]
+    sidecar = sidecar_of(output)
+    return [(output, partial(own_table, sidecar=sidecar)), (sidecar, own_sidecar)]
+
+
 def sidecar_of(output: Path) -> Path:
-    """`aus.csv` -> `aus.json`; a table `aus.json` -> `aus.run.json`."""
-    return output.with_suffix(".run.json" if output.suffix.lower() == ".json" else ".json")
+    """`aus.csv` -> `aus.json`; of another format `aus.parquet` -> `aus.parquet.json`."""
+    if output.suffix.lower() == ".csv":
+        return output.with_suffix(".json")
+    return output.with_name(f"{output.name}.json")
 
 
 def calibrator_facts(predictor: Predictor) -> dict[str, Any]:
@@ -172,26 +242,25 @@ def _fill(
     table: RowWriter,
     rows: AURows,
     stream: FrameStream,
-    predictor: Predictor,
-    reference: PersonReference,
+    results: Iterable[FrameResult],
+    batch: int,
     summary: Summary,
 ) -> None:
     with progress_bar(total=stream.total, description="predict", unit="frame") as bar:
-        for result in predictor.results(stream, reference.features):
-            told = (result.index + 1, result.timestamp, result.confidence, result.values)
-            table.write(rows.row(*told))
+        for result in results:
+            table.write(rows.row(result))
             summary.count(result)
-            if summary.frames % predictor.batch_size == 0 or stream.kind == "camera":
+            if summary.frames % batch == 0 or stream.kind == "camera":
                 table.flush()
             bar.update()
 
 
-def _conclude(summary: Summary, stream: FrameStream) -> None:
+def _conclude(summary: Summary, stream: FrameStream, *, whole: bool) -> None:
     said = [f"{count} frames: {kind}" for kind, count in summary.problems.items()]
     summary.warnings += [f"{text}." for text in said]
     if summary.frames and not summary.successes:
         summary.warnings.append("No frame has values: no face was found in any of them.")
-    expected = stream.total or 0
+    expected = (stream.total or 0) if whole else 0
     if summary.status == "complete" and summary.frames < 0.95 * expected - 2:
         summary.warnings.append(
             f"The video announces {expected} frames, but {summary.frames} could be read: "
@@ -199,20 +268,28 @@ def _conclude(summary: Summary, stream: FrameStream) -> None:
         )
 
 
-def _columns(config: CalibratorConfig) -> dict[str, str]:
-    return {
+def describe_columns(rows: AURows) -> dict[str, str]:
+    """What each column of a table means."""
+    empty = "all AU columns are 0" if rows.openface else "the AU columns are empty"
+    told = {
         "frame": "counted from 1",
         "face_id": "always 0: the widest face; a table is about one person",
-        "timestamp": "seconds from the start of the video; 0 for images",
+        "timestamp": "seconds from the start of the video; 0 for pictures without a rate",
         "confidence": "score of the face detector, 0 to 1",
-        "success": "1 where values were read; all others are 0 where it is 0",
-        "AU.._r": "intensity relative to the reference, clipped to 0 to 5"
-        if config.task == "intensity"
-        else "not in this table",
-        "AU.._c": "1 exactly where AU.._r reaches the AU's threshold"
-        if config.task == "intensity"
-        else "1 where the logit is not negative",
+        "success": f"1 where values were read; {empty} where it is 0",
     }
+    if rows.task == "intensity":
+        told["AU.._r"] = "intensity relative to the reference, clipped to 0 to 5"
+        told["AU.._c"] = "1 exactly where AU.._r reaches the AU's threshold"
+    else:
+        told["AU.._c"] = "1 where the logit is not negative"
+    if rows.raw:
+        told["AU.._raw"] = "the reading without the person's reference, clipped to 0 to 5"
+    if "quality" in rows.columns:
+        told["quality"] = "what speaks against the frame, in words; empty where nothing does"
+    if "file" in rows.columns:
+        told["file"] = "name of the picture"
+    return told
 
 
 def _environment(predictor: Predictor) -> dict[str, str]:
@@ -229,19 +306,39 @@ def _environment(predictor: Predictor) -> dict[str, str]:
 
 @contextmanager
 def _opened(output: Path | BinaryIO) -> Iterator[BinaryIO]:
-    """A full disk in the middle is an error in words; the rows before it stay."""
+    """A full disk in the middle is an error in words; the whole rows before it stay."""
     try:
         if not isinstance(output, Path):
             yield output
             return
-        output.parent.mkdir(parents=True, exist_ok=True)
         with output.open("wb") as file:
             yield file
     except BrokenPipeError:
         raise
     except OSError as error:
         place = output if isinstance(output, Path) else "The table"
+        if isinstance(output, Path) and not is_stream(output):
+            _leave_whole_rows(output)
         raise ConfigError(f"{place} can't be written ({error.strerror or error}).") from error
+
+
+def _leave_whole_rows(path: Path) -> None:
+    """Cut a text table behind its last line break, and say in its sidecar that the run failed.
+
+    The disk may be full: nothing is written here that needs more of it.
+    """
+    with suppress(OSError):
+        if path.suffix.lower() == ".csv":
+            with path.open("r+b") as file:
+                end = file.seek(0, os.SEEK_END)
+                file.seek(max(end - MOST_ROW_BYTES, 0))
+                tail = file.read()
+                file.truncate(end - len(tail) + tail.rfind(b"\n") + 1)
+        sidecar = sidecar_of(path)
+        told = sidecar.read_bytes()
+        ended = told.replace(b'"status": "running"', b'"status": "failed" ', 1)
+        with sidecar.open("r+b") as file:
+            file.write(ended)
 
 
 def _write_sidecar(path: Path | None, facts: dict[str, Any], summary: Summary) -> None:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from siamcal.inference.prediction import FrameResult
 
 # OpenFace writes 0 to 5 as well; what lies outside is the network's overshoot.
 LOWEST, HIGHEST = 0.0, 5.0
 DECIMALS = 3
 
 
+#: A cell; None is an empty one.
+Cell = float | str | None
+
+
 class RowWriter(Protocol):
     """What a format of tables gives: rows are written as they come."""
 
-    def write(self, row: Sequence[float]) -> None:
-        """Write one row; its values stand in the order of the columns."""
+    def write(self, row: Sequence[Cell]) -> None:
+        """Write one row; its cells stand in the order of the columns."""
 
     def flush(self) -> None:
         """Hand what is written to the operating system, as far as the format allows."""
@@ -29,47 +38,76 @@ class AURows:
     """Makes the rows.
 
     Intensity models give `AU01_r` (0 to 5) and `AU01_c`, which is 1 exactly where the written
-    `AU01_r` reaches the AU's threshold (2); detection models give `AU01_c` alone. Rows without
-    success hold zeros, as OpenFace's do: filter by `success == 1`.
+    `AU01_r` reaches the AU's threshold (2); detection models give `AU01_c` alone.
 
     Args:
         aus: AU numbers in the order of the outputs.
         thresholds: Intensity from which an AU counts as present, in the order of `aus`.
         task: "intensity" or "detection".
+        openface: Columns and zeros as OpenFace writes them: rows without success hold 0 in all
+            AU columns (filter by `success == 1`). Else their cells are empty, pictures have a
+            column `file`, and `quality` says in words what is wrong with a frame.
+        raw: Rows carry uncalibrated readings too, as `AU01_raw`.
+        pictures: The frames are picture files.
 
     Attributes:
-        columns: Name -> int or float, in the order of the table.
+        columns: Name -> int, float or str, in the order of the table.
     """
 
-    def __init__(self, aus: Sequence[int], thresholds: Sequence[float], task: str) -> None:
-        self.thresholds = thresholds
-        self.task = task
+    def __init__(
+        self,
+        aus: Sequence[int],
+        thresholds: Sequence[float],
+        task: str,
+        *,
+        openface: bool = False,
+        raw: bool = False,
+        pictures: bool = False,
+    ) -> None:
+        self.thresholds, self.task = thresholds, task
+        self.openface, self.raw = openface, raw and not openface
         self.columns: dict[str, type] = {"frame": int, "face_id": int}
         self.columns |= {"timestamp": float, "confidence": float, "success": int}
         if task == "intensity":
             self.columns |= {f"AU{au:02d}_r": float for au in aus}
         self.columns |= {f"AU{au:02d}_c": int for au in aus}
+        self._read = len(self.columns) - 5  # AU columns
+        if self.raw:
+            self.columns |= {f"AU{au:02d}_raw": float for au in aus}
+        if not openface:
+            self.columns["quality"] = str
+            self.columns |= {"file": str} if pictures else {}
+        self._pictures = pictures
 
-    def row(
-        self, frame: int, timestamp: float, confidence: float, values: np.ndarray | None
-    ) -> list[float]:
-        """One row.
+    def row(self, result: FrameResult) -> list[Cell]:
+        """The row of one frame."""
+        sound = result.values is not None
+        # Names that are no UTF-8 (an old disk, an archive) are written with a replacement mark.
+        name = os.fsencode(Path(result.source).name).decode("utf-8", "replace")
+        cells: list[Cell] = [result.index + 1, 0, _rounded(result.timestamp)]
+        cells += [_rounded(result.confidence), int(sound)]
+        cells += self._values(result.values)
+        if self.raw:
+            raw = result.raw if result.raw is not None else [None] * len(self.thresholds)
+            cells += [None if v is None else _clipped(v) for v in raw]
+        if not self.openface:
+            cells.append(result.quality or None)
+            cells += [name] if self._pictures else []
+        return cells
 
-        Args:
-            frame: 1-based number of the frame.
-            timestamp: Seconds from the start.
-            confidence: The face detector's score in [0, 1].
-            values: (A,) intensities or logits; None for a frame without success.
-        """
-        start = [frame, 0, _rounded(timestamp), _rounded(confidence), int(values is not None)]
+    def _values(self, values: np.ndarray | None) -> list[Cell]:
         if values is None:
-            return start + [0] * (len(self.columns) - len(start))
+            return [0 if self.openface else None] * self._read
         if self.task == "detection":
-            return start + [int(logit >= 0) for logit in values]
-        # Adding zero turns -0.0 into 0.0.
-        written = [_rounded(v) for v in np.clip(values, LOWEST, HIGHEST) + 0.0]
+            return [int(logit >= 0) for logit in values]
+        written = [_clipped(value) for value in values]
         pairs = zip(written, self.thresholds, strict=True)
-        return start + written + [int(value >= threshold) for value, threshold in pairs]
+        return [*written, *(int(value >= threshold) for value, threshold in pairs)]
+
+
+def _clipped(value: float) -> float:
+    # Adding zero turns -0.0 into 0.0.
+    return _rounded(min(max(float(value), LOWEST), HIGHEST) + 0.0)
 
 
 def _rounded(value: float) -> float:

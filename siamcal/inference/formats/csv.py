@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import BinaryIO
 
-from siamcal.inference.table import DECIMALS
+from siamcal.inference.table import DECIMALS, Cell
 from siamcal.registry import table_formats
 
 
 @table_formats.register("csv")
 class CsvWriter:
-    """Comma-separated text, with columns as OpenFace writes them.
+    """Comma-separated text in UTF-8, with columns as OpenFace writes them.
 
     Args:
         file: Where to write.
@@ -23,9 +25,9 @@ class CsvWriter:
         self._line(columns)
         self.flush()
 
-    def write(self, row: Sequence[float]) -> None:
-        """Write one row: integers as they are, others with three decimals."""
-        self._line(f"{v:.{DECIMALS}f}" if isinstance(v, float) else str(v) for v in row)
+    def write(self, row: Sequence[Cell]) -> None:
+        """Write one row: integers as they are, floats with three decimals, None as nothing."""
+        self._line(f"{v:.{DECIMALS}f}" if isinstance(v, float) else v for v in row)
 
     def flush(self) -> None:
         """Hand everything written to the operating system: a crash can't lose it any more."""
@@ -35,5 +37,7 @@ class CsvWriter:
         """Nothing ends a CSV file but its last row."""
         self.flush()
 
-    def _line(self, cells: Iterable[str]) -> None:
-        self.file.write((",".join(cells) + "\n").encode())
+    def _line(self, cells: Iterable[Cell]) -> None:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow(list(cells))
+        self.file.write(text.getvalue().encode())

@@ -1,0 +1,130 @@
+"""Which frames of a stream are read, what time they have, and smoothing over time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from siamcal.errors import ConfigError
+from siamcal.faces.media import Frame, FrameStream
+from siamcal.inference.prediction import FrameResult
+
+__all__ = ["Selection", "smoothed"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which frames of a stream are read; the others aren't looked at and have no rows.
+
+    Attributes:
+        every: Every so manieth frame, from the first that is read on.
+        start: Seconds; frames before aren't read.
+        end: Seconds; frames from there on aren't read.
+        fps: Pictures follow one another at this rate; without it they have no time.
+
+    Raises:
+        ConfigError: A number out of range.
+    """
+
+    every: int = 1
+    start: float | None = None
+    end: float | None = None
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ConfigError(f"every takes a whole number from 1 on, but got {self.every}.")
+        for name in ("start", "end", "fps"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"{name} takes a number from 0 on, but got {value}.")
+        if self.fps == 0:
+            raise ConfigError("fps takes a rate above 0, but got 0.")
+        if None not in (self.start, self.end) and self.start >= self.end:  # type: ignore[operator]
+            raise ConfigError(f"end ({self.end}) must lie behind start ({self.start}), in seconds.")
+
+    @property
+    def whole(self) -> bool:
+        """Whether every frame is read."""
+        return self.every == 1 and self.start is None and self.end is None
+
+    def of(self, stream: FrameStream) -> FrameStream:
+        """The chosen frames of a stream, numbered as in the stream.
+
+        Raises:
+            ConfigError: Times of pictures without a rate, or a rate for what has its own.
+        """
+        if self.fps is not None and stream.kind != "images":
+            raise ConfigError(
+                f"fps is for picture sequences; a {stream.kind} has times of its own. Leave it out."
+            )
+        timed = stream.kind != "images" or self.fps is not None
+        if not timed and (self.start is not None or self.end is not None):
+            raise ConfigError("Pictures have no times: give fps with start or end.")
+        total = None if self.end is not None or self.start else stream.total
+        if total is not None:
+            total = math.ceil(total / self.every)
+        fps = self.fps if stream.kind == "images" else stream.fps
+        return replace(stream, frames=self._frames(stream), total=total, fps=fps)
+
+    def _frames(self, stream: FrameStream) -> Iterator[Frame]:
+        taken = 0
+        for frame in stream:
+            time = frame.index / self.fps if self.fps else frame.timestamp
+            if self.start is not None and time < self.start:
+                continue
+            if self.end is not None and time >= self.end:
+                return
+            if taken % self.every == 0:
+                yield replace(frame, timestamp=time)
+            taken += 1
+
+
+def smoothed(results: Iterable[FrameResult], width: int) -> Iterator[FrameResult]:
+    """Values replaced by their median over a window of frames around each.
+
+    Frames without values stay so and aren't counted in. An error in `results` is passed on after
+    what came before it.
+
+    Args:
+        results: In the order of time.
+        width: Frames of the window, odd; 1 changes nothing.
+
+    Raises:
+        ConfigError: The width is even or below 1.
+    """
+    if width < 1 or width % 2 == 0:
+        raise ConfigError(f"smooth takes an odd number of frames (1, 3, 5, ...), but got {width}.")
+    half = width // 2
+    window: list[FrameResult] = []  # `width` at most
+    error: BaseException | None = None
+    source = iter(results)
+    seen = 0
+    while True:
+        try:
+            result = next(source)
+        except StopIteration:
+            break
+        except (KeyboardInterrupt, Exception) as stopped:
+            error = stopped
+            break
+        window.append(result)
+        del window[:-width]
+        seen += 1
+        if seen > half:
+            yield _median(window, len(window) - 1 - half, half)
+    for position in range(len(window) - min(half, seen), len(window)):
+        yield _median(window, position, half)
+    if error is not None:
+        raise error
+
+
+def _median(window: list[FrameResult], position: int, half: int) -> FrameResult:
+    own = window[position]
+    if own.values is None:
+        return own
+    near = window[max(position - half, 0) : position + half + 1]
+    return replace(own, values=np.median([r.values for r in near if r.values is not None], axis=0))
