@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 # Name -> module: loaded at first use, so that `import siamcal` costs milliseconds.
 _EXPORTS = {
     "CalibratingSiamese": "siamcal.model.siamese",
+    "Calibrator": "siamcal.inference.calibrator",
     "MergePoint": "siamcal.graph",
     "MergePointError": "siamcal.errors",
     "OutputCalibration": "siamcal.recalibration.calibration",

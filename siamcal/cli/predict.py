@@ -130,7 +130,7 @@ def predict(
         bool, typer.Option("--json", help="Print the run's summary as JSON to stdout.")
     ] = False,
 ) -> None:
-    """Read AUs of people."""
+    """Read AUs of people. Long because every option is told here."""
     from siamcal.inference.many import ModelChoice, Work
     from siamcal.inference.recordings import Recording
     from siamcal.inference.run import TableOptions

@@ -22,6 +22,7 @@ VIDEO_SUFFIXES = {
     *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts"),
     *(".wmv", ".flv", ".3gp", ".ogv", ".mxf", ".vob", ".asf", ".gif"),
 }
+PROFILE_SUFFIXES = (".siamcal", ".safetensors")
 COLUMNS = ("video", "person", "reference")
 
 
@@ -48,7 +49,7 @@ class Asked:
         frame = re.fullmatch(r"frame:(\d+)", text)
         if frame:
             return cls("frame", number=int(frame[1]))
-        profile = Path(text).suffix.lower() in (".siamcal", ".safetensors")
+        profile = Path(text).suffix.lower() in PROFILE_SUFFIXES
         return cls("profile" if profile else "picture", text)
 
     def __str__(self) -> str:

@@ -60,12 +60,29 @@ def read_reference(path: str | Path, predictor: Predictor, index: int = 0) -> Pe
     """
     if Path(path).is_dir():
         raise MediaError(f"The reference {path} is a folder, but one picture is needed.")
-    rgb = read_frame(path, index)
+    return encode_frame(read_frame(path, index), predictor, source=str(path), index=index)
+
+
+def encode_frame(
+    rgb: np.ndarray, predictor: Predictor, *, source: str, index: int = 0
+) -> PersonReference:
+    """The reference in a frame, (H, W, 3) uint8; see `read_reference`.
+
+    Args:
+        rgb: The frame.
+        predictor: Model and face pipeline.
+        source: What it is, for messages and the sidecar.
+        index: Its 0-based position there.
+
+    Raises:
+        FaceNotFoundError: It shows no face.
+        ConfigError: It is no RGB frame.
+    """
     pipeline = predictor.pipeline
     faces = pipeline.detect(rgb, max_faces=2)
     if not faces:
         raise FaceNotFoundError(
-            f"No face was found in the reference {path}"
+            f"No face was found in the reference {source}"
             + (f", frame {index + 1}" if index else "")
             + ". It must show the person's face from the front, at rest, with open eyes, at least "
             "60 pixels wide."
@@ -74,7 +91,7 @@ def read_reference(path: str | Path, predictor: Predictor, index: int = 0) -> Pe
     problems = list(judgement.problems)
     if len(faces) > 1:
         problems.append("it shows several faces; the widest was taken")
-    facts = {"kind": "picture", "source": str(path), "frame": index + 1}
+    facts = {"kind": "picture", "source": source, "frame": index + 1}
     facts["judgement"] = round(judgement.score, 3)
     return _encoded(predictor, pipeline.align(rgb, faces[0]), facts, problems)
 

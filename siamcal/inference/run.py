@@ -168,17 +168,8 @@ def predict_to_table(
     )
     chosen = options.selection.of(stream)
     summary = Summary(warnings=list(reference.warnings))
-    facts: dict[str, Any] = {
-        WRITTEN_BY: f"siamcal {siamcal.__version__}",
-        "table": {"file": output.name, "sha256": None} if isinstance(output, Path) else None,
-        "request": request,
-        "input": {"kind": stream.kind, "files": list(stream.sources), "fps": chosen.fps},
-        "options": asdict(options),
-        "reference": reference.facts,
-        "calibrator": calibrator_facts(predictor),
-        "columns": describe_columns(rows),
-        "environment": _environment(predictor),
-    }
+    facts = _facts(output, stream, chosen, predictor, reference, options, rows)
+    facts["request"] = request
     # The sidecar first: by it a run that goes on after a kill knows the table as its own.
     _write_sidecar(sidecar, facts, summary)
     with _opened(output) as file:
@@ -201,6 +192,28 @@ def predict_to_table(
                 facts["table"]["sha256"] = checksum_of_file(output)
             _write_sidecar(sidecar, facts, summary)
     return summary
+
+
+def _facts(
+    output: Path | BinaryIO,
+    stream: FrameStream,
+    chosen: FrameStream,
+    predictor: Predictor,
+    reference: PersonReference,
+    options: TableOptions,
+    rows: AURows,
+) -> dict[str, Any]:
+    """What made a table."""
+    return {
+        WRITTEN_BY: f"siamcal {siamcal.__version__}",
+        "table": {"file": output.name, "sha256": None} if isinstance(output, Path) else None,
+        "input": {"kind": stream.kind, "files": list(stream.sources), "fps": chosen.fps},
+        "options": asdict(options),
+        "reference": reference.facts,
+        "calibrator": calibrator_facts(predictor),
+        "columns": describe_columns(rows),
+        "environment": _environment(predictor),
+    }
 
 
 def table_outputs(output: Path) -> list[Output]:
