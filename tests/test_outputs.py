@@ -170,3 +170,19 @@ def test_folders_that_cannot_be_made_are_said(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(SiamcalError, match="can't be made"):
         check_outputs([(tmp_path / "file" / "a.csv", lambda _: False)], [])
+
+
+def test_a_plot_lies_beside_the_table(run, tmp_path):  # noqa: F811
+    code, _, _ = run(*COMMAND, "-o", tmp_path / "aus.csv", "--plot")
+    assert code == 0
+    with Image.open(tmp_path / "aus.png") as image:
+        assert image.info["Software"] == "siamcal predict"
+        drawn = np.asarray(image.convert("RGB"), np.int16)
+    # Twelve curves in the colour of readings.
+    reading = np.abs(drawn - (0x1F, 0x6F, 0x8B)).max(2) < 40
+    assert (np.diff(reading.any(1).astype(int)) == 1).sum() >= 12
+    assert run(*COMMAND, "-o", tmp_path / "aus.csv", "--plot", "--overwrite")[0] == 0
+    Image.fromarray(head()).save(tmp_path / "aus.png")
+    code, _, err = run(*COMMAND, "-o", tmp_path / "aus.csv", "--plot", "--overwrite")
+    assert code == 2
+    assert "aus.png is there already, and siamcal didn't write it" in err

@@ -77,6 +77,9 @@ def predict(
             "stdout.",
         ),
     ] = None,
+    plot: Annotated[
+        bool, typer.Option("--plot", help="Draw the readings over time: aus.png beside aus.csv.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace tables that siamcal wrote before.")
     ] = False,
@@ -146,7 +149,7 @@ def predict(
         shares = _shard(shard)
         suffix = f".{table_format.removeprefix('.')}"
         many = {"suffix": suffix, "jobs": jobs, "engine": engine, "shard": shares}
-        many |= {"overwrite": overwrite, "resume": resume}
+        many |= {"overwrite": overwrite, "resume": resume, "plot": plot}
         _many(inputs, asked, Path(output), choice, options, many, as_json=as_json)
         return
     given = {"--jobs": jobs != 1, "--shard": shard is not None, "--engine": engine != "local"}
@@ -156,7 +159,9 @@ def predict(
         raise ConfigError(f"{wrong} is for many recordings: name a folder for tables, like -o out/")
     place = Path(output) if output is not None else None
     recording = Recording(tuple(inputs), "", reference=asked)
-    work = Work(recording, place or Path("-"), choice, options, overwrite, resume)
+    if plot and place is None:
+        raise ConfigError("--plot draws beside a table: write the table with -o FILE.")
+    work = Work(recording, place or Path("-"), choice, options, overwrite, resume, plot)
     _one(work, place, save_profile, as_json=as_json)
 
 
@@ -169,7 +174,7 @@ def _one(work: Work, output: Path | None, save_profile: Path | None, *, as_json:
         raise ConfigError("--json and the table would share stdout; write the table with -o FILE.")
     inputs, asked = list(work.recording.inputs), work.recording.reference
     replace = work.overwrite or work.resume
-    _check_outputs(inputs, asked, output, save_profile, replace)
+    _check_outputs(work, output, save_profile)
     stream = _open(inputs)
     if stream.kind == "camera" and asked.kind in ("auto", "frame"):
         raise ConfigError("A camera has no frames yet: give --reference FILE or --profile FILE.")
@@ -198,6 +203,7 @@ def _one(work: Work, output: Path | None, save_profile: Path | None, *, as_json:
             except BrokenPipeError:  # `siamcal predict ... | head` has seen enough
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise typer.Exit(1) from None
+            work.draw()
     _report(summary, output)
     if as_json:
         print(json.dumps({"output": str(output), **asdict(summary)}, indent=2))
@@ -286,28 +292,23 @@ def _asked(
     return Asked("picture", reference) if reference else Asked()
 
 
-def _check_outputs(
-    inputs: list[str],
-    asked: Asked,
-    output: Path | None,
-    save_profile: Path | None,
-    replace: bool,
-) -> None:
+def _check_outputs(work: Work, output: Path | None, save_profile: Path | None) -> None:
     """Before anything is loaded: nothing is destroyed, everything can be written."""
     from siamcal.inference.outputs import check_outputs, own_profile
-    from siamcal.inference.run import table_format, table_outputs
+    from siamcal.inference.run import table_format
 
     outputs: list[Output] = []
     if output is not None:
         table_format(output)
-        outputs += table_outputs(output)
+        outputs += work.outputs
     if save_profile is not None:
         outputs.append((save_profile, own_profile))
+    inputs, asked = work.recording.inputs, work.recording.reference
     read = [*inputs, *[asked.path] * bool(asked.path)]
     for name in inputs:
         if Path(name).is_dir():
             read += [str(path) for path in Path(name).iterdir()]
-    check_outputs(outputs, read, replace=replace)
+    check_outputs(outputs, read, replace=work.overwrite or work.resume)
 
 
 def _open(inputs: list[str]) -> FrameStream:

@@ -17,7 +17,7 @@ from siamcal.errors import ConfigError, MissingDependencyError, SiamcalError
 from siamcal.faces.media import open_media
 from siamcal.files import write_atomically
 from siamcal.inference.models import choose_device, load_model
-from siamcal.inference.outputs import check_outputs, own_table, read_sidecar
+from siamcal.inference.outputs import Output, check_outputs, own_table, read_sidecar
 from siamcal.inference.prediction import Predictor
 from siamcal.inference.recordings import Asked, Recording
 from siamcal.inference.references import (
@@ -35,6 +35,7 @@ from siamcal.inference.run import (
     table_format,
     table_outputs,
 )
+from siamcal.inference.traces import draw_traces, own_picture, read_table, traces_of
 from siamcal.parallel import check_workers, in_processes
 from siamcal.progress import progress_bar
 
@@ -88,6 +89,7 @@ class Work:
         options: How.
         overwrite: Replace a table that siamcal wrote.
         resume: Keep one that is complete and of the same request; else replace it.
+        plot: Draw its readings over time beside it.
     """
 
     recording: Recording
@@ -96,6 +98,19 @@ class Work:
     options: TableOptions
     overwrite: bool = False
     resume: bool = False
+    plot: bool = False
+
+    @property
+    def outputs(self) -> list[Output]:
+        """All files that come of it."""
+        picture = [(traces_of(self.output), own_picture)] if self.plot else []
+        return [*table_outputs(self.output), *picture]
+
+    def draw(self) -> None:
+        """Draw the finished table, where that is asked for."""
+        if self.plot:
+            told = read_sidecar(sidecar_of(self.output)) or {}
+            draw_traces(read_table(self.output), told, traces_of(self.output))
 
 
 @dataclass(frozen=True)
@@ -129,6 +144,7 @@ def predict_many(
     shard: tuple[int, int] = (1, 1),
     overwrite: bool = False,
     resume: bool = False,
+    plot: bool = False,
 ) -> list[Done]:
     """Read recordings into a folder: a table and its sidecar each, and `summary.csv`.
 
@@ -147,6 +163,7 @@ def predict_many(
         shard: (k, n): only the k-th of n shares, for job arrays; its summary has a name of its own.
         overwrite: Replace tables that siamcal wrote.
         resume: Keep tables that are complete and of the same request, make the others anew.
+        plot: Draw each table beside it.
 
     Returns:
         One for each recording of the share, in the order of the recordings.
@@ -162,7 +179,8 @@ def predict_many(
     mine = list(recordings)[share - 1 :: shares]
     options = options or TableOptions()
     works = [
-        Work(one, folder / f"{one.name}{suffix}", model, options, overwrite, resume) for one in mine
+        Work(one, folder / f"{one.name}{suffix}", model, options, overwrite, resume, plot)
+        for one in mine
     ]
     name = "summary.csv" if shares == 1 else f"summary-{share}-of-{shares}.csv"
     _check(works, folder / name)
@@ -200,7 +218,7 @@ def _check(works: Sequence[Work], summary: Path) -> None:
         table_format(work.output)
         read = [*work.recording.inputs, work.recording.reference.path or "."]
         replace = work.overwrite or work.resume
-        check_outputs(table_outputs(work.output), read, replace=replace)
+        check_outputs(work.outputs, read, replace=replace)
     inputs = [path for work in works for path in work.recording.inputs]
     check_outputs([(summary, _own_summary)], inputs, replace=True)
 
@@ -267,6 +285,7 @@ def _read(work: Work) -> Done:
         )
         if summary.status == "interrupted":
             raise KeyboardInterrupt
+        work.draw()
         return Done(work, summary, _told(person.facts))
     except SiamcalError as error:
         return Done(work, Summary("failed"), error=str(error))
@@ -305,6 +324,8 @@ def kept_table(work: Work, request: str) -> Done | None:
     same = told.get("status") == "complete" and told.get("request") == request
     if not (same and work.output.exists() and own_table(work.output, sidecar_of(work.output))):
         return None
+    if work.plot and not own_picture(traces_of(work.output)):
+        work.draw()
     return Done(work, Summary(**told["result"]), _told(told["reference"]), kept=True)
 
 

@@ -1,0 +1,132 @@
+"""A recording's readings over time, as one picture: calibrated, raw, gaps and the reference."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from siamcal.errors import ConfigError
+from siamcal.inference.table import HIGHEST, LOWEST
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["draw_traces", "own_picture", "read_table", "traces_of"]
+
+SOFTWARE = "siamcal predict"
+READING, RAW, GAP, REFERENCE = "#1f6f8b", "#c9a15a", "#ececec", "#c4573a"
+
+
+def traces_of(output: Path) -> Path:
+    """`aus.csv` -> `aus.png`."""
+    return output.with_suffix(".png")
+
+
+def own_picture(path: Path) -> bool:
+    """Whether a picture was drawn by siamcal."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return str(image.info.get("Software", "")).startswith(SOFTWARE)
+    except (OSError, UnidentifiedImageError, ValueError):
+        return False
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table that siamcal wrote.
+
+    Raises:
+        ConfigError: It is of a format that can't be read back.
+    """
+    import pandas as pd
+
+    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise ConfigError(f"{path} can't be drawn: only {' and '.join(readers)} are read back.")
+    return reader(path)
+
+
+def draw_traces(table: pd.DataFrame, told: dict[str, Any], path: Path) -> None:
+    """Draw a table into a PNG.
+
+    Args:
+        table: As `siamcal predict` writes it.
+        told: Its sidecar.
+        path: The picture.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    kind = "r" if any(name.endswith("_r") for name in table) else "c"
+    names = [name for name in table if name.endswith(f"_{kind}")]
+    aus = {f"AU{facts['au']:02d}": facts for facts in told["calibrator"]["aus"]}
+    timed = bool((table["timestamp"] > 0).any())
+    x = table["timestamp"] if timed else table["frame"]
+    height = 0.62 * len(names) + 1.1
+    style = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
+    with plt.rc_context({**style, "figure.dpi": 120}):
+        figure, rows = plt.subplots(len(names), figsize=(9, height), sharex=True, squeeze=False)
+        for axes, name in zip(rows[:, 0], names, strict=True):
+            _draw_one(axes, table, x, name, aus[name[:4]])
+            _mark_reference(axes, table, x, told)
+        rows[-1, 0].set_xlabel("seconds" if timed else "frame")
+        figure.suptitle(_title(told), x=0.01, ha="left", fontsize=9)
+        handles, labels = rows[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, ncols=4, loc="upper right", frameon=False, fontsize=8)
+        figure.tight_layout(h_pad=0.3, rect=(0, 0, 1, 1 - 0.25 / height))
+        figure.savefig(path, metadata={"Software": SOFTWARE})
+        plt.close(figure)
+
+
+def _draw_one(axes: Any, table: Any, x: Any, name: str, facts: dict[str, Any]) -> None:
+    values = table[name].where(table["success"] == 1)
+    marker = "o" if len(table) < 40 else None
+    raw = f"{name[:4]}_raw"
+    if raw in table:
+        axes.plot(x, table[raw], color=RAW, lw=0.8, label="without the reference")
+    axes.plot(x, values, color=READING, lw=1.2, marker=marker, ms=2.5, label="calibrated")
+    intensity = name.endswith("_r")
+    if intensity:
+        axes.axhline(facts["threshold"], color="#999999", lw=0.5, ls=":")
+    axes.set_ylim((LOWEST - 0.15, HIGHEST + 0.15) if intensity else (-0.1, 1.1))
+    axes.set_yticks([0, facts["threshold"], 5] if intensity else [0, 1])
+    axes.margins(x=0.01)
+    label = textwrap.fill(facts["name"], 22)
+    axes.set_ylabel(f"AU{facts['au']}\n{label}", rotation=0, ha="right", va="center", fontsize=7)
+    _shade(axes, np.asarray(x, float), (table["success"] != 1).to_numpy())
+
+
+def _shade(axes: Any, x: np.ndarray, failed: np.ndarray) -> None:
+    """Grey where nothing was read."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], failed.astype(int), [0]])))
+    step = float(np.median(np.diff(x))) if len(x) > 1 else 1.0
+    for number, (first, last) in enumerate(zip(edges[::2], edges[1::2] - 1, strict=True)):
+        label = "nothing read" if number == 0 else None
+        axes.axvspan(x[first] - step / 2, x[last] + step / 2, color=GAP, lw=0, label=label)
+
+
+def _mark_reference(axes: Any, table: Any, x: Any, told: dict[str, Any]) -> None:
+    """A line at the reference, where it is a frame of the same recording."""
+    facts = told["reference"]
+    if facts.get("source") not in told["input"]["files"] or told["input"]["kind"] != "video":
+        return
+    rows = np.flatnonzero(table["frame"] == facts.get("frame"))
+    if len(rows):
+        place = float(np.asarray(x)[rows[0]])
+        axes.axvline(place, color=REFERENCE, lw=1, ls="--", label="reference")
+
+
+def _title(told: dict[str, Any]) -> str:
+    files = [Path(name).name for name in told["input"]["files"]]
+    what = files[0] if len(files) == 1 else f"{len(files)} pictures from {files[0]}"
+    facts = told["reference"]
+    source = Path(str(facts.get("profile") or facts.get("source", ""))).name
+    frame = f", frame {facts['frame']}" if facts.get("frame", 1) != 1 else ""
+    return f"{what}  ·  relative to {source}{frame}"
