@@ -1,13 +1,17 @@
 """Frames that don't fit their labels, copies of pictures, unclear tables: read right or refused."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from test_datasets_check import save_video
 from test_datasets_licensed import DISFA_AUS, disfa_images, disfa_labels, plus_label, touch
 
 from siamcal.datasets import load_dataset
+from siamcal.datasets.base import FaceSet
 from siamcal.datasets.check import check_dataset
 from siamcal.errors import ConfigError, LabelError
+from siamcal.preprocessing import Preprocessing
 
 P, Q = "SN002", "SN006"
 
@@ -126,6 +130,80 @@ def test_a_few_labels_outside_0_to_5_are_masked(tmp_path, caplog):
     path.write_text("\n".join(lines))
     with pytest.raises(LabelError, match="2 of 100"):
         load_dataset("disfa", tmp_path)
+
+
+def unbc(root, frames):
+    for n in range(1, frames + 1):
+        name = f"ll042t1aaaff{n:03d}"
+        touch(root / "Images/042-ll042/ll042t1aaaff" / f"{name}.png", "x")
+        touch(root / "Frame_Labels/FACS/042-ll042/ll042t1aaaff" / f"{name}_facs.txt", "4 1 0 0\n")
+    return root / "Frame_Labels/FACS/042-ll042/ll042t1aaaff"
+
+
+def test_unbc_labels_outside_0_to_5_count_by_sequence(tmp_path):
+    """20 frames of 10 AUs: two labels are 1 %, three are more."""
+    folder = unbc(tmp_path, 20)
+    (folder / "ll042t1aaaff005_facs.txt").write_text("6 1 0 0\n4 9 0 0\n4 2 0 0\n")
+    (folder / "ll042t1aaaff007_facs.txt").write_text("12 -1 0 0\n30 9 0 0\n")
+    source = load_dataset("unbc", tmp_path)
+    table = source.table.set_index("frame")
+    assert table.loc[5, ["AU04", "AU06", "AU12"]].tolist() == [-1, 1, 0]
+    assert table.loc[7, ["AU04", "AU12"]].tolist() == [0, -1]
+    found = [(Path(m.file).name, m.line, m.au, m.value) for m in source.masked_labels]
+    assert found == [
+        ("ll042t1aaaff005_facs.txt", 2, 4, 9),
+        ("ll042t1aaaff007_facs.txt", 1, 12, -1),
+    ]
+    (folder / "ll042t1aaaff008_facs.txt").write_text("43 7 0 0\n")
+    with pytest.raises(LabelError, match=r"005_facs.txt, line 2: .*3 of 200 labels of the seq"):
+        load_dataset("unbc", tmp_path)
+    for broken in ("4 inf 0 0", "4 nan 0 0", "inf 1 0 0", "4 1.5 0 0"):
+        (folder / "ll042t1aaaff008_facs.txt").write_text(broken)
+        with pytest.raises(LabelError, match=r"008_facs.txt, line 1"):
+            load_dataset("unbc", tmp_path)
+
+
+def masked_disfa(root):
+    disfa_labels(root, (P,), 100)
+    disfa_images(root, (P,), 100, ("Left",))
+    path = root / "ActionUnit_Labels" / P / f"{P}_au4.txt"
+    path.write_text(path.read_text().replace("\n31,", "\n31,9", 1))
+    return "disfa", f"ActionUnit_Labels/{P}/{P}_au4.txt", 31, 4
+
+
+def masked_plus(root):
+    trial = "A1_AU1_TrailNo_1"
+    for n in range(100):
+        touch(root / "Images" / "SN001" / trial / f"{n:03d}.jpg", "x")
+    for au in DISFA_AUS:
+        plus_label(root / "Labels" / "SN001" / trial / f"AU{au}.txt", 100, au)
+    path = root / "Labels" / "SN001" / trial / "AU4.txt"
+    lines = path.read_text().splitlines()
+    lines[10] = lines[10].rsplit(None, 1)[0] + " 8"
+    path.write_text("\n".join(lines))
+    return "disfa-plus", f"Labels/SN001/{trial}/AU4.txt", 11, 4
+
+
+def masked_unbc(root):
+    folder = unbc(root, 20)
+    (folder / "ll042t1aaaff005_facs.txt").write_text("4 9 0 0\n")
+    place = (folder / "ll042t1aaaff005_facs.txt").relative_to(root)
+    return "unbc", str(place), 1, 4
+
+
+@pytest.mark.parametrize("make", [masked_disfa, masked_plus, masked_unbc])
+def test_masked_labels_are_counted_and_listed(tmp_path, make):
+    from siamcal.evaluation.compare import describe_dataset
+
+    name, file, line, au = make(tmp_path)
+    report = check_dataset(name, tmp_path, quick=True)
+    assert ("masked labels", 1, None) in report.counts
+    (listed,) = report.to_dict()["masked_labels"]
+    assert (listed["file"], listed["line"], listed["au"]) == (file, line, au)
+    assert any(p.place == f"{tmp_path / file}, line {line}" for p in report.problems)
+    source = load_dataset(name, tmp_path)
+    faces = FaceSet(source, Preprocessing(), tmp_path, source.table, None, source.table[:0])
+    assert describe_dataset(faces)["masked_labels"] == {"count": 1, "labels": [listed]}
 
 
 def manifest(folder, references="first", options=None, **columns):
