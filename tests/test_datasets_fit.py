@@ -246,6 +246,56 @@ def test_manifest_rows_that_contradict_each_other(tmp_path):
         load_dataset("manifest", tmp_path / "m.csv", references="first")
 
 
+def described(folder, frames, options=None):
+    """A table that has these frames of a video of 40."""
+    if not (folder / "v.avi").exists():
+        save_video(folder / "v.avi", 40)
+    rows = [f"v.avi,a,{n},{n % 3}" for n in frames]
+    (folder / "m.csv").write_text("\n".join(["path,participant,frame,AU1", *rows]))
+    return load_dataset("manifest", folder / "m.csv", references="first", **options or {})
+
+
+@pytest.mark.parametrize(
+    ("frames", "told"),
+    [
+        (range(32), "40 frames, but 32 described"),
+        (range(50), "40 frames, but 50 described"),
+        (range(0, 64, 4), "40 frames, but 61 described"),
+        (range(0, 32, 4), "40 frames, but 32 described"),
+        ((3, 30, 44), "40 frames, but 45 described"),
+        (range(40), ""),
+        (range(39), ""),
+        (range(41), ""),  # one frame, as in the licensed sets
+        (range(0, 40, 4), ""),
+        (range(3, 40, 4), ""),
+        (range(20, 30), ""),  # a part of the recording
+        ((0, 3, 30), ""),
+    ],
+)
+def test_manifest_videos_that_drift_from_their_rows(tmp_path, frames, told):
+    if not told:
+        assert len(described(tmp_path, frames).table) == len(frames)
+        return
+    with pytest.raises(LabelError, match=rf"v\.avi: {told}.*allow_mismatch=true"):
+        described(tmp_path, frames)
+    assert len(described(tmp_path, frames, {"allow_mismatch": True}).table) == len(frames)
+
+
+def test_manifest_says_what_to_do_about_letters_and_people(tmp_path):
+    with pytest.raises(
+        LabelError, match=r"'B', not a number\. .*scale=A-E \(bench and train: --set"
+    ):
+        manifest(tmp_path, AU12=["", "B", "2"])
+    with pytest.raises(LabelError, match=r"'x', not a number\.$"):
+        manifest(tmp_path, AU12=["", "x", "2"])
+    (tmp_path / "m.csv").write_text("path,AU1\n0.png,0\n")
+    with pytest.raises(ConfigError, match="no column participant.*Name in each row who is shown"):
+        load_dataset("manifest", tmp_path / "m.csv", references="first")
+    (tmp_path / "m.csv").write_text("path,participant,AU1\n0.png,,0\n")
+    with pytest.raises(LabelError, match=r"line 2: the participant is empty\. Name in each row"):
+        load_dataset("manifest", tmp_path / "m.csv", references="first")
+
+
 def test_manifest_video_frames_from_1(tmp_path):
     save_video(tmp_path / "v.avi", 4)
     for most in (4, 3):
