@@ -10,7 +10,7 @@ from test_datasets_licensed import DISFA_AUS, disfa_images, disfa_labels, plus_l
 from siamcal.datasets import load_dataset
 from siamcal.datasets.base import FaceSet
 from siamcal.datasets.check import check_dataset
-from siamcal.errors import ConfigError, LabelError
+from siamcal.errors import ConfigError, DataNotFoundError, LabelError
 from siamcal.preprocessing import Preprocessing
 
 P, Q = "SN002", "SN006"
@@ -289,11 +289,41 @@ def test_manifest_says_what_to_do_about_letters_and_people(tmp_path):
     with pytest.raises(LabelError, match=r"'x', not a number\.$"):
         manifest(tmp_path, AU12=["", "x", "2"])
     (tmp_path / "m.csv").write_text("path,AU1\n0.png,0\n")
-    with pytest.raises(ConfigError, match="no column participant.*Name in each row who is shown"):
+    with pytest.raises(ConfigError, match=r"no column participant.*Name in each row who is shown"):
         load_dataset("manifest", tmp_path / "m.csv", references="first")
     (tmp_path / "m.csv").write_text("path,participant,AU1\n0.png,,0\n")
     with pytest.raises(LabelError, match=r"line 2: the participant is empty\. Name in each row"):
         load_dataset("manifest", tmp_path / "m.csv", references="first")
+
+
+def test_manifest_rows_in_another_order_than_their_pictures(tmp_path, caplog):
+    for n in (1, 2, 10):
+        touch(tmp_path / f"{n}.png", "x")
+    for order, told in (((1, 2, 10), False), ((2, 1, 10), True)):
+        caplog.clear()
+        rows = [f"{n}.png,a,{n % 3}" for n in order]
+        (tmp_path / "m.csv").write_text("\n".join(["path,participant,AU1", *rows]))
+        load_dataset("manifest", tmp_path / "m.csv", references="first")
+        assert ("the order of the rows counts" in caplog.text) is told
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (
+            ["1.webp", "2.webp"],
+            r"It holds 12 \.txt \(.*\), 2 \.webp \(such as X/SN002/1\.webp\)\.\n",
+        ),
+        (["00001_left.jpg"], r"1 \.jpg \(such as X/SN002/00001_left\.jpg\)"),
+        (["left.zip"], r"1 \.zip \(such as X/SN002/left\.zip\)\. Unpack it\."),
+    ],
+)
+def test_what_is_not_understood_is_named(tmp_path, names, told):
+    disfa_labels(tmp_path, (P,), 8)
+    for name in names:
+        touch(tmp_path / "X" / P / name, "x")
+    with pytest.raises(DataNotFoundError, match=told):
+        load_dataset("disfa", tmp_path)
 
 
 def test_manifest_video_frames_from_1(tmp_path):

@@ -20,7 +20,7 @@ from siamcal.datasets.manifest_labels import (
     report_drift,
     report_duplicates,
 )
-from siamcal.datasets.reading import Holder, Problems, examples, read_metadata
+from siamcal.datasets.reading import Holder, Problems, examples, last_number, read_metadata
 from siamcal.datasets.references import choose_references, warn_of_active
 from siamcal.errors import ConfigError
 from siamcal.registry import datasets
@@ -253,13 +253,33 @@ def _frame_numbers(
                 f"{path} names videos, such as {raw['path'][video].iloc[0]}, but has no column "
                 f"'frame': the number of each row's frame in the video, from 0."
             )
-        order = table.groupby(["participant", "view", "sequence"], sort=False).cumcount()
+        places = ["participant", "view", "sequence"]
+        order = table.groupby(places, sort=False).cumcount()
+        _report_order(raw, table.assign(order=order), places, path, problems)
         return order.to_numpy(np.int64)
     numbers = pd.to_numeric(raw["frame"], errors="coerce").to_numpy(np.float64)
     bad = np.isnan(numbers) | (numbers < 0) | (numbers != np.floor(numbers))
     for row in np.flatnonzero(bad)[:1]:
         problems.error(path, f"frame is {raw['frame'].iloc[row]!r}; allowed: 0, 1, 2, ...", row + 2)
     return np.where(bad, 0, numbers).astype(np.int64)
+
+
+def _report_order(
+    raw: pd.DataFrame, table: pd.DataFrame, places: list[str], path: Path, problems: Problems
+) -> None:
+    """Say that the rows' order counts where the pictures' numbers contradict it."""
+    numbers = raw["path"].map(lambda p: last_number(Path(p).stem))
+    if numbers.isna().any():
+        return
+    groups = table.assign(number=numbers).groupby(places)["number"]
+    mixed = ["/".join(map(str, key)) for key, group in groups if not group.is_monotonic_increasing]
+    if mixed:
+        problems.warning(
+            path,
+            f"there is no column 'frame', and the rows of {examples(mixed)} aren't in the order of "
+            "the numbers in their files' names: the order of the rows counts, also for the first "
+            "frame as a reference. Sort the table, or add the column.",
+        )
 
 
 def _references(

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 Key = TypeVar("Key", bound=Hashable)
 
+_PACKED = {".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2"}
+
 IMAGE_PATTERN = r"\.(?:jpe?g|png|bmp|tiff?)"
 
 
@@ -87,6 +89,8 @@ class Holder:
     def missing(self, root: Path | None, found: str = "") -> DataNotFoundError:
         """The error for data that aren't there."""
         given = "No folder was given." if root is None else found or f"{root} doesn't exist."
+        if root is not None and root.is_dir():
+            given += _seen(root)
         lines = "\n".join(f"    {line}" for line in self.layout)
         return DataNotFoundError(
             f"{self.title} isn't there. {given}\n"
@@ -125,6 +129,23 @@ class Holder:
         if extra:
             problems.warning(place, f"no fold of the protocol holds {', '.join(extra)}: left out.")
         return reduced(folds, present)
+
+
+def _seen(root: Path) -> str:
+    """What a folder does hold, by kinds of files: what isn't understood is named, not denied."""
+    kinds: dict[str, list[str]] = {}
+    for folder, names in walk_files(root):
+        for name in names:
+            place = os.path.relpath(folder / name, root)
+            kinds.setdefault(Path(name).suffix.lower() or "files without a suffix", []).append(
+                place
+            )
+    if not kinds:
+        return " There is no file in it."
+    most = sorted(kinds.items(), key=lambda kind: -len(kind[1]))[:4]
+    packed = " Unpack it." * bool(_PACKED & kinds.keys())
+    told = ", ".join(f"{len(places)} {kind} (such as {places[0]})" for kind, places in most)
+    return f" It holds {told}.{packed}"
 
 
 def walk_files(root: Path) -> Iterator[tuple[Path, list[str]]]:

@@ -88,7 +88,11 @@ def unbc(
     aus = tuple(facts["aus_detection"])
     images, labels = _find(root, problems)
     if not labels:
-        raise HOLDER.missing(root, f"{root} holds no label file like ll042t1aaaff001_facs.txt.")
+        raise HOLDER.missing(
+            root,
+            f"{root} holds no label file like 042-ll042/ll042t1aaaff/"
+            "ll042t1aaaff001_facs.txt (pain scores, PSPI, aren't labels of AUs).",
+        )
     if not images:
         raise HOLDER.missing(root, f"{root} holds labels, but no frames.")
     folds = HOLDER.folds({k[0] for k in images.keys() & labels}, root, problems)

@@ -74,14 +74,19 @@ def _window(rgb: np.ndarray, box: tuple[float, ...]) -> tuple[np.ndarray, np.nda
     return cut_window(rgb, *edges), np.array(edges[:2], float)
 
 
-def _rectangle(points: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """Corners (top left, bottom left, bottom right, top right), width and height."""
+def face_axes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Middle of the eyes, and the directions across and down the face, of points (478, 2)."""
     left, right = points[list(LEFT_EYE)].mean(0), points[list(RIGHT_EYE)].mean(0)
     eyes = (left + right) / 2
     to_mouth = points[list(MOUTH_CORNERS)].mean(0) - eyes
     x = (right - left) - np.array([-to_mouth[1], to_mouth[0]])
     x /= max(math.hypot(*x), 1e-6)
-    y = np.array([-x[1], x[0]])
+    return eyes, x, np.array([-x[1], x[0]])
+
+
+def _rectangle(points: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Corners (top left, bottom left, bottom right, top right), width and height."""
+    eyes, x, y = face_axes(points)
     jaw = (points[list(JAW_ENDS)] - eyes) @ x
     to_left, to_right = max(float(-jaw[0]), 1.0), max(float(jaw[1]), 1.0)
     down = max(float((points[JAW_9] - eyes) @ y), 1.0)
