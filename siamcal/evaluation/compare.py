@@ -117,8 +117,8 @@ def compare(job: Job, faces: FaceSet) -> Comparison:
     claim_folder(folder, recipe, faces)
     tasks, seeds = tasks_of(job), job.seeds or (recipe.seed,)
     numbers = range(len(faces.source.folds)) if job.folds is None else job.folds
-    done = {"methods": methods, "tasks": tasks, "seeds": seeds, "folds": numbers}
-    done = {name: list(values) for name, values in done.items()}  # type: ignore[call-overload]
+    asked = {"methods": methods, "tasks": tasks, "seeds": seeds, "folds": numbers}
+    done = {name: list(values) for name, values in asked.items()}
     if is_finished(folder, done):
         logger.info(f"{folder} holds these results; its networks were deleted, none is trained")
         known = {found.task: found for found in TaskPredictions.load(folder)}

@@ -104,4 +104,6 @@ def through_jpeg(rgb: np.ndarray, quality: int) -> np.ndarray:
     """The picture as it comes back from a JPEG file that OpenCV wrote."""
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
     _, data = cv2.imencode(".jpg", np.ascontiguousarray(rgb[..., ::-1]), options)
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+    stored = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert stored is not None
+    return np.ascontiguousarray(stored[..., ::-1])

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from siamcal.errors import TrainingError
 from siamcal.model.siamese import CalibratingSiamese
 from siamcal.training.augmentation import change, draw
 from siamcal.training.frozen import Behind
-from siamcal.training.loop import LOADERS, accelerator_of
+from siamcal.training.loop import LOADERS, accelerator_of, out_of_memory
 from siamcal.training.networks import TrainingStep, build_network
 from siamcal.training.prediction import main_output
 from siamcal.training.recipe import Recipe
@@ -26,10 +27,14 @@ _REPEATS, _SECONDS = (2, 30), 1.5
 
 
 def seconds_per_step(recipe: Recipe, num_aus: int, *, calibrated: bool) -> float:
-    """Time of one training step on the device that trains: the fastest of several on noise."""
+    """Time of one training step on the device that trains: the fastest of several on noise.
+
+    Raises:
+        TrainingError: Its memory is too small; the message names the settings to try.
+    """
     accelerator = accelerator_of(recipe)
     device = accelerator.device
-    on_cpu = device.type == "cpu"
+    on_cpu, loaders = device.type == "cpu", LOADERS if device.type == "cuda" else 1
     network = build_network(recipe, num_aus, calibrated=calibrated).to(device).train()
     size, part = recipe.preprocessing.size, max(1, recipe.batch_size // recipe.accumulate)
     count = min(part, MEASURED) if on_cpu else part
@@ -38,7 +43,7 @@ def seconds_per_step(recipe: Recipe, num_aus: int, *, calibrated: bool) -> float
     index = torch.arange(count, device=device) % distinct
     _fit_to_noise(network, size)
     step: torch.nn.Module = TrainingStep(network)
-    making = _fastest(lambda: _augment(recipe, targets, references)) / (1 if on_cpu else LOADERS)
+    making = _fastest(lambda: _augment(recipe, targets, references)) / loaders
     if recipe.freeze_pre:
         step = behind = Behind(network, recipe)
         targets, references = torch.rand(count, behind.width), torch.rand(distinct, behind.width)
@@ -50,11 +55,15 @@ def seconds_per_step(recipe: Recipe, num_aus: int, *, calibrated: bool) -> float
             output = step(targets, references, index)
         main_output(output).sum().backward()
         if not on_cpu:
-            torch.cuda.synchronize(device)
+            torch.accelerator.synchronize(device)
 
-    # A processor makes the batches between the steps, beside a GPU other processes do.
-    taken = _fastest(one)
-    return (taken + making if on_cpu else max(taken, making)) * recipe.batch_size / count
+    try:
+        taken = _fastest(one)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise TrainingError(out_of_memory(recipe)) from error
+    # Batches are made between the steps, or by other processes beside them.
+    whole = max(taken, making) if loaders > 1 else taken + making
+    return whole * recipe.batch_size / count
 
 
 def _distinct(recipe: Recipe, count: int) -> int:

@@ -33,7 +33,7 @@ from siamcal.training.objective import Objective, learning_rate_factor, make_opt
 from siamcal.training.recipe import Recipe
 from siamcal.training.resume import CHECKPOINT, TrainingState
 
-__all__ = ["LOADERS", "TrainingLoop", "accelerator_of", "compiled", "fit"]
+__all__ = ["LOADERS", "TrainingLoop", "accelerator_of", "compiled", "fit", "out_of_memory"]
 
 # A training that is killed loses this long, or twenty times what a checkpoint takes to write.
 CHECKPOINT_SECONDS = 20.0
@@ -183,10 +183,10 @@ class TrainingLoop:
         try:
             value = self.backward(batch)
         except (torch.OutOfMemoryError, MemoryError) as error:
-            raise TrainingError(_out_of_memory(recipe)) from error
+            raise TrainingError(out_of_memory(recipe)) from error
         except RuntimeError as error:
             if "can't allocate memory" in str(error) or "out of memory" in str(error):
-                raise TrainingError(_out_of_memory(recipe)) from error
+                raise TrainingError(out_of_memory(recipe)) from error
             raise
         if not math.isfinite(value):
             raise TrainingError(self._not_finite(batch, value))
@@ -291,7 +291,8 @@ def _algorithms(recipe: Recipe) -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-def _out_of_memory(recipe: Recipe) -> str:
+def out_of_memory(recipe: Recipe) -> str:
+    """What to do where a training's memory runs out."""
     accumulate = recipe.accumulate * 2
     return (
         f"Memory ran out at batch_size={recipe.batch_size}, accumulate={recipe.accumulate}. Try "
