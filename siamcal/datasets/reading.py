@@ -124,7 +124,7 @@ class Holder:
                 place,
                 f"{len(present & expected)} of the protocol's {len(expected)} participants are "
                 f"there; missing: {', '.join(missing)}. Results aren't comparable with the "
-                f"paper's.",
+                f"paper's: add their files to {place}, or name who is missing beside each result.",
             )
         if extra:
             problems.warning(place, f"no fold of the protocol holds {', '.join(extra)}: left out.")

@@ -27,6 +27,7 @@ __all__ = [
     "check_room",
     "check_task",
     "outlook",
+    "size_text",
 ]
 
 # Frames that one core finds, aligns and crops in a second (benchmarks/speed.py); rendering takes
@@ -81,8 +82,12 @@ def _of_room(job: Job, room: int) -> str:
     after = "deleted when the results are written" if job.drop_checkpoints else (
         "--drop-checkpoints deletes them when the results are written"
     )  # fmt: skip
-    size = f"{room / 1e9:.1f} GB" if room >= 1e8 else f"{max(1, round(room / 1e6))} MB"
-    return f"Trained networks: up to {size} in the run folder; {after}."
+    return f"Trained networks: up to {size_text(room)} in the run folder; {after}."
+
+
+def size_text(size: int) -> str:
+    """Bytes as people read them: "4.7 GB", "12 MB"."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{max(1, round(size / 1e6))} MB"
 
 
 def _device(job: Job) -> str:

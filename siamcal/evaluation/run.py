@@ -31,10 +31,12 @@ from siamcal.evaluation.outlook import (
     check_room,
     check_task,
     outlook,
+    size_text,
 )
 from siamcal.evaluation.tables import paper_comparison, to_latex, to_markdown, write_report
 from siamcal.paper import TABLES, table_plan
 from siamcal.parallel import check_workers
+from siamcal.settings import to_dict
 from siamcal.synth.actions import AUS
 from siamcal.synth.plan import make_plan
 from siamcal.training.checkpoint import load_trained
@@ -259,8 +261,10 @@ def _check_all(jobs: Sequence[tuple[Job, DatasetSource | None]]) -> None:
     needed = {**crops, **networks}
     what = "The crops of these data sets and the trained networks need"
     check_room(list(needed), list(needed.values()), what)
-    total = sum(networks.values()) / 1e9
-    logger.info(f"The trained networks of all {len(jobs)} runs take up to {total:.1f} GB.")
+    note = start_note(to_dict(jobs[0][0].recipe))
+    room = size_text(sum(networks.values()))
+    total = f"{len(jobs)} runs; trained networks of up to {room}."
+    logger.info(f"{note}\n{total}" if note else total)
 
 
 def _needed(
