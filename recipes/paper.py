@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from siamcal.paper import PAPER_PREPROCESSING
 from siamcal.registry import recipes
 from siamcal.training.recipe import Recipe
 
@@ -49,7 +50,10 @@ def disfa_plus_detection() -> Recipe:
 @recipes.register()
 def unbc_intensity() -> Recipe:
     """Tables 4, 5, S3, S7: intensity of 9 AUs on UNBC-McMaster, 5 folds."""
-    return dataclasses.replace(disfa_intensity(), name="unbc_intensity", dataset="unbc")
+    crop = dataclasses.replace(PAPER_PREPROCESSING, jpeg=0)  # its frames are .png
+    return dataclasses.replace(
+        disfa_intensity(), name="unbc_intensity", dataset="unbc", preprocessing=crop
+    )
 
 
 @recipes.register()
@@ -60,5 +64,11 @@ def unbc_detection() -> Recipe:
 
 @recipes.register()
 def manifest() -> Recipe:
-    """The paper's settings on your own data set, described by a table (`--data-root TABLE.csv`)."""
-    return dataclasses.replace(disfa_intensity(), name="manifest", dataset="manifest")
+    """The paper's settings on your own data set, described by a table (`--data-root TABLE.csv`).
+
+    Small faces are searched for, and crops aren't aliased: nothing has to be repeated to the pixel.
+    """
+    crop = dataclasses.replace(PAPER_PREPROCESSING, align="ffhq_quad", detection="search", jpeg=0)
+    return dataclasses.replace(
+        disfa_intensity(), name="manifest", dataset="manifest", preprocessing=crop
+    )

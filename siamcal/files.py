@@ -132,13 +132,19 @@ def checksum_of_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_disk_space(folder: Path, needed: float, what: str) -> None:
+def check_disk_space(
+    folder: Path,
+    needed: float,
+    what: str,
+    remedy: str = "set SIAMCAL_CACHE to a folder on a larger disk",
+) -> None:
     """Refuse to begin what the disk can't hold.
 
     Args:
         folder: An existing folder on the disk that is written to.
         needed: Bytes still to be written.
         what: What needs them, at the start of a sentence ("The crops of 9 frames need").
+        remedy: What else helps, at the end of one.
 
     Raises:
         ConfigError: Less than a twentieth of the disk's free space would be left.
@@ -147,5 +153,5 @@ def check_disk_space(folder: Path, needed: float, what: str) -> None:
     if needed > 0.95 * free:
         raise ConfigError(
             f"{what} {needed / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are free. Make "
-            "room, choose less, or set SIAMCAL_CACHE to a folder on a larger disk."
+            f"room, choose less, or {remedy}."
         )

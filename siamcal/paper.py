@@ -25,8 +25,15 @@ __all__ = [
     "table_plan",
 ]
 
+# Of frames that are .jpg, as those of DISFA and DISFA+: the released code writes each crop in its
+# frame's format. UNBC's .png have jpeg=0.
 PAPER_PREPROCESSING = Preprocessing(
-    align="ffhq_quad", illumination="csn_released", contrast="none", mask="none"
+    align="csn_quad",
+    illumination="csn_released",
+    contrast="none",
+    mask="none",
+    detection="once",
+    jpeg=95,
 )
 
 TABLES = ("2", "3", "4", "5", "6", "S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9")

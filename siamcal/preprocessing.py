@@ -11,9 +11,10 @@ from siamcal.settings import check_choices, check_range, check_whole
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ALIGNMENTS", "CONTRASTS", "ILLUMINATIONS", "MASKS", "Preprocessing"]
+__all__ = ["ALIGNMENTS", "CONTRASTS", "DETECTIONS", "ILLUMINATIONS", "MASKS", "Preprocessing"]
 
-ALIGNMENTS = ("rigid", "rigid_wide", "ffhq_quad")
+ALIGNMENTS = ("rigid", "rigid_wide", "ffhq_quad", "csn_quad")
+DETECTIONS = ("search", "once")
 ILLUMINATIONS = ("none", "csn_released", "csn_rgb")
 CONTRASTS = ("none", "local")
 MASKS = ("none", "oval")
@@ -26,13 +27,19 @@ class Preprocessing:
     Attributes:
         size: Side of the square crop in pixels.
         align: "rigid" (eyes and nose bridge, ours), "rigid_wide" (placed alike, with the whole
-            head) or "ffhq_quad" (the paper's, uses the jaw).
+            head), "csn_quad" (the paper's, uses the jaw, pixel for pixel as its authors released
+            it) or "ffhq_quad" (the same rectangle with the chin's full distance, not aliased).
         illumination: "none", "csn_released" (the paper's step as its authors released it, with the
             luma weights of red and blue swapped) or "csn_rgb" (the same with correct channels).
         contrast: "none" or "local" (local contrast normalisation).
         mask: "none" or "oval" (everything outside the face's oval becomes grey).
         mean: Subtracted from RGB in [0, 1], per channel.
         std: Divides after the subtraction, per channel.
+        detection: How a data set's frames are searched: "search" (the frame, then with a border,
+            then in tiles) or "once" (the paper's: the frame only). Videos that are predicted are
+            always searched.
+        jpeg: Quality of the JPEG that the crop goes through, 1 to 100 (the paper's frames that
+            are .jpg: 95); 0 is none.
     """
 
     size: int = 112
@@ -42,12 +49,20 @@ class Preprocessing:
     mask: str = "oval"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    detection: str = "search"
+    jpeg: int = 0
 
     def __post_init__(self) -> None:
         check_choices(
-            self, align=ALIGNMENTS, illumination=ILLUMINATIONS, contrast=CONTRASTS, mask=MASKS
+            self,
+            align=ALIGNMENTS,
+            illumination=ILLUMINATIONS,
+            contrast=CONTRASTS,
+            mask=MASKS,
+            detection=DETECTIONS,
         )
         check_whole("preprocessing.size", self.size, 1, 4096)
+        check_whole("preprocessing.jpeg", self.jpeg, 0, 100)
         for name in ("mean", "std"):
             values = getattr(self, name)
             if not isinstance(values, list | tuple) or len(values) != 3:

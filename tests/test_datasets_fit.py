@@ -1,13 +1,17 @@
 """Frames that don't fit their labels, copies of pictures, unclear tables: read right or refused."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from test_datasets_check import save_video
 from test_datasets_licensed import DISFA_AUS, disfa_images, disfa_labels, plus_label, touch
 
 from siamcal.datasets import load_dataset
+from siamcal.datasets.base import FaceSet
 from siamcal.datasets.check import check_dataset
-from siamcal.errors import ConfigError, LabelError
+from siamcal.errors import ConfigError, DataNotFoundError, LabelError
+from siamcal.preprocessing import Preprocessing
 
 P, Q = "SN002", "SN006"
 
@@ -128,6 +132,80 @@ def test_a_few_labels_outside_0_to_5_are_masked(tmp_path, caplog):
         load_dataset("disfa", tmp_path)
 
 
+def unbc(root, frames):
+    for n in range(1, frames + 1):
+        name = f"ll042t1aaaff{n:03d}"
+        touch(root / "Images/042-ll042/ll042t1aaaff" / f"{name}.png", "x")
+        touch(root / "Frame_Labels/FACS/042-ll042/ll042t1aaaff" / f"{name}_facs.txt", "4 1 0 0\n")
+    return root / "Frame_Labels/FACS/042-ll042/ll042t1aaaff"
+
+
+def test_unbc_labels_outside_0_to_5_count_by_sequence(tmp_path):
+    """20 frames of 10 AUs: two labels are 1 %, three are more."""
+    folder = unbc(tmp_path, 20)
+    (folder / "ll042t1aaaff005_facs.txt").write_text("6 1 0 0\n4 9 0 0\n4 2 0 0\n")
+    (folder / "ll042t1aaaff007_facs.txt").write_text("12 -1 0 0\n30 9 0 0\n")
+    source = load_dataset("unbc", tmp_path)
+    table = source.table.set_index("frame")
+    assert table.loc[5, ["AU04", "AU06", "AU12"]].tolist() == [-1, 1, 0]
+    assert table.loc[7, ["AU04", "AU12"]].tolist() == [0, -1]
+    found = [(Path(m.file).name, m.line, m.au, m.value) for m in source.masked_labels]
+    assert found == [
+        ("ll042t1aaaff005_facs.txt", 2, 4, 9),
+        ("ll042t1aaaff007_facs.txt", 1, 12, -1),
+    ]
+    (folder / "ll042t1aaaff008_facs.txt").write_text("43 7 0 0\n")
+    with pytest.raises(LabelError, match=r"005_facs.txt, line 2: .*3 of 200 labels of the seq"):
+        load_dataset("unbc", tmp_path)
+    for broken in ("4 inf 0 0", "4 nan 0 0", "inf 1 0 0", "4 1.5 0 0"):
+        (folder / "ll042t1aaaff008_facs.txt").write_text(broken)
+        with pytest.raises(LabelError, match=r"008_facs.txt, line 1"):
+            load_dataset("unbc", tmp_path)
+
+
+def masked_disfa(root):
+    disfa_labels(root, (P,), 100)
+    disfa_images(root, (P,), 100, ("Left",))
+    path = root / "ActionUnit_Labels" / P / f"{P}_au4.txt"
+    path.write_text(path.read_text().replace("\n31,", "\n31,9", 1))
+    return "disfa", f"ActionUnit_Labels/{P}/{P}_au4.txt", 31, 4
+
+
+def masked_plus(root):
+    trial = "A1_AU1_TrailNo_1"
+    for n in range(100):
+        touch(root / "Images" / "SN001" / trial / f"{n:03d}.jpg", "x")
+    for au in DISFA_AUS:
+        plus_label(root / "Labels" / "SN001" / trial / f"AU{au}.txt", 100, au)
+    path = root / "Labels" / "SN001" / trial / "AU4.txt"
+    lines = path.read_text().splitlines()
+    lines[10] = lines[10].rsplit(None, 1)[0] + " 8"
+    path.write_text("\n".join(lines))
+    return "disfa-plus", f"Labels/SN001/{trial}/AU4.txt", 11, 4
+
+
+def masked_unbc(root):
+    folder = unbc(root, 20)
+    (folder / "ll042t1aaaff005_facs.txt").write_text("4 9 0 0\n")
+    place = (folder / "ll042t1aaaff005_facs.txt").relative_to(root)
+    return "unbc", str(place), 1, 4
+
+
+@pytest.mark.parametrize("make", [masked_disfa, masked_plus, masked_unbc])
+def test_masked_labels_are_counted_and_listed(tmp_path, make):
+    from siamcal.evaluation.compare import describe_dataset
+
+    name, file, line, au = make(tmp_path)
+    report = check_dataset(name, tmp_path, quick=True)
+    assert ("masked labels", 1, None) in report.counts
+    (listed,) = report.to_dict()["masked_labels"]
+    assert (listed["file"], listed["line"], listed["au"]) == (file, line, au)
+    assert any(p.place == f"{tmp_path / file}, line {line}" for p in report.problems)
+    source = load_dataset(name, tmp_path)
+    faces = FaceSet(source, Preprocessing(), tmp_path, source.table, None, source.table[:0])
+    assert describe_dataset(faces)["masked_labels"] == {"count": 1, "labels": [listed]}
+
+
 def manifest(folder, references="first", options=None, **columns):
     rows = len(next(iter(columns.values())))
     for n in range(rows):
@@ -166,6 +244,86 @@ def test_manifest_rows_that_contradict_each_other(tmp_path):
     (tmp_path / "m.csv").write_text("path,participant,AU1\n0.png,a,0\n0.png,a,3\n")
     with pytest.raises(LabelError, match=r"line 3: .*other labels in lines 2, 3"):
         load_dataset("manifest", tmp_path / "m.csv", references="first")
+
+
+def described(folder, frames, options=None):
+    """A table that has these frames of a video of 40."""
+    if not (folder / "v.avi").exists():
+        save_video(folder / "v.avi", 40)
+    rows = [f"v.avi,a,{n},{n % 3}" for n in frames]
+    (folder / "m.csv").write_text("\n".join(["path,participant,frame,AU1", *rows]))
+    return load_dataset("manifest", folder / "m.csv", references="first", **options or {})
+
+
+@pytest.mark.parametrize(
+    ("frames", "told"),
+    [
+        (range(32), "40 frames, but 32 described"),
+        (range(50), "40 frames, but 50 described"),
+        (range(0, 64, 4), "40 frames, but 61 described"),
+        (range(0, 32, 4), "40 frames, but 32 described"),
+        ((3, 30, 44), "40 frames, but 45 described"),
+        (range(40), ""),
+        (range(39), ""),
+        (range(41), ""),  # one frame, as in the licensed sets
+        (range(0, 40, 4), ""),
+        (range(3, 40, 4), ""),
+        (range(20, 30), ""),  # a part of the recording
+        ((0, 3, 30), ""),
+    ],
+)
+def test_manifest_videos_that_drift_from_their_rows(tmp_path, frames, told):
+    if not told:
+        assert len(described(tmp_path, frames).table) == len(frames)
+        return
+    with pytest.raises(LabelError, match=rf"v\.avi: {told}.*allow_mismatch=true"):
+        described(tmp_path, frames)
+    assert len(described(tmp_path, frames, {"allow_mismatch": True}).table) == len(frames)
+
+
+def test_manifest_says_what_to_do_about_letters_and_people(tmp_path):
+    with pytest.raises(
+        LabelError, match=r"'B', not a number\. .*scale=A-E \(bench and train: --set"
+    ):
+        manifest(tmp_path, AU12=["", "B", "2"])
+    with pytest.raises(LabelError, match=r"'x', not a number\.$"):
+        manifest(tmp_path, AU12=["", "x", "2"])
+    (tmp_path / "m.csv").write_text("path,AU1\n0.png,0\n")
+    with pytest.raises(ConfigError, match=r"no column participant.*Name in each row who is shown"):
+        load_dataset("manifest", tmp_path / "m.csv", references="first")
+    (tmp_path / "m.csv").write_text("path,participant,AU1\n0.png,,0\n")
+    with pytest.raises(LabelError, match=r"line 2: the participant is empty\. Name in each row"):
+        load_dataset("manifest", tmp_path / "m.csv", references="first")
+
+
+def test_manifest_rows_in_another_order_than_their_pictures(tmp_path, caplog):
+    for n in (1, 2, 10):
+        touch(tmp_path / f"{n}.png", "x")
+    for order, told in (((1, 2, 10), False), ((2, 1, 10), True)):
+        caplog.clear()
+        rows = [f"{n}.png,a,{n % 3}" for n in order]
+        (tmp_path / "m.csv").write_text("\n".join(["path,participant,AU1", *rows]))
+        load_dataset("manifest", tmp_path / "m.csv", references="first")
+        assert ("the order of the rows counts" in caplog.text) is told
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (
+            ["1.webp", "2.webp"],
+            r"It holds 12 \.txt \(.*\), 2 \.webp \(such as X/SN002/1\.webp\)\.\n",
+        ),
+        (["00001_left.jpg"], r"1 \.jpg \(such as X/SN002/00001_left\.jpg\)"),
+        (["left.zip"], r"1 \.zip \(such as X/SN002/left\.zip\)\. Unpack it\."),
+    ],
+)
+def test_what_is_not_understood_is_named(tmp_path, names, told):
+    disfa_labels(tmp_path, (P,), 8)
+    for name in names:
+        touch(tmp_path / "X" / P / name, "x")
+    with pytest.raises(DataNotFoundError, match=told):
+        load_dataset("disfa", tmp_path)
 
 
 def test_manifest_video_frames_from_1(tmp_path):

@@ -372,19 +372,20 @@ def test_compiled_by_inductor_an_iresnets_block_has_its_gradients(tmp_path) -> N
     assert "the same" in found.stdout
 
 
-def test_the_estimate_measures_each_kind_once_and_on_few_images(monkeypatch) -> None:
+def test_the_estimate_measures_each_network_once_and_on_few_images(monkeypatch) -> None:
     measured = []
 
     def step(recipe: Recipe, num_aus: int, *, calibrated: bool) -> float:
-        measured.append(calibrated)
-        return 2.0 if calibrated else 1.0
+        measured.append((recipe.merge_at, calibrated))
+        return {"layer2": 2.0, "layer4": 5.0}[recipe.merge_at] if calibrated else 1.0
 
     monkeypatch.setattr("siamcal.training.duration.seconds_per_step", step)
     recipe = dataclasses.replace(RECIPE, steps=10, batch_size=1000)
-    kinds = (False, True, True, True)
-    seconds = estimate_seconds(recipe, 300, 3, num_aus=2, calibrated=kinds)
-    assert seconds == pytest.approx(7 * 10 * 3, rel=0.1)
-    assert sorted(measured) == [False, True]
+    later = dataclasses.replace(recipe, merge_at="layer4")
+    trainings = [(recipe, False), (recipe, True), (later, True), (recipe, True)]
+    seconds = estimate_seconds(trainings, 300, 3, num_aus=2)
+    assert seconds == pytest.approx((1 + 2 + 5 + 2) * 10 * 3, rel=0.1)
+    assert measured == [("layer2", False), ("layer2", True), ("layer4", True)]
     monkeypatch.undo()
     assert 0 < seconds_per_step(recipe, 2, calibrated=True) < 600
 

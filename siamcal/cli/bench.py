@@ -82,6 +82,12 @@ Bias = Annotated[
 ]
 Seeds = Annotated[str | None, typer.Option(help="Repeat with these seeds, like 42,43,44.")]
 Folds = Annotated[str | None, typer.Option(help="Run these folds only, like 0,1.")]
+DropCheckpoints = Annotated[
+    bool,
+    typer.Option(
+        "--drop-checkpoints", help="Delete the trained networks when the results are written."
+    ),
+]
 Name = Annotated[str | None, typer.Option(help="Name of the run's folder.")]
 Runs = Annotated[Path, typer.Option(help="Folder of all runs.")]
 ResultsAsJson = Annotated[bool, typer.Option("--json", help="Print results.json.")]
@@ -112,6 +118,7 @@ def bench(
     workers: Workers = None,
     compile_network: Compile = False,
     tensorboard: Tensorboard = False,
+    drop_checkpoints: DropCheckpoints = False,
     quick: Quick = False,
     as_json: ResultsAsJson = False,
 ) -> None:
@@ -130,7 +137,8 @@ def bench(
     shared: dict[str, Any] = {"dataset": dataset, "options": options, "settings": settings}
     if table:
         _refuse_beside_table(context)
-        tables = run.reproduce_tables(table, runs, data_root=data_root, workers=workers, **shared)
+        shared |= {"workers": workers, "drop_checkpoints": drop_checkpoints}
+        tables = run.reproduce_tables(table, runs, data_root=data_root, **shared)
         _print_tables(tables, as_json)
         return
     chosen = choose_recipe(
@@ -156,6 +164,7 @@ def bench(
             folds=_numbers(folds),
             workers=workers,
             tensorboard=tensorboard,
+            drop_checkpoints=drop_checkpoints,
         ),
         source,
     )
@@ -165,7 +174,7 @@ def bench(
 def _refuse_beside_table(context: typer.Context) -> None:
     """A table of the paper fixes what is compared: nothing given is set aside without a word."""
     taken = {"table", "runs", "dataset", "data_root", "size", "bias", "references", "settings"}
-    taken |= {"workers", "as_json", "compile_network"}
+    taken |= {"workers", "as_json", "compile_network", "drop_checkpoints"}
     others = [s.partition("=")[0] for s in _given(context)]
     wrong = [f"--{name.replace('_', '-')}" for name in others if name not in taken]
     if wrong:

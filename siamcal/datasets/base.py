@@ -22,6 +22,7 @@ __all__ = [
     "COLUMNS",
     "DatasetSource",
     "FaceSet",
+    "MaskedLabel",
     "au_column",
     "canonical_name",
     "check_options",
@@ -60,6 +61,23 @@ def detection_targets(
     return np.where(valid, present, INVALID).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class MaskedLabel:
+    """A label outside the scale, taken as not known.
+
+    Attributes:
+        file: Label file, below the data set's folder.
+        line: Its line, from 1.
+        au: The action unit.
+        value: What stands there.
+    """
+
+    file: str
+    line: int
+    au: int
+    value: float
+
+
 @dataclass(frozen=True, eq=False)
 class DatasetSource:
     """A data set before its faces are cropped.
@@ -80,6 +98,7 @@ class DatasetSource:
         rendered: True where the people are computer graphics.
         references: How the reference frames were chosen.
         fps: Frames per second of the recordings, where known.
+        masked_labels: Labels outside the scale, which the table holds as invalid.
     """
 
     name: str
@@ -94,6 +113,7 @@ class DatasetSource:
     rendered: bool = False
     references: str = "protocol"
     fps: float | None = None
+    masked_labels: tuple[MaskedLabel, ...] = ()
 
     def __post_init__(self) -> None:
         wanted = [*COLUMNS, *(au_column(au) for au in self.aus)]

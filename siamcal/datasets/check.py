@@ -12,7 +12,13 @@ from typing import Any
 
 import pandas as pd
 
-from siamcal.datasets.base import canonical_name, check_options, load_dataset, root_variable
+from siamcal.datasets.base import (
+    MaskedLabel,
+    canonical_name,
+    check_options,
+    load_dataset,
+    root_variable,
+)
 from siamcal.datasets.pictures import count_frames
 from siamcal.datasets.reading import Problem, Problems, examples
 from siamcal.environment import usable_cores
@@ -33,12 +39,14 @@ class CheckReport:
         counts: Rows (what, found, expected); expected is None where nothing is known.
         people: One row a participant and view: sequences, frames, missing, unreadable, reference.
         problems: Findings in the order they were met.
+        masked: Labels outside 0-5 that count as not known; each is a finding too.
     """
 
     name: str
     counts: tuple[tuple[str, int, int | None], ...]
     people: pd.DataFrame
     problems: tuple[Problem, ...]
+    masked: tuple[MaskedLabel, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -62,6 +70,7 @@ class CheckReport:
             ],
             "participants": self.people.to_dict("records"),
             "problems": [vars(problem) for problem in self.problems],
+            "masked_labels": [vars(label) for label in self.masked],
         }
 
 
@@ -110,6 +119,7 @@ def check_dataset(
         _counts(key, source.table, faults, problems),
         _people(source.table, faults),
         tuple(problems.found),
+        source.masked_labels,
     )
 
 
@@ -209,6 +219,7 @@ def _counts(
         "views": table["view"].nunique(),
         "sequences": len(table[["participant", "sequence"]].drop_duplicates()),
         "labelled frames": len(table),
+        "masked labels": len(problems.masked),
         "missing pictures": kinds["missing"],
         "unreadable, black or beyond the end": kinds["unreadable"],
         "references": int(table["is_reference"].sum()),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from siamcal.datasets.base import INVALID, DatasetSource
+from siamcal.datasets.base import INVALID, DatasetSource, MaskedLabel
 from siamcal.datasets.pictures import (
     Series,
     best_series,
@@ -168,6 +168,7 @@ def disfa(
         licence=HOLDER.licence,
         references=references,
         fps=float(facts["fps"]),
+        masked_labels=problems.masked_below(root),
     )
 
 
@@ -263,7 +264,7 @@ def _read_participant(
                 f"{', '.join(map(str, aus))}.",
             )
             continue
-        values = _read_labels(path, problems)
+        values = _read_labels(path, au, problems)
         if values is not None:
             columns[au] = values
     if len(columns) < len(aus):
@@ -282,7 +283,7 @@ def _read_participant(
     return np.stack([columns[au] for au in aus], axis=1)
 
 
-def _read_labels(path: Path, problems: Problems) -> np.ndarray | None:
+def _read_labels(path: Path, au: int, problems: Problems) -> np.ndarray | None:
     """Intensities (frames,) of one file of lines `frame,intensity`."""
     lines = read_label_text(path, problems)
     if lines is None:
@@ -295,7 +296,7 @@ def _read_labels(path: Path, problems: Problems) -> np.ndarray | None:
     whole = _quickly(lines)
     if whole is not None:
         return whole
-    foreign: list[tuple[int, float]] = []
+    foreign: list[MaskedLabel] = []
     values = np.empty(len(lines), dtype=np.float64)
     for number, line in enumerate(lines, 1):
         fields = line.replace(",", " ").replace(";", " ").split()
@@ -305,9 +306,9 @@ def _read_labels(path: Path, problems: Problems) -> np.ndarray | None:
             return None
         values[number - 1] = float(fields[1])
         if not 0 <= values[number - 1] <= _MAX_INTENSITY:
-            foreign.append((number, values[number - 1]))
+            foreign.append(MaskedLabel(str(path), number, au, float(values[number - 1])))
             values[number - 1] = INVALID
-    return values if mask_foreign(path, foreign, len(lines), problems) else None
+    return values if mask_foreign(foreign, len(lines), problems) else None
 
 
 def _quickly(lines: list[str]) -> np.ndarray | None:

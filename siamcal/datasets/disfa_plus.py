@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from siamcal.datasets.base import INVALID, DatasetSource
+from siamcal.datasets.base import INVALID, DatasetSource, MaskedLabel
 from siamcal.datasets.pictures import (
     Series,
     best_series,
@@ -132,6 +132,7 @@ def disfa_plus(
         licence=HOLDER.licence,
         references=references,
         fps=20.0,
+        masked_labels=problems.masked_below(root),
     )
 
 
@@ -214,7 +215,7 @@ def _labels(
             folder = next(iter(trial.labels.values())).parent
             problems.error(folder, f"AU{au}.txt is missing; the protocol needs all 12 AUs.")
             return None
-        values = _read_labels(path, problems)
+        values = _read_labels(path, au, problems)
         if values is None:
             return None
         columns[au] = values
@@ -249,13 +250,13 @@ def _table(
     return frame_table(trial.participant, "front", trial.name, numbers, sources, -1, values)
 
 
-def _read_labels(path: Path, problems: Problems) -> dict[int, float] | None:
+def _read_labels(path: Path, au: int, problems: Problems) -> dict[int, float] | None:
     """Frame number -> intensity of a file of lines `000.jpg     0` after two header lines."""
     lines = read_label_text(path, problems)
     if lines is None:
         return None
     values: dict[int, float] = {}
-    foreign: list[tuple[int, float]] = []
+    foreign: list[MaskedLabel] = []
     for number, line in enumerate(lines, 1):
         text = line.strip()
         found = _LINE.fullmatch(text)
@@ -271,10 +272,10 @@ def _read_labels(path: Path, problems: Problems) -> dict[int, float] | None:
             return None
         values[frame] = float(found.group(2))
         if not 0 <= values[frame] <= _MAX_INTENSITY:
-            foreign.append((number, values[frame]))
+            foreign.append(MaskedLabel(str(path), number, au, values[frame]))
             values[frame] = INVALID
     if not values:
         problems.error(path, "no line holds a frame and its intensity.", max(len(lines), 1))
         return None
-    text = f"{lines[foreign[0][0] - 1].strip()!r} isn't {_EXPECTED}" if foreign else ""
-    return values if mask_foreign(path, foreign, len(values), problems, text) else None
+    text = f"{lines[foreign[0].line - 1].strip()!r} isn't {_EXPECTED}" if foreign else ""
+    return values if mask_foreign(foreign, len(values), problems, text=text) else None

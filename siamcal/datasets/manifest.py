@@ -14,11 +14,13 @@ from siamcal.datasets.base import COLUMNS, DatasetSource, au_column
 from siamcal.datasets.manifest_labels import (
     from_zero,
     in_steps,
+    letters_among,
     occurrence_aus,
     one_side,
+    report_drift,
     report_duplicates,
 )
-from siamcal.datasets.reading import Holder, Problems, examples, read_metadata
+from siamcal.datasets.reading import Holder, Problems, examples, last_number, read_metadata
 from siamcal.datasets.references import choose_references, warn_of_active
 from siamcal.errors import ConfigError
 from siamcal.registry import datasets
@@ -45,6 +47,11 @@ _VIDEO_SUFFIXES = {".avi", ".mp4", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mp
 _AU = re.compile(r"au_?0*(\d{1,2})(?:_r|_c)?", re.IGNORECASE)
 _TRUE, _FALSE = {"1", "1.0", "true", "yes", "y"}, {"0", "0.0", "false", "no", "n", "", "nan"}
 _MAX_INTENSITY = 5
+_WHO = (
+    " Name in each row who is shown: nobody may be in training and test, and each person has a "
+    "neutral frame. Where every video or folder shows another person, its name will do; where some "
+    "show the same, give them one name."
+)
 # With more participants than this, five folds instead of one for each.
 _LEAVE_ONE_OUT = 10
 
@@ -57,6 +64,7 @@ def manifest(
     labels: str = "auto",
     threshold: int = 2,
     folds: int = 0,
+    allow_mismatch: bool = False,
     invalid: str = "",
     scale: str | float = 5,
     sides: str = "",
@@ -74,6 +82,7 @@ def manifest(
         threshold: Lowest intensity that counts as present in detection.
         folds: Number of folds where the table has no column "fold"; 0: one a participant up to
             ten participants, else five.
+        allow_mismatch: Read videos whose frames and labelled frames differ by over 1 %.
         invalid: Values that mean "not known", such as "9" or "9,-1" (negative and empty always do).
         scale: What the strongest intensity is written as: 5, 1, 100, or "A-E" (FACS letters).
         sides: How AU12L and AU12R become one AU: "max", "mean", "left" or "right".
@@ -96,6 +105,7 @@ def manifest(
     values = _values(in_steps(raw, au_columns, scale), au_columns, path, unknown, problems)
     table = _frames(raw, path, problems)
     table["source_index"] = from_zero(table, path, first_frame, problems)
+    report_drift(table, problems, allow_mismatch)
     for au, column in values.items():
         table[au_column(au)] = column
     report_duplicates(table, path, problems)
@@ -153,6 +163,8 @@ def _load(path: Path) -> pd.DataFrame:
         raise ConfigError(
             f"{path} has no column {' and no column '.join(missing)}; it has "
             f"{', '.join(table.columns)}. Needed: path, participant and AU columns such as AU01."
+            + _WHO
+            * ("participant" in missing)
         )
     if table.empty:
         raise ConfigError(f"{path} has no rows.")
@@ -184,7 +196,8 @@ def _values(
         empty = text.str.lower().isin(["", "nan", "none", "<na>"]).to_numpy()
         numbers = np.where(np.isin(numbers, list(unknown)), -1.0, numbers)
         for row in np.flatnonzero(np.isnan(numbers) & ~empty):
-            problems.error(path, f"{column} is {text.iloc[row]!r}, not a number.", int(row) + 2)
+            wrong = f"{column} is {text.iloc[row]!r}, not a number.{letters_among(text)}"
+            problems.error(path, wrong, int(row) + 2)
         for row in np.flatnonzero(numbers > _MAX_INTENSITY):
             problems.error(
                 path,
@@ -203,7 +216,7 @@ def _frames(raw: pd.DataFrame, path: Path, problems: Problems) -> pd.DataFrame:
     for row in np.flatnonzero((given.str.strip() == "").to_numpy())[:1]:
         problems.error(path, "the path is empty.", int(row) + 2)
     for row in np.flatnonzero((raw["participant"].astype(str).str.strip() == "").to_numpy())[:1]:
-        problems.error(path, "the participant is empty.", int(row) + 2)
+        problems.error(path, f"the participant is empty.{_WHO}", int(row) + 2)
     resolved = {p: str((path.parent / p).resolve()) for p in given.unique()}
     missing = sorted(p for p, full in resolved.items() if not os.path.exists(full))
     if len(missing) == len(resolved):
@@ -240,13 +253,33 @@ def _frame_numbers(
                 f"{path} names videos, such as {raw['path'][video].iloc[0]}, but has no column "
                 f"'frame': the number of each row's frame in the video, from 0."
             )
-        order = table.groupby(["participant", "view", "sequence"], sort=False).cumcount()
+        places = ["participant", "view", "sequence"]
+        order = table.groupby(places, sort=False).cumcount()
+        _report_order(raw, table.assign(order=order), places, path, problems)
         return order.to_numpy(np.int64)
     numbers = pd.to_numeric(raw["frame"], errors="coerce").to_numpy(np.float64)
     bad = np.isnan(numbers) | (numbers < 0) | (numbers != np.floor(numbers))
     for row in np.flatnonzero(bad)[:1]:
         problems.error(path, f"frame is {raw['frame'].iloc[row]!r}; allowed: 0, 1, 2, ...", row + 2)
     return np.where(bad, 0, numbers).astype(np.int64)
+
+
+def _report_order(
+    raw: pd.DataFrame, table: pd.DataFrame, places: list[str], path: Path, problems: Problems
+) -> None:
+    """Say that the rows' order counts where the pictures' numbers contradict it."""
+    numbers = raw["path"].map(lambda p: last_number(Path(p).stem))
+    if numbers.isna().any():
+        return
+    groups = table.assign(number=numbers).groupby(places)["number"]
+    mixed = ["/".join(map(str, key)) for key, group in groups if not group.is_monotonic_increasing]
+    if mixed:
+        problems.warning(
+            path,
+            f"there is no column 'frame', and the rows of {examples(mixed)} aren't in the order of "
+            "the numbers in their files' names: the order of the rows counts, also for the first "
+            "frame as a reference. Sort the table, or add the column.",
+        )
 
 
 def _references(

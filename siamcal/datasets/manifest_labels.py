@@ -10,11 +10,19 @@ import numpy as np
 import pandas as pd
 
 from siamcal.datasets.base import au_column
-from siamcal.datasets.pictures import count_frames, first_number
+from siamcal.datasets.pictures import count_frames, first_number, mismatch
 from siamcal.datasets.reading import Problems, examples, option
 from siamcal.errors import ConfigError
 
-__all__ = ["from_zero", "in_steps", "occurrence_aus", "one_side", "report_duplicates"]
+__all__ = [
+    "from_zero",
+    "in_steps",
+    "letters_among",
+    "occurrence_aus",
+    "one_side",
+    "report_drift",
+    "report_duplicates",
+]
 
 # AU12L, AU12_left, AUL12, L12; OpenFace's AU12_r alone is an intensity.
 _SIDE = re.compile(
@@ -101,6 +109,13 @@ def in_steps(raw: pd.DataFrame, columns: Mapping[int, str], scale: str | float) 
     return raw
 
 
+def letters_among(text: pd.Series) -> str:
+    """What to do where a column of AU labels holds the letters of FACS; empty where it doesn't."""
+    if not text.str.fullmatch(r"[A-Ea-e]").any():
+        return ""
+    return f" Where A to E are the intensities of FACS: {option('scale=A-E')}."
+
+
 def occurrence_aus(
     values: Mapping[int, np.ndarray],
     columns: Mapping[int, str],
@@ -185,3 +200,22 @@ def from_zero(
     if (result[index >= 0] < 0).any():
         raise ConfigError(f"{path} has a frame below first_frame={shift}; set first_frame=0.")
     return result
+
+
+def report_drift(table: pd.DataFrame, problems: Problems, allow: bool) -> None:
+    """Name videos that don't fit the frame numbers of their rows: another frame rate, likely.
+
+    Rows may be every frame or every k-th, of the whole video; a table may also describe some parts
+    of it, and then the last row only says how long it must be.
+    """
+    videos = table[table["source_index"] >= 0].groupby("source", sort=False)["source_index"]
+    for name, index in videos:
+        frames, fault = count_frames(str(name))
+        if fault:
+            continue  # reported when its faces are prepared, and by the check
+        rows = np.unique(index.to_numpy())
+        step = int(np.median(np.diff(rows))) if len(rows) > 1 else 1
+        last, after = int(rows[-1]), int(rows[-1]) + step
+        whole = rows[0] <= step and len(rows) * step >= 0.9 * after
+        fitting = max(last + 1, min(frames, after)) if whole else max(last + 1, frames)
+        mismatch(str(name), frames, fitting, problems, allow, "described by the table")

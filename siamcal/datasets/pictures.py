@@ -162,7 +162,12 @@ def _area(series: Series) -> int:
 
 
 def mismatch(
-    place: str | Path, frames: int, labels: int, problems: Problems, allow: bool = False
+    place: str | Path,
+    frames: int,
+    labels: int,
+    problems: Problems,
+    allow: bool = False,
+    what: str = "labels",
 ) -> bool:
     """Whether frames and labels differ by more than 1 %: an error, or, if allowed, a warning.
 
@@ -172,13 +177,14 @@ def mismatch(
         labels: How many frames have labels.
         problems: Takes the finding.
         allow: The option allow_mismatch.
+        what: What `labels` counts.
 
     Returns:
         True where the recording is refused.
     """
     if abs(frames - labels) <= tolerance(labels):
         return False
-    text = f"{frames} frames, but {labels} labels"
+    text = f"{frames} frames, but {labels} {what}"
     if allow:
         problems.warning(place, f"{text} (allow_mismatch): frame k is taken as label k.")
         return False

@@ -5,20 +5,22 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Container, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
 
-from siamcal.datasets.base import COLUMNS, au_column, root_variable
+from siamcal.datasets.base import COLUMNS, MaskedLabel, au_column, root_variable
 from siamcal.errors import ConfigError, DataNotFoundError, LabelError
 from siamcal.paper import protocol
 
 logger = logging.getLogger(__name__)
 
 Key = TypeVar("Key", bound=Hashable)
+
+_PACKED = {".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2"}
 
 IMAGE_PATTERN = r"\.(?:jpe?g|png|bmp|tiff?)"
 
@@ -44,6 +46,7 @@ class Problems:
 
     strict: bool = True
     found: list[Problem] = field(default_factory=list)
+    masked: list[MaskedLabel] = field(default_factory=list)
 
     def error(self, place: str | Path, text: str, line: int | None = None) -> None:
         """A broken label: raised at once when strict.
@@ -61,6 +64,10 @@ class Problems:
         if self.strict:
             logger.warning("%s: %s", place, text)
         self.found.append(Problem("warning", str(place), text))
+
+    def masked_below(self, root: Path) -> tuple[MaskedLabel, ...]:
+        """The masked labels, their files as the data set's folder holds them."""
+        return tuple(replace(m, file=os.path.relpath(m.file, root)) for m in self.masked)
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,8 @@ class Holder:
     def missing(self, root: Path | None, found: str = "") -> DataNotFoundError:
         """The error for data that aren't there."""
         given = "No folder was given." if root is None else found or f"{root} doesn't exist."
+        if root is not None and root.is_dir():
+            given += _seen(root)
         lines = "\n".join(f"    {line}" for line in self.layout)
         return DataNotFoundError(
             f"{self.title} isn't there. {given}\n"
@@ -115,11 +124,28 @@ class Holder:
                 place,
                 f"{len(present & expected)} of the protocol's {len(expected)} participants are "
                 f"there; missing: {', '.join(missing)}. Results aren't comparable with the "
-                f"paper's.",
+                f"paper's: add their files to {place}, or name who is missing beside each result.",
             )
         if extra:
             problems.warning(place, f"no fold of the protocol holds {', '.join(extra)}: left out.")
         return reduced(folds, present)
+
+
+def _seen(root: Path) -> str:
+    """What a folder does hold, by kinds of files: what isn't understood is named, not denied."""
+    kinds: dict[str, list[str]] = {}
+    for folder, names in walk_files(root):
+        for name in names:
+            place = os.path.relpath(folder / name, root)
+            kinds.setdefault(Path(name).suffix.lower() or "files without a suffix", []).append(
+                place
+            )
+    if not kinds:
+        return " There is no file in it."
+    most = sorted(kinds.items(), key=lambda kind: -len(kind[1]))[:4]
+    packed = " Unpack it." * bool(_PACKED & kinds.keys())
+    told = ", ".join(f"{len(places)} {kind} (such as {places[0]})" for kind, places in most)
+    return f" It holds {told}.{packed}"
 
 
 def walk_files(root: Path) -> Iterator[tuple[Path, list[str]]]:
@@ -169,33 +195,36 @@ def option(setting: str) -> str:
 
 
 def mask_foreign(
-    path: Path, foreign: list[tuple[int, float]], count: int, problems: Problems, text: str = ""
+    foreign: Sequence[MaskedLabel], count: int, problems: Problems, of: str = "", text: str = ""
 ) -> bool:
-    """Report labels outside 0-5, which are taken as not known; more than 1 % of a file is an error.
+    """Report labels outside 0-5, which are taken as not known; more than 1 % of them is an error.
 
     Args:
-        path: The label file.
-        foreign: (line, value) of each.
-        count: Labels in the file.
+        foreign: Those labels; the file is its whole path.
+        count: How many labels there are, of the file or the recording.
         problems: Takes the findings.
-        text: What the error says of the first line, if not its value.
+        of: What holds the labels, if not the file: " of the sequence".
+        text: What the error says of the first label, if not its value.
 
     Returns:
-        Whether the file can be used.
+        Whether the file or recording can be used.
     """
     if len(foreign) > count * 0.01:
-        line, value = foreign[0]
-        text = text or f"the intensity is {value:g}; allowed: 0 to 5."
+        first = foreign[0]
+        text = text or f"the intensity is {first.value:g}; allowed: 0 to 5."
         problems.error(
-            path,
-            f"{text} {len(foreign)} of {count} labels are outside; at most 1 % would be taken as "
-            "not known.",
-            line,
+            first.file,
+            f"{text} {len(foreign)} of {count} labels{of} are outside; at most 1 % would be taken "
+            "as not known.",
+            first.line,
         )
         return False
-    for line, value in foreign:
-        text = f"the intensity is {value:g}, outside 0 to 5: taken as not known (masked)."
-        problems.warning(f"{path}, line {line}", text)
+    for label in foreign:
+        text = f"the intensity of AU{label.au} is {label.value:g}, outside 0 to 5"
+        problems.warning(
+            f"{label.file}, line {label.line}", f"{text}: taken as not known (masked)."
+        )
+    problems.masked += foreign
     return True
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from siamcal.datasets.base import DatasetSource
+from siamcal.datasets.base import INVALID, DatasetSource, MaskedLabel
 from siamcal.datasets.pictures import (
     Series,
     best_series,
@@ -25,6 +28,7 @@ from siamcal.datasets.reading import (
     examples,
     frame_table,
     keep_first,
+    mask_foreign,
     read_label_text,
     read_metadata,
     walk_files,
@@ -84,7 +88,11 @@ def unbc(
     aus = tuple(facts["aus_detection"])
     images, labels = _find(root, problems)
     if not labels:
-        raise HOLDER.missing(root, f"{root} holds no label file like ll042t1aaaff001_facs.txt.")
+        raise HOLDER.missing(
+            root,
+            f"{root} holds no label file like 042-ll042/ll042t1aaaff/"
+            "ll042t1aaaff001_facs.txt (pain scores, PSPI, aren't labels of AUs).",
+        )
     if not images:
         raise HOLDER.missing(root, f"{root} holds labels, but no frames.")
     folds = HOLDER.folds({k[0] for k in images.keys() & labels}, root, problems)
@@ -113,6 +121,7 @@ def unbc(
         description="25 people with shoulder pain, 9 AUs with intensity, 10 for detection",
         licence=HOLDER.licence,
         references=references,
+        masked_labels=problems.masked_below(root),
     )
 
 
@@ -207,18 +216,15 @@ def _table(
     folders = {key[:2]: path for key, path in images.items()}
     rows: list[tuple[str, str, int, str]] = []
     values: list[np.ndarray] = []
-    for key in progress_bar(keys, description="read FACS files", unit="file"):
-        participant, sequence, frame = key
-        if (participant, sequence) not in folders:
+    for place, sequence in _by_sequence(keys):
+        if place not in folders:
             continue  # reported as missing already
-        intensities = _read_facs(labels[key], aus, problems)
-        if intensities is None:
-            continue
-        sample = folders[participant, sequence]
-        # A missing frame keeps its row: preparing the faces reports it with the others left out.
-        lost = sample.with_name(f"{sequence}{frame:03d}{sample.suffix}")
-        rows.append((*key, str(images.get(key, lost))))
-        values.append(intensities)
+        for key, intensities in _read_sequence(sequence, labels, aus, problems):
+            # A missing frame keeps its row: preparing the faces reports it with the others.
+            sample = folders[place]
+            lost = sample.with_name(f"{key[1]}{key[2]:03d}{sample.suffix}")
+            rows.append((*key, str(images.get(key, lost))))
+            values.append(intensities)
     if not rows:
         return pd.DataFrame()
     people, sequences, numbers, sources = zip(*rows, strict=True)
@@ -226,12 +232,43 @@ def _table(
     return frame_table(people, "front", sequences, numbers, sources, -1, of_aus)
 
 
-def _read_facs(path: Path, aus: tuple[int, ...], problems: Problems) -> np.ndarray | None:
-    """Intensities (A,) of one frame; an AU that isn't listed is 0, other AUs are passed over."""
+def _by_sequence(keys: list[_Key]) -> Iterator[tuple[tuple[str, str], list[_Key]]]:
+    """(participant, sequence) and its frames; the bar counts files."""
+    with progress_bar(total=len(keys), description="read FACS files", unit="file") as bar:
+        for place, group in groupby(keys, lambda key: key[:2]):
+            frames = list(group)
+            yield place, frames
+            bar.update(len(frames))
+
+
+def _read_sequence(
+    keys: list[_Key], labels: dict[_Key, Path], aus: tuple[int, ...], problems: Problems
+) -> list[tuple[_Key, np.ndarray]]:
+    """Frames of a sequence with their intensities (A,), but for those whose file is broken.
+
+    A file holds one frame, so that the share of labels outside the scale is the sequence's.
+    """
+    foreign: list[MaskedLabel] = []
+    read = [(key, _read_facs(labels[key], aus, foreign, problems)) for key in keys]
+    sound = [(key, intensities) for key, intensities in read if intensities is not None]
+    count, text = len(sound) * len(aus), ""
+    if foreign:
+        text = f"AU{foreign[0].au} has intensity {foreign[0].value:g}; allowed: 0 to 5."
+    return sound if mask_foreign(foreign, count, problems, " of the sequence", text) else []
+
+
+def _read_facs(
+    path: Path, aus: tuple[int, ...], foreign: list[MaskedLabel], problems: Problems
+) -> np.ndarray | None:
+    """Intensities (A,) of one frame; an AU that isn't listed is 0, other AUs are passed over.
+
+    Intensities outside the scale are added to `foreign`, and are `INVALID`.
+    """
     lines = read_label_text(path, problems)
     if lines is None:
         return None
     values = np.zeros(len(aus))
+    outside = set()
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -239,9 +276,14 @@ def _read_facs(path: Path, aus: tuple[int, ...], problems: Problems) -> np.ndarr
         if fault:
             problems.error(path, fault, number)
             return None
-        if au in aus:
-            position = aus.index(au)
-            values[position] = max(values[position], intensity)
+        if au not in aus:
+            continue
+        position = aus.index(au)
+        values[position] = max(values[position], intensity)
+        if not 0 <= intensity <= _MAX_INTENSITY:
+            foreign.append(MaskedLabel(str(path), number, au, intensity))
+            outside.add(position)
+    values[list(outside)] = INVALID
     return values
 
 
@@ -251,9 +293,9 @@ def _facs_line(line: str, aus: tuple[int, ...]) -> tuple[str, int, float]:
         numbers = [float(field) for field in line.replace(",", " ").split()]
     except ValueError:
         return f"{line.strip()!r} isn't a row of numbers: AU intensity onset offset.", 0, 0.0
-    if len(numbers) < 2 or numbers[0] != int(numbers[0]):
+    if len(numbers) < 2 or not numbers[0].is_integer() or not math.isfinite(numbers[1]):
         return f"{line.strip()!r} isn't AU intensity onset offset.", 0, 0.0
-    if numbers[0] in aus and numbers[1] not in range(_MAX_INTENSITY + 1):
+    if numbers[0] in aus and not numbers[1].is_integer():
         text = f"AU{numbers[0]:.0f} has intensity {numbers[1]:g}; allowed: 0 to {_MAX_INTENSITY}."
         return text, 0, 0.0
     return "", int(numbers[0]), numbers[1]

@@ -22,13 +22,14 @@ from siamcal.environment import describe_environment
 from siamcal.errors import ConfigError
 from siamcal.evaluation.agreement import participant_bias
 from siamcal.evaluation.blind import blind_results
+from siamcal.evaluation.checkpoints import drop_checkpoints, is_finished
 from siamcal.evaluation.intervals import metric_interval, paired_difference
 from siamcal.evaluation.methods import pairs, parse
 from siamcal.evaluation.metrics import mean_over_aus, metrics_of
 from siamcal.evaluation.point_choice import PointChoice
 from siamcal.evaluation.predictions import TaskPredictions
 from siamcal.evaluation.trial import Trial
-from siamcal.files import write_json
+from siamcal.files import read_json, write_json
 from siamcal.paper import paper_cell
 from siamcal.settings import to_dict
 from siamcal.training.batches import task_labels
@@ -45,6 +46,7 @@ __all__ = [
     "cross_validate",
     "describe_dataset",
     "sweep_points",
+    "tasks_of",
     "tested_people",
 ]
 
@@ -68,6 +70,7 @@ class Job:
         folds: Run these folds only; default: all.
         workers: Processes that prepare the data.
         tensorboard: Write TensorBoard logs.
+        drop_checkpoints: Delete the trained networks when the results are written.
     """
 
     recipe: Recipe
@@ -79,6 +82,7 @@ class Job:
     folds: Sequence[int] | None = None
     workers: int | None = None
     tensorboard: bool = False
+    drop_checkpoints: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,10 +115,17 @@ def compare(job: Job, faces: FaceSet) -> Comparison:
     checkpoint = checkpoint_facts(job, faces.source)
     folder.mkdir(parents=True, exist_ok=True)
     claim_folder(folder, recipe, faces)
+    tasks, seeds = tasks_of(job), job.seeds or (recipe.seed,)
+    numbers = range(len(faces.source.folds)) if job.folds is None else job.folds
+    asked = {"methods": methods, "tasks": tasks, "seeds": seeds, "folds": numbers}
+    done = {name: list(values) for name, values in asked.items()}
+    if is_finished(folder, done):
+        logger.info(f"{folder} holds these results; its networks were deleted, none is trained")
+        known = {found.task: found for found in TaskPredictions.load(folder)}
+        return Comparison(read_json(folder / "results.json"), known)
     write_json(folder / "recipe.json", to_dict(recipe))
     if faces.source.participants_table is not None:  # for reports by group: siamcal stats --by
         faces.source.participants_table.to_csv(folder / "participants.csv", index=False)
-    tasks, seeds = _tasks(job), job.seeds or (recipe.seed,)
     results: dict[str, Any] = {
         "format": RESULTS_FORMAT,
         "name": folder.name,
@@ -148,6 +159,8 @@ def compare(job: Job, faces: FaceSet) -> Comparison:
     _add_paper(results, faces.source.name, tasks, methods)
     results["seconds"] = round(time.time() - started, 1)
     write_json(folder / "results.json", results)
+    if job.drop_checkpoints:
+        drop_checkpoints(folder, done)
     return Comparison(results, predictions)
 
 
@@ -231,7 +244,7 @@ def checkpoint_facts(job: Job, source: DatasetSource) -> dict[str, Any]:
     """
     if not job.recipe.checkpoint:
         return {}
-    tasks = _tasks(job)
+    tasks = tasks_of(job)
     if len(tasks) > 1:
         raise ConfigError(
             f"The outputs of {job.recipe.checkpoint} are intensities or occurrence logits, not "
@@ -241,7 +254,8 @@ def checkpoint_facts(job: Job, source: DatasetSource) -> dict[str, Any]:
     return describe_checkpoint(recipe, source.task_aus(tasks[0]))
 
 
-def _tasks(job: Job) -> tuple[str, ...]:
+def tasks_of(job: Job) -> tuple[str, ...]:
+    """The tasks of a comparison: those it names, or the recipe's."""
     return tuple(job.tasks) or (job.recipe.task,)
 
 
@@ -261,6 +275,10 @@ def describe_dataset(faces: FaceSet) -> dict[str, Any]:
         "intensity_aus": list(source.intensity_aus),
         "detection_aus": list(source.detection_aus),
         "preprocessing": to_dict(faces.preprocessing),
+        "masked_labels": {
+            "count": len(source.masked_labels),
+            "labels": [vars(label) for label in source.masked_labels],
+        },
     }
 
 

@@ -20,13 +20,20 @@ import pandas as pd
 from siamcal.datasets import load_dataset
 from siamcal.datasets.base import DatasetSource, canonical_name
 from siamcal.datasets.crops.prepare import missing_bytes, prepare
-from siamcal.environment import usable_cores
 from siamcal.errors import ConfigError
 from siamcal.evaluation.compare import Job, checkpoint_facts, compare
 from siamcal.evaluation.figures import write_figures
 from siamcal.evaluation.methods import AUTO, parse
+from siamcal.evaluation.outlook import (
+    FRAMES_A_SECOND,
+    check_folds,
+    check_networks,
+    check_room,
+    check_task,
+    outlook,
+    size_text,
+)
 from siamcal.evaluation.tables import paper_comparison, to_latex, to_markdown, write_report
-from siamcal.files import check_disk_space
 from siamcal.paper import TABLES, table_plan
 from siamcal.parallel import check_workers
 from siamcal.settings import to_dict
@@ -34,9 +41,7 @@ from siamcal.synth.actions import AUS
 from siamcal.synth.plan import make_plan
 from siamcal.training.checkpoint import load_trained
 from siamcal.training.choice import choose_recipe
-from siamcal.training.duration import estimate_seconds
 from siamcal.training.identity import digest_of_source, recipe_facts
-from siamcal.training.networks import check_start
 from siamcal.training.points import sweep_points
 from siamcal.training.recipe import Recipe
 from siamcal.training.start import start_note
@@ -44,10 +49,6 @@ from siamcal.training.start import start_note
 __all__ = ["loaded", "outlook", "reproduce_tables", "run_comparison", "run_name", "swept_methods"]
 
 logger = logging.getLogger(__name__)
-
-# Frames that one core finds, aligns and crops in a second (benchmarks/speed.py); rendering takes
-# about as long.
-FRAMES_A_SECOND = 60.0
 
 
 def run_comparison(job: Job, source: DatasetSource | None = None) -> dict[str, Any]:
@@ -70,15 +71,13 @@ def run_comparison(job: Job, source: DatasetSource | None = None) -> dict[str, A
         if recipe.checkpoint:
             load_trained(recipe, len(AUS))
         plan = make_plan(**recipe.dataset_options)
-        folds = min(3, plan.participants)
-        _check_start(job, len(AUS))
-        logger.info(outlook(job, plan.participants, plan.total, folds, 12, FRAMES_A_SECOND / 2))
+        size = plan.participants, plan.total, min(3, plan.participants), len(AUS)
+        logger.info(_checked(job, *size, FRAMES_A_SECOND / 2))
     source = source or load_dataset(recipe.dataset, job.data_root, **recipe.dataset_options)
     if recipe.dataset != "synth":
-        _check_task(job, source)
+        check_task(job, source)
         people, aus = len(source.participants), len(source.task_aus(recipe.task))
-        _check_start(job, aus)
-        logger.info(outlook(job, people, len(source.table), len(source.folds), aus))
+        logger.info(_checked(job, people, len(source.table), len(source.folds), aus))
     if facts := checkpoint_facts(job, source):  # a wrong one is refused before faces are prepared
         logger.info(_of_checkpoint(job, facts))
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -102,59 +101,14 @@ def loaded(recipe: Recipe, data_root: Path | None) -> DatasetSource | None:
     return load_dataset(recipe.dataset, data_root, **recipe.dataset_options)
 
 
-def outlook(
-    job: Job,
-    participants: int,
-    frames: int,
-    num_folds: int,
-    num_aus: int,
-    rate: float = FRAMES_A_SECOND,
+def _checked(
+    job: Job, people: int, frames: int, folds: int, aus: int, rate: float = FRAMES_A_SECOND
 ) -> str:
-    """What a comparison will do and about how long it takes on this machine, in a few lines.
-
-    The numbers are the data set's; one core prepares `rate` of its frames in a second.
-    """
-    trained = [parse(m).trained for m in job.methods]
-    plain = "ncg" in trained or any(parse(m).merge_at == AUTO for m in job.methods)
-    kinds = [False] * (plain and not job.recipe.checkpoint) + [True] * trained.count("csn")
-    folds_run = len(job.folds or range(num_folds))
-    repeats = len(job.tasks) * len(job.seeds or [0])
-    preparing = f"{_minutes(frames / rate / usable_cores())} to prepare the faces, the first time"
-    lasting = f"Nothing is trained. On this machine about {preparing}."
-    if kinds:
-        training = repeats * estimate_seconds(
-            job.recipe, frames, num_folds, num_aus=num_aus, calibrated=kinds, folds_run=folds_run
-        )
-        lasting = (
-            f"On this machine about {_minutes(training)} of training, and before it {preparing}."
-        )
-    points = [p for p in dict.fromkeys(parse(m).merge_at for m in job.methods) if p]
-    note = start_note(to_dict(job.recipe))
-    first = f"{note}\n" if note else ""
-    return first + (
-        f"{job.recipe.dataset}: {participants} participants, {frames} frames, "
-        f"{folds_run} folds; {job.recipe.backbone}, "
-        f"merge at {', '.join(points) or job.recipe.merge_at}; "
-        f"{', '.join(job.tasks)}; {repeats * folds_run * len(kinds)} trainings.\n"
-        f"{lasting}\n"
-        f"Run folder: {job.folder} (the same command goes on where it was interrupted)."
-    )
-
-
-def _check_start(job: Job, num_aus: int) -> None:
-    """Refuse a wrong backbone, start or merge point before anything is rendered or cropped."""
-    parsed = [parse(m) for m in job.methods]
-    own = any(p.trained == "csn" and p.merge_at is None for p in parsed)
-    check_start(job.recipe, num_aus, calibrated=own)
-
-
-def _check_task(job: Job, source: DatasetSource) -> None:
-    for task in job.tasks or (job.recipe.task,):
-        if not source.task_aus(task):
-            other = "detection" if task == "intensity" else "intensity"
-            raise ConfigError(
-                f"Data set '{source.name}' has no labels of AU {task}; give --task {other}."
-            )
+    """The outlook of a comparison, if nothing speaks against beginning it."""
+    check_folds(job, folds, may_grow=bool(job.recipe.checkpoint))
+    room = check_networks(job, aus, folds)
+    check_room([job.folder], [room], "The trained networks of this run need")
+    return outlook(job, people, frames, folds, aus, rate, room)
 
 
 def _of_checkpoint(job: Job, facts: Mapping[str, Any]) -> str:
@@ -174,13 +128,6 @@ def _of_checkpoint(job: Job, facts: Mapping[str, Any]) -> str:
     ):
         lines.append("It has no ordinal logits: CSN is trained by the MSE and cosine losses.")
     return "\n".join(lines)
-
-
-def _minutes(seconds: float) -> str:
-    minutes = max(1, round(seconds / 60))
-    if minutes >= 180:
-        return f"{minutes / 60:.0f} hours"
-    return f"{minutes} minute{'s' * (minutes != 1)}"
 
 
 def swept_methods(recipe: Recipe, methods: str, merge_at: str | None = None) -> tuple[str, ...]:
@@ -243,6 +190,7 @@ def reproduce_tables(
     options: dict[str, Any] | None = None,
     settings: Sequence[str] = (),
     workers: int | None = None,
+    drop_checkpoints: bool = False,
 ) -> dict[str, pd.DataFrame]:
     """Run what tables of the paper need and set ours beside the paper's.
 
@@ -254,6 +202,7 @@ def reproduce_tables(
         options: Options of the data set.
         settings: Changes of the recipes, `key=value`.
         workers: Processes that prepare the data.
+        drop_checkpoints: Delete the trained networks of each run when its results are written.
 
     Returns:
         Title -> table.
@@ -273,7 +222,8 @@ def reproduce_tables(
         source = loaded(recipe, data_root)
         folder = runs / f"paper-{run_name(recipe, (task,), source)}"
         once = tuple(dict.fromkeys("csn" if m == own else m for m in methods))
-        jobs.append((Job(recipe, folder, (task,), once, data_root, workers=workers), source))
+        job = Job(recipe, folder, (task,), once, data_root, workers=workers)
+        jobs.append((dataclasses.replace(job, drop_checkpoints=drop_checkpoints), source))
     _check_all(jobs)
     found = {(j.recipe.dataset, j.recipe.task): run_comparison(j, source) for j, source in jobs}
     tables = {}
@@ -298,15 +248,23 @@ def _check_all(jobs: Sequence[tuple[Job, DatasetSource | None]]) -> None:
     Data sets that are missing were refused when they were loaded.
     """
     crops: dict[Path, int] = {}
+    networks: dict[Path, int] = {}
     for job, source in jobs:
         if source is not None:
-            _check_task(job, source)
-            _check_start(job, len(source.task_aus(job.recipe.task)))
+            check_task(job, source)
+            aus = len(source.task_aus(job.recipe.task))
+            networks[job.folder] = check_networks(job, aus, len(source.folds))
             folder, missing = missing_bytes(source, job.recipe.preprocessing)
             crops[folder] = missing
-    if crops:
-        needed = sum(crops.values())
-        check_disk_space(next(iter(crops)).parent, needed, "The crops of these data sets need")
+    if all(job.drop_checkpoints for job, _ in jobs):  # one run's networks at a time
+        networks = {f: n for f, n in networks.items() if n == max(networks.values())}
+    needed = {**crops, **networks}
+    what = "The crops of these data sets and the trained networks need"
+    check_room(list(needed), list(needed.values()), what)
+    note = start_note(to_dict(jobs[0][0].recipe))
+    room = size_text(sum(networks.values()))
+    total = f"{len(jobs)} runs; trained networks of up to {room}."
+    logger.info(f"{note}\n{total}" if note else total)
 
 
 def _needed(

@@ -25,7 +25,7 @@ from siamcal.training.points import sweep_points
 from siamcal.training.prediction import predict
 from siamcal.training.recipe import Recipe
 
-__all__ = ["Trial"]
+__all__ = ["Trial", "recipe_of", "trainings"]
 
 
 class Trial:
@@ -166,22 +166,13 @@ class Trial:
     def _calibrated(self, method: str, parsed: Parsed) -> tuple[nn.Module, Recipe]:
         """The calibrated network, trained once, and its recipe."""
         if method not in self._networks:
-            changes = _given(merge=parsed.form, merge_at=parsed.merge_at)
-            if parsed.form and parsed.form != self.recipe.merge:
-                changes["merge_options"] = {}
-            recipe = dataclasses.replace(self.recipe, **changes)
+            recipe = recipe_of(parsed, self.recipe)
             self._networks[method] = self._fit(recipe, method, calibrated=True), recipe
         return self._networks[method]
 
     def _untrained(self, network: Any, parsed: Parsed) -> tuple[nn.Module, Recipe]:
         """The plain network calibrated as it is: its features are moved to the mean person's."""
-        changes = _given(merge_at=parsed.merge_at)
-        if parsed.merge_at not in (None, self.recipe.merge_at):
-            changes["freeze_pre"] = 0  # features are kept at the recipe's point only
-        options = {"shrinkage": self.shrinkage}
-        recipe = dataclasses.replace(
-            self.recipe, merge="anchored", merge_options=options, **changes
-        )
+        recipe = recipe_of(parsed, self.recipe, self.shrinkage)
         calibrated = wrap(network, recipe)
         frames = self._resting() if self.shrinkage == "estimated" else None
         fit_merge(calibrated, self.faces, self.training, frames)
@@ -226,5 +217,32 @@ class Trial:
         return predict(network, tested, rows, description=text, frozen=frozen, **how)
 
 
-def _given(**values: Any) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None}
+def recipe_of(parsed: Parsed, recipe: Recipe, shrinkage: float | str = SHRINKAGE) -> Recipe:
+    """The settings of the calibrated network that a method reads, from those of the comparison.
+
+    Args:
+        parsed: Of kind "csn" or "frozen"; the merge point `AUTO` stands for the recipe's.
+        recipe: All settings.
+        shrinkage: Of "frozen".
+    """
+    changes: dict[str, Any] = {}
+    if parsed.merge_at not in (None, AUTO, recipe.merge_at):
+        changes["merge_at"] = parsed.merge_at
+        if parsed.kind == "frozen":
+            changes["freeze_pre"] = 0  # features are kept at the recipe's point only
+    if parsed.kind == "frozen":
+        changes |= {"merge": "anchored", "merge_options": {"shrinkage": shrinkage}}
+    elif parsed.form and parsed.form != recipe.merge:
+        changes |= {"merge": parsed.form, "merge_options": {}}
+    return dataclasses.replace(recipe, **changes)
+
+
+def trainings(recipe: Recipe, methods: Sequence[str]) -> list[tuple[Recipe, bool]]:
+    """The trainings of a fold: the settings of each, and whether it is calibrated.
+
+    A checkpoint is the plain network as it is.
+    """
+    parsed = [parse(method) for method in methods]
+    plain = any(p.trained == "ncg" or p.merge_at == AUTO for p in parsed) and not recipe.checkpoint
+    calibrated = [(recipe_of(p, recipe), True) for p in parsed if p.trained == "csn"]
+    return [(recipe, False)] * plain + calibrated

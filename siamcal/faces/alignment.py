@@ -97,7 +97,7 @@ def rigid_crop(rgb: np.ndarray, face: Face, size: int) -> tuple[np.ndarray, np.n
         The crop, (size, size, 3) uint8, and the (2, 3) matrix from frame to crop coordinates.
     """
     matrix = rigid_placement(face.landmarks).matrix(size)
-    return _warp(rgb, matrix, size, size), matrix
+    return warp(rgb, matrix, size, size), matrix
 
 
 def wide_crop(rgb: np.ndarray, face: Face, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -111,7 +111,7 @@ def wide_crop(rgb: np.ndarray, face: Face, size: int) -> tuple[np.ndarray, np.nd
     """
     placement = rigid_placement(face.landmarks)
     matrix = placement.matrix(size, WIDE_EYE_LINE, WIDE_EYE_DISTANCE)
-    return _warp(rgb, matrix, size, size, cv2.BORDER_REPLICATE), matrix
+    return warp(rgb, matrix, size, size, cv2.BORDER_REPLICATE), matrix
 
 
 def ffhq_quad(rgb: np.ndarray, face: Face, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -157,7 +157,7 @@ def ffhq_quad(rgb: np.ndarray, face: Face, size: int) -> tuple[np.ndarray, np.nd
     inside = cut_window(rgb, left_edge, top_edge, right_edge, bottom_edge)
     from_inside = matrix.copy()
     from_inside[:, 2] += matrix[:, :2] @ np.array([left_edge, top_edge], float)
-    return _warp(inside, from_inside, *crop_shape), matrix
+    return warp(inside, from_inside, *crop_shape), matrix
 
 
 def pad_to_square(rgb: np.ndarray, matrix: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -177,7 +177,7 @@ def transform_landmarks(landmarks: np.ndarray, matrix: np.ndarray) -> np.ndarray
     return np.concatenate([moved, landmarks[:, 2:] * scale], axis=1)
 
 
-def _warp(
+def warp(
     rgb: np.ndarray,
     matrix: np.ndarray,
     width: int,

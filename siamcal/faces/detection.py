@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import weakref
@@ -123,12 +124,15 @@ class FaceDetector:
             self._finalizer()
         self._boxes = self._landmarker = self._finalizer = self._process = None
 
-    def detect(self, rgb: np.ndarray, *, max_faces: int | None = None) -> list[Face]:
+    def detect(
+        self, rgb: np.ndarray, *, max_faces: int | None = None, once: bool = False
+    ) -> list[Face]:
         """All faces in `rgb`, the widest box first.
 
         Args:
             rgb: (H, W, 3) uint8.
             max_faces: Stop after so many faces; None means all.
+            once: Look at the whole frame only.
 
         Returns:
             An empty list where no face was found.
@@ -141,11 +145,11 @@ class FaceDetector:
         self._load()
         self._calls += 1
         with quiet_stderr() if self._calls <= QUIET_CALLS else contextlib.nullcontext():
-            return self._faces(rgb, max_faces)
+            return self._faces(rgb, max_faces, once)
 
-    def _faces(self, rgb: np.ndarray, max_faces: int | None) -> list[Face]:
+    def _faces(self, rgb: np.ndarray, max_faces: int | None, once: bool) -> list[Face]:
         faces: list[Face] = []
-        for box in sorted(self._find_boxes(rgb), key=lambda b: -b.width):
+        for box in sorted(self._find_boxes(rgb, once), key=lambda b: -b.width):
             face = self._landmarks(rgb, box)
             if face is not None:
                 faces.append(face)
@@ -195,8 +199,8 @@ class FaceDetector:
             image_format=self._mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(rgb)
         )
 
-    def _find_boxes(self, rgb: np.ndarray) -> list[_Box]:
-        for windows in _search_windows(*rgb.shape[:2]):
+    def _find_boxes(self, rgb: np.ndarray, once: bool) -> list[_Box]:
+        for windows in itertools.islice(_search_windows(*rgb.shape[:2]), 1 if once else None):
             found: list[_Box] = []
             for left, top, right, bottom in windows:
                 piece = cut_window(rgb, left, top, right, bottom)

@@ -15,9 +15,15 @@ from siamcal.faces.alignment import (
 from siamcal.faces.detection import Face, FaceDetector
 from siamcal.faces.illumination import normalise_illumination
 from siamcal.faces.normalisation import GREY, face_oval, local_contrast
+from siamcal.faces.released import released_quad, through_jpeg
 from siamcal.preprocessing import Preprocessing
 
-_CROPS = {"rigid": rigid_crop, "rigid_wide": wide_crop, "ffhq_quad": ffhq_quad}
+_CROPS = {
+    "rigid": rigid_crop,
+    "rigid_wide": wide_crop,
+    "ffhq_quad": ffhq_quad,
+    "csn_quad": released_quad,
+}
 
 
 class FacePipeline:
@@ -65,7 +71,8 @@ class FacePipeline:
             FaceNotFoundError: There is no face.
             ConfigError: `rgb` isn't an RGB frame.
         """
-        faces = self.detect(rgb, max_faces=1)
+        once = self.preprocessing.detection == "once"
+        faces = self.detector.detect(rgb, max_faces=1, once=once)
         if not faces:
             raise FaceNotFoundError(
                 f"No face was found in a picture of {rgb.shape[1]}x{rgb.shape[0]} pixels. "
@@ -89,4 +96,4 @@ class FacePipeline:
             crop = local_contrast(crop, mask)
         if mask is not None:
             crop[mask == 0] = GREY
-        return crop
+        return through_jpeg(crop, settings.jpeg) if settings.jpeg else crop

@@ -69,6 +69,9 @@ def recipe_facts(recipe: Recipe) -> dict[str, Any]:
     facts = to_dict(recipe)
     if not recipe.checkpoint:  # names of earlier runs stay
         del facts["checkpoint"]
+    for name, usual in (("detection", "search"), ("jpeg", 0)):
+        if facts["preprocessing"][name] == usual:
+            del facts["preprocessing"][name]
     if recipe.dataset == "synth":
         facts["renderer"] = RENDERER_VERSION
     files = {"checkpoint": recipe.checkpoint and Path(recipe.checkpoint).expanduser()}

@@ -33,9 +33,12 @@ from siamcal.training.objective import Objective, learning_rate_factor, make_opt
 from siamcal.training.recipe import Recipe
 from siamcal.training.resume import CHECKPOINT, TrainingState
 
-__all__ = ["TrainingLoop", "compiled", "fit"]
+__all__ = ["LOADERS", "TrainingLoop", "accelerator_of", "compiled", "fit", "out_of_memory"]
 
+# A training that is killed loses this long, or twenty times what a checkpoint takes to write.
 CHECKPOINT_SECONDS = 20.0
+# Processes that make batches beside a GPU.
+LOADERS = 4
 
 
 def fit(
@@ -73,7 +76,7 @@ def fit(
         TrainingError: The loss became NaN (names the batch's files) or memory ran out (names the
             settings to try).
     """
-    accelerator = _accelerator(recipe)
+    accelerator = accelerator_of(recipe)
     labels = task_labels(faces, recipe.task)
     network = build_network(recipe, labels.shape[1], calibrated=calibrated)
     if recipe.checkpoint and not calibrated:
@@ -140,13 +143,13 @@ class TrainingLoop:
 
     def run(self, folder: Path | None, identity: str, log: LossLog, description: str) -> None:
         """From the state's step to the last, with checkpoints in `folder` if there is one."""
-        total, saved = len(self.source), time.monotonic()
+        total, saved, every = len(self.source), time.monotonic(), CHECKPOINT_SECONDS
         cuda = self.accelerator.device.type == "cuda"
         loader = DataLoader(
             self.source,
             batch_size=None,
             sampler=range(self.state.step, total),
-            num_workers=4 if cuda else 0,
+            num_workers=LOADERS if cuda else 0,
             pin_memory=cuda,
         )
         bar = progress_bar(
@@ -157,12 +160,14 @@ class TrainingLoop:
             value = self.train(batch)
             self.state.step += 1
             log.write(self.state.step, value)
-            if folder is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+            if folder is not None and time.monotonic() - saved > every and self.state.step < total:
+                start = time.monotonic()
                 self.state.save(folder / CHECKPOINT, identity)
                 saved = time.monotonic()
+                every = max(CHECKPOINT_SECONDS, 20 * (saved - start))
         self._share_buffers()
         if folder is not None and batch is not None:  # a finished training is left as it is
-            self.state.save(folder / CHECKPOINT, identity)
+            self.state.save(folder / CHECKPOINT, identity, finished=True)
         if batch is not None and not self.recipe.freeze_pre:
             self._look_at_batchnorm(batch)
         self.accelerator.wait_for_everyone()
@@ -178,10 +183,10 @@ class TrainingLoop:
         try:
             value = self.backward(batch)
         except (torch.OutOfMemoryError, MemoryError) as error:
-            raise TrainingError(_out_of_memory(recipe)) from error
+            raise TrainingError(out_of_memory(recipe)) from error
         except RuntimeError as error:
             if "can't allocate memory" in str(error) or "out of memory" in str(error):
-                raise TrainingError(_out_of_memory(recipe)) from error
+                raise TrainingError(out_of_memory(recipe)) from error
             raise
         if not math.isfinite(value):
             raise TrainingError(self._not_finite(batch, value))
@@ -247,7 +252,8 @@ def compiled(module: nn.Module, device: torch.device) -> Any:
     return torch.compile(module, options=options)
 
 
-def _accelerator(recipe: Recipe) -> Any:
+def accelerator_of(recipe: Recipe) -> Any:
+    """Device, precision and the other processes of a training, by accelerate."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, GradientState
 
@@ -285,7 +291,8 @@ def _algorithms(recipe: Recipe) -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-def _out_of_memory(recipe: Recipe) -> str:
+def out_of_memory(recipe: Recipe) -> str:
+    """What to do where a training's memory runs out."""
     accumulate = recipe.accumulate * 2
     return (
         f"Memory ran out at batch_size={recipe.batch_size}, accumulate={recipe.accumulate}. Try "

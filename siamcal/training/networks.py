@@ -22,7 +22,6 @@ __all__ = [
     "NonCalibrated",
     "TrainingStep",
     "build_network",
-    "check_start",
     "fit_merge",
     "not_yet_proved",
     "proved",
@@ -111,21 +110,6 @@ def build_network(recipe: Recipe, num_aus: int, *, calibrated: bool) -> nn.Modul
         load_face_weights(backbone, weights_path(recipe.weights))
     plain = NonCalibrated(backbone, head)
     return wrap(plain, recipe) if calibrated else plain
-
-
-def check_start(recipe: Recipe, num_aus: int, *, calibrated: bool) -> None:
-    """Build a recipe's network once, before hours of work that it is needed for.
-
-    Args:
-        recipe: Backbone, start weights and merge point are tried.
-        num_aus: Number of AUs.
-        calibrated: Whether it is cut, too.
-
-    Raises:
-        SiamcalError: Whatever `build_network` refuses.
-    """
-    if not recipe.checkpoint:  # its whole fit is checked by `describe_checkpoint`
-        build_network(recipe, num_aus, calibrated=calibrated)
 
 
 def wrap(network: NonCalibrated, recipe: Recipe) -> CalibratingSiamese:

@@ -15,7 +15,7 @@ from siamcal.errors import WeightsError
 from siamcal.files import replacing
 from siamcal.model.weights_file import checksum_of_tensors
 
-__all__ = ["CHECKPOINT", "TrainingState"]
+__all__ = ["CHECKPOINT", "TrainingState", "checkpoint_bytes"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +30,14 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     step: int = 0
 
-    def save(self, path: Path, identity: str) -> None:
-        """Write atomically, so that a kill at any moment leaves the old or the new file."""
+    def save(self, path: Path, identity: str, *, finished: bool = False) -> None:
+        """Write atomically, so that a kill at any moment leaves the old or the new file.
+
+        A finished training leaves out the optimiser, which is two thirds of the file.
+        """
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        for number, values in self.optimizer.state_dict()["state"].items():
+        state = {} if finished else self.optimizer.state_dict()["state"]
+        for number, values in state.items():
             tensors |= {f"optimizer.{number}.{k}": v for k, v in values.items()}
         tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
         facts = {"step": str(self.step), "identity": identity}
@@ -72,6 +76,12 @@ class TrainingState:
         self.optimizer.load_state_dict(state)
         self.step = step
         return True
+
+
+def checkpoint_bytes(network: nn.Module) -> tuple[int, int]:
+    """Size of a finished training's checkpoint, and what a running one has beside it."""
+    state = sum(v.nbytes for v in network.state_dict().values() if isinstance(v, torch.Tensor))
+    return state, 2 * sum(p.nbytes for p in network.parameters() if p.requires_grad)
 
 
 def _damaged(path: Path, reason: object) -> WeightsError:
