@@ -251,7 +251,7 @@ def _facs_line(line: str, aus: tuple[int, ...]) -> tuple[str, int, float]:
         numbers = [float(field) for field in line.replace(",", " ").split()]
     except ValueError:
         return f"{line.strip()!r} isn't a row of numbers: AU intensity onset offset.", 0, 0.0
-    if len(numbers) < 2 or numbers[0] != int(numbers[0]):
+    if len(numbers) < 2 or not numbers[0].is_integer():  # neither is infinity
         return f"{line.strip()!r} isn't AU intensity onset offset.", 0, 0.0
     if numbers[0] in aus and numbers[1] not in range(_MAX_INTENSITY + 1):
         text = f"AU{numbers[0]:.0f} has intensity {numbers[1]:g}; allowed: 0 to {_MAX_INTENSITY}."

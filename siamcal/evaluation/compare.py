@@ -28,7 +28,7 @@ from siamcal.evaluation.metrics import mean_over_aus, metrics_of
 from siamcal.evaluation.point_choice import PointChoice
 from siamcal.evaluation.predictions import TaskPredictions
 from siamcal.evaluation.trial import Trial
-from siamcal.files import write_json
+from siamcal.files import make_folder, write_json
 from siamcal.paper import paper_cell
 from siamcal.settings import to_dict
 from siamcal.training.batches import task_labels
@@ -109,7 +109,7 @@ def compare(job: Job, faces: FaceSet) -> Comparison:
     recipe, folder, methods = job.recipe, job.folder, job.methods
     faces = tested_people(recipe, faces)
     checkpoint = checkpoint_facts(job, faces.source)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     claim_folder(folder, recipe, faces)
     write_json(folder / "recipe.json", to_dict(recipe))
     if faces.source.participants_table is not None:  # for reports by group: siamcal stats --by

@@ -18,7 +18,7 @@ import siamcal
 from siamcal.calibrators.saving import CalibratorConfig
 from siamcal.errors import ConfigError
 from siamcal.faces.media import FrameStream
-from siamcal.files import write_json
+from siamcal.files import make_folder, write_json
 from siamcal.inference.models import RENDERED_NOTE
 from siamcal.inference.prediction import FrameResult, Predictor
 from siamcal.inference.references import PersonReference
@@ -234,7 +234,7 @@ def _opened(output: Path | BinaryIO) -> Iterator[BinaryIO]:
         if not isinstance(output, Path):
             yield output
             return
-        output.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(output.parent)
         with output.open("wb") as file:
             yield file
     except BrokenPipeError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from siamcal.errors import ConfigError
-from siamcal.files import write_json
+from siamcal.files import read_json, write_json
 from siamcal.recalibration import population
 from siamcal.recalibration.population import Population
 
@@ -289,9 +288,9 @@ class OutputCalibration:
             ConfigError: The file isn't there, isn't such a file, or holds something else.
         """
         try:
-            found = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path} can't be read as a saved calibration ({error}).") from error
+            found = read_json(path)
+        except ConfigError as error:
+            raise ConfigError(f"{path} can't be read as a saved calibration ({error}).") from None
         expected = {"format", "version", "mode", "shrinkage", "quantile", "span", "names", "people"}
         if not isinstance(found, dict) or found.get("format") != _FORMAT:
             raise ConfigError(f"{path} isn't what OutputCalibration.save writes.")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from siamcal.errors import MissingDependencyError
+from siamcal.errors import ConfigError, MissingDependencyError
+from siamcal.files import read_text
 
 
 class LossLog:
@@ -26,7 +27,7 @@ class LossLog:
         if folder is None:
             return
         path = folder / "loss.csv"
-        lines = path.read_text().splitlines()[1 : step + 1] if path.exists() and step else []
+        lines = _lines(path)[1 : step + 1] if step else []
         self.file = path.open("w")
         self.file.write("\n".join(["step,loss", *lines]) + "\n")
         if tensorboard:
@@ -48,6 +49,14 @@ class LossLog:
             self.file.flush()
         if self.board is not None:
             self.board.add_scalar("loss", loss, step)
+
+
+def _lines(path: Path) -> list[str]:
+    """Of a log that is cut off or damaged, what can be read: no number of a run depends on it."""
+    try:
+        return read_text(path).splitlines()
+    except ConfigError:
+        return []
 
 
 def _summary_writer(folder: Path, step: int) -> Any:

@@ -21,6 +21,7 @@ from siamcal.calibrators.saving import (
     save_calibrator,
 )
 from siamcal.errors import ConfigError, DataNotFoundError
+from siamcal.files import read_json
 from siamcal.model.create import is_file_name
 
 __all__ = ["Publication", "plan_from_folder", "plan_from_model"]
@@ -159,12 +160,9 @@ def _public_backbone(config: CalibratorConfig, base: str | Path | None) -> nn.Mo
 
 
 def _results(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
+    if not path.exists():
         return None
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path} isn't valid JSON ({error}); run the comparison again.") from None
+    results = read_json(path)
     if not isinstance(results, dict):
         raise ConfigError(f"{path} holds no results; run the comparison again.")
     return results
