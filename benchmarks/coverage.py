@@ -179,7 +179,7 @@ def _kept_sizes(path: Path, version: str) -> dict[str, dict[str, int]]:
         kept = read_json(path)
         found = {str(f): {str(n): int(s) for n, s in members.items()}
                  for f, members in kept["sizes"].items()}  # fmt: skip
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # ConfigError among them
+    except (AttributeError, LookupError, ArithmeticError, TypeError, ValueError) as error:
         logger.warning("%s can't be read (%s): counted again", path, error)
         return {}
     return found if kept.get("timm") == version else {}

@@ -36,8 +36,8 @@ def is_parquet(path: Path) -> bool:
 def read_table(path: Path) -> pd.DataFrame:
     """A table with a header: CSV (tabs in .tsv) with all cells as text, or Parquet as stored.
 
-    Empty cells of text are "". Parquet that `write_parquet` wrote is held against its checksum;
-    columns of lists or tables in a stranger's are left out.
+    Empty cells of text, in Parquet too, are "". What `write_parquet` wrote is held against its
+    checksum; columns of lists or tables in a stranger's Parquet are left out.
 
     Raises:
         ConfigError: It can't be read, is cut off or damaged (with file and line), or takes more
@@ -47,7 +47,8 @@ def read_table(path: Path) -> pd.DataFrame:
     twice = sorted(set(table.columns[table.columns.duplicated()]))
     if twice:
         raise ConfigError(f"{path} has the column {', '.join(twice)[:200]} twice; keep one.")
-    return table
+    texts = [name for name in table.columns if table[name].dtype.kind not in "biufcmM"]
+    return table.fillna(dict.fromkeys(texts, ""))
 
 
 def write_parquet(table: pd.DataFrame, path: Path) -> None:

@@ -63,6 +63,10 @@ def predict(
         str | None, typer.Option(help="Calibrator: a folder or hf-hub:owner/name.")
     ] = None,
     task: Annotated[str | None, typer.Option(help="Insist on intensity or detection.")] = None,
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="Fetch the network that the calibrator's config names."),
+    ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
     batch_size: Annotated[
         int, typer.Option(min=1, help="Frames through the network at once.")
@@ -76,7 +80,7 @@ def predict(
     from siamcal import inference
     from siamcal.inference.models import choose_device
 
-    calibrator = inference.load_model(model, task)
+    calibrator = inference.load_model(model, task, trust=trust)
     with inference.Predictor(
         calibrator, device=choose_device(device), batch_size=batch_size
     ) as predictor:

@@ -261,7 +261,7 @@ def read_metadata(path: str | os.PathLike[str] | None) -> pd.DataFrame | None:
     path = Path(path).expanduser()
     if not path.exists():
         raise DataNotFoundError(f"The participants' table {path} doesn't exist.")
-    table = read_table(path).astype(str)
+    table = read_table(path).astype(str).fillna("")
     if "participant" not in table.columns:
         raise ConfigError(
             f"{path} has the columns {', '.join(map(str, table.columns))}; one must be "

@@ -194,7 +194,7 @@ def _frame_number(text: str) -> int | None:
 
 
 def _csv_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    table = read_table(path).astype(str)
+    table = read_table(path).astype(str).fillna("")
     missing = {"participant", "frame"} - set(table.columns)
     if missing:
         raise ConfigError(

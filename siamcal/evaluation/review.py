@@ -50,6 +50,14 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[TaskPredictions]]:
             f"{folder / 'results.json'} {fault}; delete it and start the same `siamcal bench` "
             "again."
         )
+    inside = {person for fold in results["dataset"]["folds"] for person in fold}
+    for task in found:
+        if strangers := sorted(set(task.participants) - inside):
+            raise ConfigError(
+                f"{folder}: predictions_{task.task}.parquet has {', '.join(strangers[:5])[:200]}, "
+                "who is in no fold of results.json: they are of two runs. Start the same `siamcal "
+                "bench` again."
+            )
     return results, found
 
 

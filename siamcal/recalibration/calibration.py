@@ -89,8 +89,9 @@ class OutputCalibration:
                 raise ConfigError(f"quantile is {self.quantile}; it lies between 0 and 1.")
         self.span = _span(self.span)
         if self.names is not None:
-            if isinstance(self.names, str) or not all(isinstance(n, str) for n in self.names):
-                raise ConfigError(f"names is {self.names!r}; a text for each AU is needed.")
+            listed = isinstance(self.names, list | tuple)
+            if not listed or not all(isinstance(n, str) for n in self.names):
+                raise ConfigError(f"names is {self.names!r:.200}; a text for each AU is needed.")
             self.names = tuple(self.names)
         if self.mode == "monotone" and self.span is None:
             raise ConfigError(
