@@ -60,7 +60,7 @@ def test_nobody_is_contacted_because_a_config_says_so(hub, calibrator, name, ada
 @pytest.mark.parametrize("name", ["timm:test_resnet", "torchvision:resnet18", "transformers:vit"])
 def test_an_adapter_downloads_its_base_only_where_it_is_trusted(hub, calibrator, name) -> None:
     rewrite(calibrator, backbone=name, backbone_arguments={}, base_checksum="0" * 64)
-    with pytest.raises(ConfigError, match="asks for public weights.*trust=True"):
+    with pytest.raises(ConfigError, match=r"asks for public weights.*trust=True"):
         load_calibrator(calibrator)
     assert not hub.requests
 
@@ -98,7 +98,7 @@ def test_large_images_are_tried_only_where_that_is_trusted(tmp_path) -> None:
     model.save_pretrained(tmp_path, aus=(1, 12, 25))
     rewrite(tmp_path, input_shape=[3, 400, 400])
     started = time.process_time()
-    with pytest.raises(ConfigError, match="billion operations.*trust=True"):
+    with pytest.raises(ConfigError, match=r"billion operations.*trust=True"):
         load_calibrator(tmp_path)
     assert time.process_time() - started < 2
     assert load_calibrator(tmp_path, trust=True).config.input_shape == (3, 400, 400)

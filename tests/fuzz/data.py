@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,6 +93,7 @@ def _manifest_parquet(folder: Path) -> Path:
     return folder / "frames.parquet"
 
 
+@functools.cache
 def _source(folder: Path) -> DatasetSource:
     table = _manifest(folder)
     table["source"] = [str(folder / path) for path in table.pop("path")]
@@ -140,7 +142,7 @@ def _prepared(path: Path) -> Any:
 
 
 def _cache(folder: Path, name: str) -> Path:
-    _manifest(folder)
+    (folder / "P1").mkdir()
     _prepared(folder / "x")
     return next((folder / "cache").rglob(name))
 
