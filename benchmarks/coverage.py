@@ -28,6 +28,7 @@ from siamcal.benchmarks._cuts import Job, ModelResult, check_model
 import siamcal
 from siamcal.errors import ConfigError
 from siamcal.files import append_line, kept_lines, make_folder, read_json
+from siamcal.parallel import end_with
 from siamcal.progress import progress_bar
 from siamcal.registry import benchmarks, late_module
 from siamcal.settings import from_dict
@@ -271,7 +272,7 @@ class _Worker:
     def _start(self) -> Connection:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
         self._process.start()
         theirs.close()
         self._pipe.recv()  # ready: imports don't count against the first model's time
@@ -286,7 +287,8 @@ class _Worker:
             self._pipe = None
 
 
-def _serve(pipe: Connection) -> None:
+def _serve(pipe: Connection, parent: int) -> None:
+    end_with(parent)
     torch.set_num_threads(1)
     _timm()
     deadline = [float("inf")]

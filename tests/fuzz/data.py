@@ -38,8 +38,7 @@ def _touch(path: Path, text: str = "") -> Path:
 
 def _values(name: str, root: Path) -> Any:
     source = load_dataset(name, root)
-    table = source.table.assign(source=[Path(s).name for s in source.table["source"]])
-    return table.to_csv(), source.folds
+    return source.table.to_numpy().tolist(), source.folds
 
 
 def _disfa(folder: Path) -> Path:
@@ -138,7 +137,8 @@ def _prepared(path: Path) -> Any:
     root = next(p for p in path.parents if (p / "P1").is_dir())
     with _without_faces():
         faces = preparing.prepare(_source(root), SMALL, cache=root / "cache", workers=1)
-    return np.array(faces.images).tobytes(), faces.table.to_csv(), faces.dropped.to_csv()
+    kept, dropped = faces.table.to_numpy().tolist(), faces.dropped.to_numpy().tolist()
+    return np.array(faces.images).tobytes(), kept, dropped, faces.reference_rows.tolist()
 
 
 def _cache(folder: Path, name: str) -> Path:

@@ -15,7 +15,6 @@ from siamcal.calibrators.hub import describe
 from siamcal.calibrators.hub.publication import plan_from_folder
 from siamcal.datasets.reading import Problems, read_metadata
 from siamcal.datasets.references import choose_references
-from siamcal.evaluation.blind import blind_results
 from siamcal.evaluation.predictions import TaskPredictions
 from siamcal.evaluation.review import read_groups, read_run, review_markdown
 from siamcal.files import append_line, kept_lines
@@ -88,18 +87,9 @@ def _run(folder: Path) -> Path:
 
 def _read_run(path: Path) -> Any:
     results, found = read_run(path.parent)
-    blind = [blind_results(task, results["dataset"]["folds"]) for task in found]
-    values = [
-        (
-            t.task,
-            t.aus,
-            t.table.to_csv(),
-            t.labels.tolist(),
-            {m: p.tolist() for m, p in t.preds.items()},
-        )
-        for t in found
-    ]
-    return review_markdown(results, []).encode(), repr(blind), values
+    values = [(t.task, t.aus, t.table.to_numpy().tolist(), t.labels.tolist()) for t in found]
+    preds = [{m: p.tolist() for m, p in t.preds.items()} for t in found]
+    return review_markdown(results, []).encode(), values, preds
 
 
 def _predictions_file(folder: Path) -> Path:
@@ -142,7 +132,7 @@ def _groups(path: Path) -> Any:
 
 def _metadata(path: Path) -> Any:
     table = read_metadata(path)
-    return None if table is None else table.to_csv()
+    return None if table is None else table.to_numpy().tolist()
 
 
 FRAMES = pd.DataFrame(
