@@ -24,6 +24,8 @@ _NOTHING = re.compile(r"(?:-?nan(?:\([^)]*\))?|na|n/a|<na>|null|none)?", re.IGNO
 # A column with at most so many decimals is written with its own number of them, or three if it has
 # fewer (a mean of several rows needs more than OpenFace's two); others with all their digits.
 MOST_DECIMALS, FEWEST_DECIMALS = 6, 3
+# OpenFace's longest lines have 12,000 characters.
+_LONGEST = 4 << 20
 
 # New values (N,) and where they replace the old ones, (N,) bool.
 Replacement = tuple[np.ndarray, np.ndarray]
@@ -172,7 +174,12 @@ class TextTable:
 def _records(file: IO[str]) -> Iterator[tuple[int, str]]:
     """(1-based line where it begins, text with its line end); a quoted cell may hold line ends."""
     begun, at = "", 0
-    for line, text in enumerate(file, start=1):
+    for line, text in enumerate(iter(lambda: file.readline(_LONGEST), ""), start=1):
+        if len(text) + len(begun) >= _LONGEST:
+            raise ConfigError(
+                f"{file.name}, line {at or line} is longer than {_LONGEST:,} characters: it is no "
+                "table of readings, or damaged."
+            )
         if "\0" in text:
             raise ConfigError(
                 f"{file.name}, line {line} holds zero bytes: it isn't text in UTF-8. Save the "

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from siamcal.files import check_disk_space, make_folder, read_json, write_json
+from siamcal.files import check_disk_space, check_file, make_folder, read_json, write_json
 from siamcal.progress import progress_bar
 
 __all__ = ["kept_rows"]
@@ -33,10 +33,15 @@ def kept_rows(
         shape: (M, width).
         step: Rows computed at once.
         compute: Numbers of rows -> their values.
+
+    Raises:
+        ConfigError: The disk is too full, or something else lies in the file's place.
     """
     make_folder(folder)
     place, progress = folder / "features.f32", folder / "progress.json"
     needed = 4 * shape[0] * shape[1]
+    if place.exists():
+        check_file(place)
     # Of the size that is wanted, or of no use: a map would lengthen it with zeros.
     exists = place.exists() and place.stat().st_size == needed
     if place.exists() and not exists:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from siamcal.errors import ConfigError, MissingDependencyError
-from siamcal.files import read_text
+from siamcal.files import check_file, read_text
 
 
 class LossLog:
@@ -19,6 +19,7 @@ class LossLog:
 
     Raises:
         MissingDependencyError: TensorBoard is wanted but not installed.
+        ConfigError: Something else lies in the file's place.
     """
 
     def __init__(self, folder: Path | None, step: int, *, tensorboard: bool = False) -> None:
@@ -27,7 +28,9 @@ class LossLog:
         if folder is None:
             return
         path = folder / "loss.csv"
-        lines = _lines(path)[1 : step + 1] if step else []
+        if path.exists():
+            check_file(path)
+        lines = _lines(path)[1 : step + 1] if step and path.exists() else []
         self.file = path.open("w")
         self.file.write("\n".join(["step,loss", *lines]) + "\n")
         if tensorboard:

@@ -212,7 +212,13 @@ def _streamed(path: Path) -> Any:
 READERS = (
     Reader("labels of DISFA", "text", _disfa, lambda p: _values("disfa", p.parents[2])),
     Reader("labels of DISFA+", "text", _disfa_plus, lambda p: _values("disfa-plus", p.parents[3])),
-    Reader("labels of UNBC-McMaster", "text", _unbc, lambda p: _values("unbc", p.parents[4])),
+    Reader(
+        "labels of UNBC-McMaster",
+        "text",
+        _unbc,
+        lambda p: _values("unbc", p.parents[4]),
+        made_again=True,
+    ),
     Reader("manifest, CSV", "text", _manifest_csv, lambda p: _values("manifest", p)),
     Reader(
         "manifest, Parquet",
@@ -221,7 +227,14 @@ READERS = (
         lambda p: _values("manifest", p),
         before=32,
     ),
-    Reader("crop cache, crops", "bytes", lambda f: _cache(f, "images.u8"), _prepared, exact=True),
+    Reader(
+        "crop cache, crops",
+        "bytes",
+        lambda f: _cache(f, "images.u8"),
+        _prepared,
+        exact=True,
+        made_again=True,
+    ),
     Reader(
         "crop cache, status",
         "text",
@@ -229,18 +242,27 @@ READERS = (
         _prepared,
         exact=True,
         before=625,
+        made_again=True,
     ),
     Reader(
-        "crop cache, progress", "json", lambda f: _cache(f, "progress.json"), _prepared, exact=True
+        "crop cache, progress",
+        "json",
+        lambda f: _cache(f, "progress.json"),
+        _prepared,
+        exact=True,
+        made_again=True,
     ),
-    Reader("memory of known files", "own parquet", _known_files, _digests, exact=True),
-    Reader("kept features", "bytes", _features, _kept, exact=True),
+    Reader(
+        "memory of known files", "own parquet", _known_files, _digests, exact=True, made_again=True
+    ),
+    Reader("kept features", "bytes", _features, _kept, exact=True, made_again=True),
     Reader(
         "kept features, progress",
         "json",
         lambda f: _features(f).with_name("progress.json"),
         _kept,
         exact=True,
+        made_again=True,
     ),
     Reader(
         "rendered people, frames",
@@ -266,5 +288,6 @@ READERS = (
         "bytes",
         lambda f: _video(f, "a.avi", "mjpeg", "yuvj420p"),
         count_frames,
+        made_again=True,
     ),
 )

@@ -8,7 +8,7 @@ import resource
 import signal
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from fuzz.mutate import mutate
 from siamcal.errors import SiamcalError
 
-__all__ = ["MEMORY", "PATIENCE", "Found", "Reader", "fuzz"]
+__all__ = ["MEMORY", "PATIENCE", "Found", "Reader", "exchanged", "fuzz"]
 
 # Seconds after which a reader counts as hanging; the slowest takes a tenth of it.
 PATIENCE = 10.0
@@ -36,6 +36,7 @@ class Reader:
         exact: The file is siamcal's own and knows what was written: a value that is read must be
             the sound one. Of others, any value is right that the damaged file does say.
         named: An error must name the file.
+        made_again: What isn't read is made again, done without or only counted.
         before: Raw exceptions in 1,200 inputs before, where that was counted.
     """
 
@@ -45,6 +46,7 @@ class Reader:
     read: Callable[[Path], Any]
     exact: bool = False
     named: bool = True
+    made_again: bool = False
     before: int | None = None
 
 
@@ -98,6 +100,29 @@ def fuzz(reader: Reader, folder: Path, inputs: int, seed: int = 0, first: int = 
             rng = random.Random(f"{reader.name} {seed} {number}")
             path.write_bytes(mutate(sound, reader.kind, rng))
             _one(reader, path, expected, number, found)
+        found.megabytes = _megabytes() - before
+    finally:
+        signal.signal(signal.SIGALRM, alarm)
+        logging.disable(quiet)
+    return found
+
+
+def exchanged(reader: Reader, exchanges: Sequence[Callable[[Path], None]], folder: Path) -> Found:
+    """Read what each of `exchanges` puts in the place of a reader's file."""
+    quiet, alarm = logging.root.manager.disable, signal.signal(signal.SIGALRM, _ring)
+    logging.disable(logging.CRITICAL)
+    found = Found()
+    try:
+        path = reader.make(folder)
+        sound, expected, before = path.read_bytes(), reader.read(path), _megabytes()
+        for number, exchange in enumerate(exchanges):
+            path.unlink()
+            exchange(path)
+            _one(reader, path, expected, number, found)
+            if path.is_dir():
+                path.rmdir()
+            path.unlink(missing_ok=True)
+            path.write_bytes(sound)
         found.megabytes = _megabytes() - before
     finally:
         signal.signal(signal.SIGALRM, alarm)

@@ -257,7 +257,9 @@ READERS = (
     Reader("recipe, TOML", "text", _recipe_toml, load_recipe),
     Reader("results.json, for statistics", "json", _run, _read_run, before=291),
     Reader("results.json, for a card", "json", _calibrator, _card, named=False),
-    Reader("results.json, of a downloaded calibrator", "json", _calibrator, _described),
+    Reader(
+        "results.json, of a downloaded calibrator", "json", _calibrator, _described, made_again=True
+    ),
     Reader("predictions", "own parquet", _predictions_file, _read_run, exact=True, before=880),
     Reader("predictions, exchanged for another table", "parquet", _predictions_file, _read_run),
     Reader("groups of people, CSV", "text", _people, _groups),
@@ -268,9 +270,9 @@ READERS = (
     Reader("references, JSON", "json", _references_json, _references),
     Reader("readings of a tool, CSV", "text", _readings, _recalibrate),
     Reader("readings of a tool, Parquet", "parquet", _readings_parquet, _recalibrate),
-    Reader("what stands beside readings", "json", _sidecar, _recalibrate),
+    Reader("what stands beside readings", "json", _sidecar, _recalibrate, made_again=True),
     Reader("saved output calibration", "json", _calibration, _calibrated),
     Reader("results of coverage, lines", "jsonl", _coverage, _covered, exact=True),
-    Reader("sizes of coverage", "json", _sizes, _kept_sizes),
-    Reader("loss log of a resumed training", "text", _losses, _resumed_losses),
+    Reader("sizes of coverage", "json", _sizes, _kept_sizes, made_again=True),
+    Reader("loss log of a resumed training", "text", _losses, _resumed_losses, made_again=True),
 )

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from siamcal.datasets.crops.units import OK, Unit, read_status
 from siamcal.errors import SiamcalError
-from siamcal.files import make_folder, read_json, write_json
+from siamcal.files import check_file, make_folder, read_json, write_json
 
 __all__ = ["Store"]
 
@@ -49,6 +49,9 @@ class Store:
     Args:
         folder: Where the files lie.
         size: Side of a crop in pixels.
+
+    Raises:
+        ConfigError: Something else lies in a file's place.
     """
 
     def __init__(self, folder: Path, size: int) -> None:
@@ -58,6 +61,9 @@ class Store:
         self.status = folder / "status.txt"
         self.units_folder = folder / "units"
         self._progress = folder / "progress.json"
+        for path in (self.images, self.status):
+            if path.exists():
+                check_file(path)
         self.records = self._read()
 
     def lines(self) -> list[str]:
