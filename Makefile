@@ -6,11 +6,15 @@ BIN := $(VENV)/bin
 CORE := $(VENV)/.core
 STAMP := $(VENV)/.installed
 
-.PHONY: bench test test-all test-fast lint format clean
+.PHONY: bench test test-all test-fast fuzz lint format clean
 
 ## Set-up and the main job on the embedded data set
 bench: $(CORE)
 	$(BIN)/siamcal bench
+
+## Damaged files: 10,000 for each reader, with benchmarks/results/fuzz.md as the result
+fuzz: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python -m fuzz $(READERS) --inputs $(or $(INPUTS),10000)
 
 ## Set-up, linters and the tests, but for those that tests/conftest.py calls long
 test: $(STAMP) lint

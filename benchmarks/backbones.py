@@ -13,6 +13,7 @@ from siamcal.environment import describe_environment, machine_line
 from siamcal.evaluation.compare import Job
 from siamcal.evaluation.run import run_comparison
 from siamcal.evaluation.tables import to_markdown
+from siamcal.files import make_folder
 from siamcal.registry import benchmarks
 from siamcal.training.choice import choose_recipe
 
@@ -72,7 +73,7 @@ def backbones(
         f"predictions and tables. {machine_line(describe_environment())}\n\n"
         f"{to_markdown(pd.DataFrame.from_dict(rows, orient='index'), 'backbone')}\n"
     )
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     (output / "backbones.md").write_text(text, encoding="utf-8")
     return text
 

@@ -24,7 +24,7 @@ from siamcal.evaluation.compare import describe_dataset
 from siamcal.evaluation.intervals import metric_interval
 from siamcal.evaluation.metrics import metrics_of
 from siamcal.evaluation.tables import HONESTY, to_markdown
-from siamcal.files import asset, write_json
+from siamcal.files import asset, make_folder, write_json
 from siamcal.inference import Predictor
 from siamcal.model.siamese import CalibratingSiamese
 from siamcal.registry import benchmarks
@@ -73,7 +73,7 @@ def calibrator(
     text = _markdown(model, results)
     if output is not None:
         output = Path(output)
-        output.mkdir(parents=True, exist_ok=True)
+        make_folder(output)
         (output / "table.md").write_text(text, encoding="utf-8")
         write_json(output / "results.json", results)
     return text

@@ -9,6 +9,7 @@ image: the calibrated output of (x, x) is the same for every x.
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import os
 import random
@@ -22,14 +23,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from siamcal.benchmarks._cuts import Job, ModelResult, PointResult, check_model
+from siamcal.benchmarks._cuts import Job, ModelResult, check_model
 
 import siamcal
 from siamcal.errors import ConfigError
+from siamcal.files import append_line, kept_lines, make_folder, read_json
+from siamcal.parallel import end_with
 from siamcal.progress import progress_bar
 from siamcal.registry import benchmarks, late_module
+from siamcal.settings import from_dict
 
 __all__ = ["CoverageTable", "coverage"]
+
+logger = logging.getLogger(__name__)
 
 SETS = ("families", "variants")
 LARGEST_VARIANT = 60e6  # parameters; larger variants repeat blocks of smaller ones
@@ -121,7 +127,7 @@ def coverage(
     if models not in SETS:
         raise ConfigError(f"models takes {' or '.join(SETS)}, but got {models!r}.")
     output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     versions = _versions()
     jobs = _select(_sizes(output / "sizes.json", versions), models, number, seed)
     jobs = jobs[:limit] if limit else jobs
@@ -149,10 +155,8 @@ def _timm() -> Any:
 
 def _sizes(path: Path, versions: dict[str, str]) -> dict[str, dict[str, int]]:
     """Family -> model -> number of parameters, counted without allocating any."""
-    if path.exists():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["timm"] == versions["timm"]:
-            return kept["sizes"]
+    if kept := _kept_sizes(path, versions["timm"]):
+        return kept
     timm = _timm()
     sizes: dict[str, dict[str, int]] = {}
     pairs = [(f, n) for f in timm.list_modules() for n in timm.list_models(module=f)]
@@ -166,6 +170,20 @@ def _sizes(path: Path, versions: dict[str, str]) -> dict[str, dict[str, int]]:
         sizes[family][name] = sum(p.numel() for p in network.parameters())
     path.write_text(json.dumps({"timm": versions["timm"], "sizes": sizes}), encoding="utf-8")
     return sizes
+
+
+def _kept_sizes(path: Path, version: str) -> dict[str, dict[str, int]]:
+    """The numbers that an earlier run counted for this timm; none where they are damaged."""
+    if not path.exists():
+        return {}
+    try:
+        kept = read_json(path)
+        found = {str(f): {str(n): int(s) for n, s in members.items()}
+                 for f, members in kept["sizes"].items()}  # fmt: skip
+    except (AttributeError, LookupError, ArithmeticError, TypeError, ValueError) as error:
+        logger.warning("%s can't be read (%s): counted again", path, error)
+        return {}
+    return found if kept.get("timm") == version else {}
 
 
 def _select(sizes: dict[str, dict[str, int]], models: str, number: int, seed: int) -> list[Job]:
@@ -189,30 +207,17 @@ def _select(sizes: dict[str, dict[str, int]], models: str, number: int, seed: in
 
 def _read(path: Path, versions: dict[str, str]) -> dict[str, ModelResult]:
     """Finished results of the same versions."""
-    if not path.exists():
-        return {}
     results = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:  # the line that was being written when a run was ended
+    for row in kept_lines(path):
+        if row.pop("versions", None) != versions:
             continue
-        if row.pop("versions") == versions:
-            points = tuple(PointResult(**p) for p in row.pop("points"))
-            inner = row.pop("inner")
-            shape = tuple(row.pop("input_shape"))
-            results[row["name"]] = ModelResult(
-                points=points,
-                inner=PointResult(**inner) if inner else None,
-                input_shape=shape,
-                **row,
-            )
+        result = from_dict(row, ModelResult)
+        results[result.name] = result
     return results
 
 
 def _append(path: Path, result: ModelResult, versions: dict[str, str]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({**asdict(result), "versions": versions}) + "\n")
+    append_line(path, {**asdict(result), "versions": versions})
 
 
 def _run(jobs: Sequence[Job], workers: int, time_limit: float) -> Iterator[ModelResult]:
@@ -267,7 +272,7 @@ class _Worker:
     def _start(self) -> Connection:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
         self._process.start()
         theirs.close()
         self._pipe.recv()  # ready: imports don't count against the first model's time
@@ -282,7 +287,8 @@ class _Worker:
             self._pipe = None
 
 
-def _serve(pipe: Connection) -> None:
+def _serve(pipe: Connection, parent: int) -> None:
+    end_with(parent)
     torch.set_num_threads(1)
     _timm()
     deadline = [float("inf")]

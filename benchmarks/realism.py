@@ -24,6 +24,7 @@ from siamcal.benchmarks._readings import BLENDSHAPES, JUDGED, SIZE, check_person
 from siamcal.benchmarks._renderer import compare_machines, measure_speed
 
 from siamcal.faces import FaceDetector
+from siamcal.files import append_line, kept_lines, make_folder
 from siamcal.parallel import in_processes
 from siamcal.progress import progress_bar
 from siamcal.registry import benchmarks
@@ -228,21 +229,16 @@ def realism(
         workers: Processes.
     """
     output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     log = output / f"readings_{RENDERER_VERSION}_bias{bias:g}.jsonl"
-    done = {}
-    if log.exists():
-        for line in log.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            done[row["number"]] = row
+    done = {row["number"]: row for row in kept_lines(log)}
     people = CHECK_PEOPLE[:limit] if limit else CHECK_PEOPLE
     todo = [number for number in people if number not in done]
     check_one = functools.partial(_check_alone, bias=bias)
     with contextlib.closing(in_processes(check_one, todo, workers, "checks people")) as rows_done:
         for row in progress_bar(rows_done, total=len(todo), description="people", unit="person"):
             done[row["number"]] = row
-            with log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            append_line(log, row)
     with FaceDetector() as detector:
         detection = _detection(detector, people, detection_frames)
     results = [done[n] for n in people if done[n]["actions"]]

@@ -23,6 +23,7 @@ import torch
 from siamcal.environment import describe_environment
 from siamcal.errors import ConfigError
 from siamcal.faces import FacePipeline
+from siamcal.files import make_folder
 from siamcal.model.create import create_backbone
 from siamcal.model.siamese import CalibratingSiamese
 from siamcal.preprocessing import Preprocessing
@@ -135,7 +136,7 @@ def speed(
 
 
 def _save(table: SpeedTable, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     path.with_suffix(".md").write_text(table.to_markdown(), encoding="utf-8")
     told = {"rows": [asdict(row) for row in table.rows], "environment": table.environment}
     path.with_suffix(".json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,15 +20,35 @@ import platformdirs
 from siamcal.errors import ConfigError, DataNotFoundError
 
 __all__ = [
+    "append_line",
     "asset",
     "cache_dir",
     "check_disk_space",
+    "check_file",
     "checksum_of_file",
+    "kept_lines",
+    "kind_of_file",
+    "make_folder",
     "read_json",
+    "read_text",
     "replacing",
     "write_atomically",
     "write_json",
 ]
+
+logger = logging.getLogger(__name__)
+
+# No table, label file or recipe of text is longer; a hundred hours of frames have 50 MB of labels.
+MAX_TEXT_BYTES = 512 << 20
+
+_SUM = "checksum"  # of a line
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 def cache_dir() -> Path:
@@ -33,8 +56,22 @@ def cache_dir() -> Path:
 
     It is made where it doesn't exist. Everything in it can be deleted and is made again on demand.
     """
-    folder = Path(os.environ.get("SIAMCAL_CACHE") or platformdirs.user_cache_dir("siamcal"))
-    folder.mkdir(parents=True, exist_ok=True)
+    return make_folder(os.environ.get("SIAMCAL_CACHE") or platformdirs.user_cache_dir("siamcal"))
+
+
+def make_folder(folder: str | Path) -> Path:
+    """Make a folder where it doesn't exist, with those above it; every output's folder is so made.
+
+    Raises:
+        ConfigError: A file is in the way, or nothing may be written there.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"The folder {folder} can't be made ({error.strerror}); name another place."
+        ) from None
     return folder
 
 
@@ -58,11 +95,21 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a new file beside `path`, which takes its place when the block ends without an error.
 
     So a reader, and a run that goes on after a kill, sees the old file or the new one, whole.
+
+    Raises:
+        ConfigError: Nothing may be written there.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays: some writers choose the format by it.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    make_folder(path.parent)
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; name a file in it.")
+    try:
+        # The suffix stays: some writers choose the format by it.
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.stem[:100]}.", suffix=path.suffix
+        )
+    except OSError as error:
+        raise ConfigError(f"{path} can't be written ({error.strerror}).") from None
     os.close(handle)
     try:
         yield Path(name)
@@ -94,34 +141,123 @@ def write_json(path: str | Path, values: Any) -> None:
     write_atomically(path, data)
 
 
-def read_json(path: str | Path) -> Any:
+def kind_of_file(path: str | Path) -> str:
+    """What lies there if it is no ordinary file: "a folder", "a pipe", "a device"; "" if it is one.
+
+    Opening a pipe waits for ever and reading a device may never end, so this is asked before.
+
+    Raises:
+        OSError: Nothing is there, or it may not be looked at.
+    """
+    mode = os.stat(path).st_mode
+    return next((kind for is_kind, kind in _KINDS if is_kind(mode)), "")
+
+
+def check_file(path: str | Path, max_bytes: int | None = None) -> None:
+    """Refuse what isn't an ordinary file, or is too large, before it is opened.
+
+    Raises:
+        ConfigError: The message says what it is.
+    """
+    try:
+        kind, size = kind_of_file(path), os.path.getsize(path)
+    except (OSError, ValueError) as error:  # a zero byte in a path is a ValueError
+        raise ConfigError(f"Can't read {path}: {getattr(error, 'strerror', error)}.") from None
+    if kind:
+        raise ConfigError(f"{path} is {kind}; name an ordinary file.")
+    if max_bytes is not None and size > max_bytes:
+        raise ConfigError(f"{path} has {size:,} bytes; at most {max_bytes:,} are read.")
+
+
+def read_text(path: str | Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
+    """A whole text file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        ConfigError: It can't be read, is no ordinary file or too large, or no text (says where).
+    """
+    check_file(path, max_bytes)
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"Can't read {path}: {error.strerror}.") from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"{path} is no text in UTF-8 (line {line}, byte {error.start}): it is damaged, or was "
+            "saved in another encoding."
+        ) from None
+
+
+def read_json(path: str | Path, max_bytes: int = MAX_TEXT_BYTES) -> Any:
     """What a JSON file holds.
 
     Raises:
         ConfigError: It can't be read, holds no JSON (with line and column), or one table in it has
             a key twice, of which JSON's reader would take the last.
     """
+    text = read_text(path, max_bytes)
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is no text (byte {error.start}): it is damaged.") from None
-    except OSError as error:
-        raise ConfigError(f"Can't read {path}: {error.strerror}.") from None
-    try:
-        return json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, path))
+        values = json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, path))
+        if "\\u" in text:  # half a character, which no file and no terminal takes
+            json.dumps(values, ensure_ascii=False).encode()
+        return values
     except json.JSONDecodeError as error:
         raise ConfigError(
             f"{path} isn't JSON: {error.msg} at line {error.lineno}, column {error.colno}."
         ) from None
     except RecursionError:
         raise ConfigError(f"{path} isn't read: its tables lie too deep in one another.") from None
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])
+        raise ConfigError(f"{path} holds half a character ({half}): it is damaged.") from None
+    except ValueError as error:  # a number of thousands of digits
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{path} isn't read: {str(error)[:100]}.") from None
+
+
+def append_line(path: Path, row: Mapping[str, Any]) -> None:
+    """Add a JSON table to a file of one a line, with a checksum; `kept_lines` reads them."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({**row, _SUM: _sum_of(row)}) + "\n")
+
+
+def kept_lines(path: Path) -> list[dict[str, Any]]:
+    """What a run appended by `append_line`; nothing where there is no file.
+
+    A line that isn't as it was written, such as the last one of a killed run, is named in the log
+    and left out: what it held is made again.
+
+    Raises:
+        ConfigError: The file can't be read at all.
+    """
+    if not path.exists():
+        return []
+    check_file(path, MAX_TEXT_BYTES)
+    rows = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            row = json.loads(line)
+            whole = row.pop(_SUM) == _sum_of(row)
+        except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
+            whole = False
+        if whole:
+            rows.append(row)
+        else:
+            logger.warning("%s, line %d isn't as it was written: made again", path, number)
+    return rows
+
+
+def _sum_of(row: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(row, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def _unique(pairs: list[tuple[str, Any]], path: str | Path) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = sorted({n for n in names if names.count(n) > 1})
+        twice = sorted(n for n, count in Counter(name for name, _ in pairs).items() if count > 1)
         raise ConfigError(f"{path} has {', '.join(twice)[:200]} twice in one table; keep one.")
     return table
 

@@ -17,7 +17,7 @@ from joblib.externals.loky.process_executor import ShutdownExecutorError
 
 from siamcal.errors import ConfigError, SiamcalError
 
-__all__ = ["check_workers", "in_processes"]
+__all__ = ["check_workers", "end_with", "in_processes"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -93,11 +93,18 @@ def _start(parent: int) -> None:
     """Prepare a worker: one thread, Ctrl-C is the parent's to handle, and it dies with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["OPENCV_FOR_THREADS_NUM"] = "1"  # joblib sets those of the other libraries
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    end_with(parent)
 
 
-def _end_with(parent: int) -> None:
-    # A worker that outlives its parent would write into the files of the run that resumes.
-    while os.getppid() == parent:
-        time.sleep(_LOOK)
-    os._exit(1)
+def end_with(parent: int) -> None:
+    """From now on this process ends as soon as `parent`, its own, has ended, however that came.
+
+    A worker that outlives its parent would write into the files of the run that resumes.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

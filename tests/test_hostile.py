@@ -153,6 +153,8 @@ HARMS: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     ),
     "huge input": (configured(backbone_arguments={"input_size": 60_000}), "larger than"),
     "huge images": (configured(input_shape=[3, 50_000, 50_000]), "pixels a side"),
+    "large images": (configured(input_shape=[3, 1024, 1024]), "doesn't read"),
+    "network of the Hub": (configured(backbone="hf-hub:evil/evil"), "trust=True"),
     "huge timm network": (
         configured(backbone="timm:vit_tiny_patch16_224", backbone_arguments={"embed_dim": 49_152}),
         "larger than",

@@ -21,6 +21,7 @@ LAYERS = [
         "environment",
         "preprocessing",
         "settings",
+        "table_files",
     },
     {"graph", "paper", "evaluation.methods", "evaluation.metrics", "evaluation.sums"},
     {"model", "faces", "backbones"},

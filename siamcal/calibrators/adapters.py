@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from siamcal.model.siamese import CalibratingSiamese
 
 
+_ASSET = re.compile(r"asset:([A-Za-z0-9_]+\.safetensors)")
+
+
 def pre_merge_names(
     model: CalibratingSiamese, input_shape: Sequence[int], example_inputs: Any = None
 ) -> set[str]:
@@ -70,6 +73,11 @@ def pre_merge_names(
     return names & set(backbone.state_dict())
 
 
+def fetches_base(config: CalibratorConfig, name: str, base: str | Path | None) -> bool:
+    """Whether `base_network` would download the public weights."""
+    return base is None and not _ASSET.fullmatch(config.base_model) and has_public_weights(name)
+
+
 def base_network(
     config: CalibratorConfig, name: str, arguments: dict[str, Any], base: str | Path | None
 ) -> nn.Module:
@@ -78,8 +86,7 @@ def base_network(
     Raises:
         ConfigError: Its weights can't be found by name; the message says what to pass.
     """
-    named = re.fullmatch(r"asset:([A-Za-z0-9_]+\.safetensors)", config.base_model)
-    if base is None and named:
+    if base is None and (named := _ASSET.fullmatch(config.base_model)):
         base = asset(named[1])
     if base is not None:
         network = create_backbone(name, **arguments)

@@ -17,6 +17,7 @@ from typing import Any
 
 import siamcal
 from siamcal.errors import ConfigError
+from siamcal.files import read_text
 from siamcal.model.merge_options import check_merge_options
 from siamcal.model.merges import CUSTOM, PAPER, paper
 from siamcal.preprocessing import Preprocessing
@@ -194,11 +195,11 @@ def read_config(path: str | Path) -> CalibratorConfig:
         )
     try:
         values = json.loads(
-            path.read_text(encoding="utf-8"),
+            read_text(path),
             object_pairs_hook=_no_duplicates,
             parse_constant=_no_constant,
         )
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a ConfigError too
         raise ConfigError(f"{path} isn't valid JSON ({str(error)[:200]}).") from None
     try:
         return config_from_dict(values)

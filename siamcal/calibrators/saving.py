@@ -17,7 +17,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from siamcal.calibrators.adapters import base_network, check_base, pre_merge_names
+from siamcal.calibrators.adapters import (
+    base_network,
+    check_base,
+    fetches_base,
+    pre_merge_names,
+)
 from siamcal.calibrators.bounded_build import ADAPTER_BUDGET, Budget, build_within
 from siamcal.calibrators.config import (
     CalibratorConfig,
@@ -25,11 +30,18 @@ from siamcal.calibrators.config import (
     config_to_dict,
     read_config,
 )
+from siamcal.calibrators.stranger import (
+    check_contact,
+    check_header,
+    check_probe,
+    name_to_build,
+    reached,
+)
 from siamcal.calibrators.telling import check_input_and_outputs, preprocessing_of
 from siamcal.errors import ConfigError, WeightsError
 from siamcal.files import checksum_of_file, write_atomically
 from siamcal.graph import input_spec
-from siamcal.model.create import create_backbone, is_file_name, may_be_named, source_prefixes
+from siamcal.model.create import create_backbone, is_file_name, may_be_named
 from siamcal.model.heads import DetectionHead, IntensityHead, make_head
 from siamcal.model.merges import CUSTOM, MergeForm
 from siamcal.model.siamese import CalibratingSiamese
@@ -159,8 +171,9 @@ def load_calibrator(
     example_inputs: Any = None,
     verify: bool = True,
     max_bytes: int = MAX_WEIGHTS_BYTES,
+    trust: bool = False,
 ) -> CalibratingSiamese:
-    """Load a calibrator from a folder; nothing in the folder is executed.
+    """Load a calibrator from a folder; nothing in it is executed, and nobody is contacted.
 
     Args:
         path: A folder written by `save_calibrator`.
@@ -174,23 +187,26 @@ def load_calibrator(
         example_inputs: A valid input of the backbone, where it isn't one image.
         verify: Prove again that the cut is exact.
         max_bytes: Largest weights file that is accepted.
+        trust: You know who made it: a network or public weights that the config names are fetched
+            from where they lie, and images of any size are tried.
 
     Returns:
         The calibrator in eval mode, with its config as `.config`.
 
     Raises:
         ConfigError: The config is damaged, newer, asks for something unsafe, or needs `backbone`,
-            `head` or `merge`.
+            `head`, `merge` or `trust`.
         WeightsError: The weights are damaged or don't fit.
+        HubError: What is trusted can't be fetched.
         UnknownNameError: No backbone has the config's name.
         MergePointError: The network can't be cut at the config's merge point.
     """
     folder = Path(path)
     config = read_config(folder / CONFIG_FILE)
     header = read_header(folder / WEIGHTS_FILE, max_bytes)
-    _check_header(config, header, head, merge)
+    check_header(config, header, head, merge)
     _check_checksum(folder / WEIGHTS_FILE, config.weights_checksum)
-    network = _network(config, header, backbone, base, strict)
+    network = _network(config, header, backbone, base, strict, trust)
     head = make_head(config.task, len(config.aus)) if config.num_outputs else head
     parts = {"backbone": network, "head": head}
     _check_fit({"backbone": network}, header, strict=strict and not config.is_adapter)
@@ -198,6 +214,7 @@ def load_calibrator(
     if not config.is_adapter:
         _load(parts, folder, max_bytes)
     if example_inputs is None:
+        check_probe(network, config.input_shape, trust)
         example_inputs = torch.rand(
             (2, *config.input_shape), generator=torch.Generator().manual_seed(0)
         )
@@ -356,35 +373,19 @@ def _state(parts: Mapping[str, Any]) -> dict[str, Tensor]:
     return state
 
 
-def _check_header(
-    config: CalibratorConfig,
-    header: Mapping[str, TensorInfo],
-    head: nn.Module | None,
-    merge: MergeForm | None,
-) -> None:
-    for name in header:
-        if not name.startswith(("backbone.", "head.", "merge.", "null.")):
-            raise WeightsError(
-                f"{WEIGHTS_FILE} holds {name[:80]!r}; a calibrator's tensors start with "
-                "'backbone.', 'head.', 'merge.' or 'null.'. `siamcal convert` turns other "
-                "checkpoints into one."
-            )
-    if config.task == "custom" and head is None:
-        raise ConfigError("This calibrator has a head of its author's own: pass it with head=.")
-    if config.merge == CUSTOM and merge is None:
-        raise ConfigError("This calibrator merges in its author's own way: pass it with merge=.")
-
-
 def _network(
     config: CalibratorConfig,
     header: Mapping[str, TensorInfo],
     backbone: nn.Module | str | None,
     base: str | Path | None,
     strict: bool,
+    trust: bool,
 ) -> nn.Module:
     if isinstance(backbone, nn.Module):
         return backbone
-    name = backbone or _name_to_build(config)
+    name = backbone or name_to_build(config)
+    downloads = config.is_adapter and fetches_base(config, name, base)
+    contact = check_contact(name, downloads, trust or backbone is not None)
     arguments = dict(config.backbone_arguments)
     theirs = {n: info for n, info in header.items() if n.startswith("backbone.")}
 
@@ -400,30 +401,8 @@ def _network(
 
     budget = ADAPTER_BUDGET if config.is_adapter else Budget.of([i.shape for i in theirs.values()])
     # A file that the user named runs once: what it does beside building is theirs to know.
-    return build_within(budget, build, None if is_file_name(name) else rehearse)
-
-
-def _name_to_build(config: CalibratorConfig) -> str:
-    name = config.backbone
-    if not name:
-        raise ConfigError(
-            "This calibrator's network is its author's own and can't be made by name. Make it "
-            "yourself and pass it: load with backbone=net."
-        )
-    if is_file_name(name):
-        raise ConfigError(
-            f"This calibrator's network comes from its author's own file, {name[:100]!r}; "
-            "siamcal never runs a file because a config names it. If you have that file and "
-            "trust it, load with backbone='./FILE.py:FUNCTION' or with the network itself."
-        )
-    if not may_be_named(name):
-        sources = [f"'{prefix}NAME'" for prefix in source_prefixes() if prefix.endswith(":")]
-        raise ConfigError(
-            f"The config names the backbone {name[:100]!r}, which is neither a registered name nor "
-            f"of the form {', '.join(sources)} (or OWNER/NAME). Paths and imports are never "
-            "followed; import the package that registers it, or pass the network with backbone=."
-        )
-    return name
+    with reached("" if is_file_name(name) else contact):
+        return build_within(budget, build, None if is_file_name(name) else rehearse)
 
 
 def _check_fit(parts: Mapping[str, Any], header: Mapping[str, TensorInfo], strict: bool) -> None:

@@ -87,6 +87,10 @@ def predict(
         str | None, typer.Option(help="Calibrator: a folder or hf-hub:owner/name.")
     ] = None,
     task: Annotated[str | None, typer.Option(help="Insist on intensity or detection.")] = None,
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="Fetch the network that the calibrator's config names."),
+    ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
     batch_size: Annotated[
         int, typer.Option(min=1, help="Frames through the network at once.")
@@ -140,7 +144,7 @@ def predict(
     from siamcal.inference.selection import Selection
 
     asked = _asked(inputs, reference, reference_frame, profile)
-    choice = ModelChoice(model, task, device, batch_size)
+    choice = ModelChoice(model, task, device, batch_size, trust)
     selection = Selection(every, start, end, fps)
     options = TableOptions(selection, smooth, openface)
     if output is not None and _is_folder(output):

@@ -44,6 +44,7 @@ def stats(
     """Statistics of a run."""
     from siamcal.errors import ConfigError
     from siamcal.evaluation.review import read_groups, read_run, review, review_markdown
+    from siamcal.files import write_atomically
 
     results, tasks = read_run(run)
     if metadata and not by:
@@ -55,6 +56,6 @@ def stats(
     reviews = [review(results, task, groups, resamples=resamples, seed=seed) for task in tasks]
     text = json.dumps(reviews, indent=2) if as_json else review_markdown(results, reviews, by or "")
     if output:
-        output.write_text(text, encoding="utf-8")
+        write_atomically(output, text)
     else:
         typer.echo(text)

@@ -335,7 +335,7 @@ def _fault(fields: list[str], number: int, line: str) -> str:
             f"the frame is {fields[0]}, but line {number} must hold frame {number}: "
             f"a line is missing, doubled or out of order."
         )
-    if intensity != int(intensity):
+    if not intensity.is_integer():  # neither is infinity
         return f"the intensity is {fields[1]}; allowed: 0 to {_MAX_INTENSITY}."
     return ""
 

@@ -23,7 +23,9 @@ from siamcal.datasets.manifest_labels import (
 from siamcal.datasets.reading import Holder, Problems, examples, last_number, read_metadata
 from siamcal.datasets.references import choose_references, warn_of_active
 from siamcal.errors import ConfigError
+from siamcal.files import kind_of_file
 from siamcal.registry import datasets
+from siamcal.table_files import read_table
 
 HOLDER = Holder(
     "manifest",
@@ -130,7 +132,7 @@ def manifest(
 def _find(root: Path | None) -> Path:
     if root is None or not root.exists():
         raise HOLDER.missing(root)
-    if root.is_file():
+    if not root.is_dir():  # read_table refuses what is no file either
         return root
     for name in ("manifest.csv", "manifest.parquet"):
         if (root / name).is_file():
@@ -141,19 +143,9 @@ def _find(root: Path | None) -> Path:
 def _load(path: Path) -> pd.DataFrame:
     """All columns as text (CSV) or as stored (Parquet), names in lower case without spaces."""
     try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            table = pd.read_parquet(path)
-        else:
-            table = pd.read_csv(
-                path,
-                dtype=str,
-                keep_default_na=False,
-                skipinitialspace=True,
-                sep="\t" if path.suffix.lower() == ".tsv" else ",",
-                encoding="utf-8-sig",
-            )
-    except (ValueError, OSError) as error:  # pandas' and pyarrow's errors are ValueErrors
-        raise ConfigError(f"{path} can't be read as a table: {error}") from error
+        table = read_table(path)
+    except ConfigError as error:
+        raise ConfigError(f"{path} can't be read as a table: {error}") from None
     table.columns = [str(c).strip() for c in table.columns]
     lower = {c.lower(): c for c in table.columns}
     known = [*COLUMNS, "path", "fold"]
@@ -217,8 +209,11 @@ def _frames(raw: pd.DataFrame, path: Path, problems: Problems) -> pd.DataFrame:
         problems.error(path, "the path is empty.", int(row) + 2)
     for row in np.flatnonzero((raw["participant"].astype(str).str.strip() == "").to_numpy())[:1]:
         problems.error(path, f"the participant is empty.{_WHO}", int(row) + 2)
+    if (given.str.contains("\0", regex=False)).any():
+        raise ConfigError(f"{path} holds zero bytes in the column path: it is damaged.")
     resolved = {p: str((path.parent / p).resolve()) for p in given.unique()}
     missing = sorted(p for p, full in resolved.items() if not os.path.exists(full))
+    _check_kinds(given, resolved, path, problems)
     if len(missing) == len(resolved):
         raise HOLDER.missing(
             path,
@@ -242,6 +237,17 @@ def _frames(raw: pd.DataFrame, path: Path, problems: Problems) -> pd.DataFrame:
     table["source_index"] = np.where(video, frame, -1)
     table["is_reference"] = False
     return table
+
+
+def _check_kinds(
+    given: pd.Series, resolved: dict[str, str], path: Path, problems: Problems
+) -> None:
+    """Refuse folders, pipes and devices in the place of pictures and videos."""
+    for name, full in resolved.items():
+        kind = kind_of_file(full) if os.path.exists(full) else ""
+        if kind:
+            row = int(np.flatnonzero((given == name).to_numpy())[0])
+            problems.error(path, f"{name} is {kind}, not a picture or a video.", row + 2)
 
 
 def _frame_numbers(

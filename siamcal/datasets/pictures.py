@@ -10,6 +10,7 @@ from typing import Any
 
 from siamcal.datasets.reading import IMAGE_PATTERN, Problems, examples, option
 from siamcal.errors import ConfigError
+from siamcal.files import kind_of_file
 
 __all__ = [
     "Series",
@@ -151,13 +152,13 @@ def best_series(
 
 def _area(series: Series) -> int:
     """Pixels of one of the pictures, by its header; 0 where it can't be read."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     middle = sorted(series.files)[len(series.files) // 2]
     try:
         with Image.open(series.files[middle]) as picture:
             return picture.width * picture.height
-    except (OSError, UnidentifiedImageError):
+    except Exception:  # Pillow's plug-ins raise nearly everything on broken files
         return 0
 
 
@@ -289,6 +290,8 @@ def count_frames(name: str | Path) -> tuple[int, str]:
     import av
 
     try:
+        if kind := kind_of_file(name):
+            return -1, f"unreadable: {kind}"
         with av.open(str(name)) as container:
             if not container.streams.video:
                 return -1, "unreadable: no pictures in it"
@@ -296,5 +299,5 @@ def count_frames(name: str | Path) -> tuple[int, str]:
             next(container.decode(stream))
             container.seek(0)
             return sum(1 for packet in container.demux(stream) if packet.size), ""
-    except (av.error.FFmpegError, OSError, StopIteration) as error:
+    except (av.error.FFmpegError, OSError, StopIteration, ValueError) as error:
         return -1, f"unreadable: {error}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import logging
 import os
 import re
@@ -14,13 +15,17 @@ import pandas as pd
 
 from siamcal.datasets.base import COLUMNS, MaskedLabel, au_column, root_variable
 from siamcal.errors import ConfigError, DataNotFoundError, LabelError
+from siamcal.files import check_file, kind_of_file
 from siamcal.paper import protocol
+from siamcal.table_files import read_table
 
 logger = logging.getLogger(__name__)
 
 Key = TypeVar("Key", bound=Hashable)
 
 _PACKED = {".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2"}
+# DISFA's longest label file has 60 kB.
+MAX_LABEL_BYTES = 16 << 20
 
 IMAGE_PATTERN = r"\.(?:jpe?g|png|bmp|tiff?)"
 
@@ -153,6 +158,9 @@ def walk_files(root: Path) -> Iterator[tuple[Path, list[str]]]:
 
     Hidden files, macOS archives' leftovers and empty folders are passed over; links are followed
     once.
+
+    Raises:
+        DataNotFoundError: A folder may not be read, or holds a pipe, a socket or a device.
     """
     seen: set[str] = set()
     level = [root]
@@ -164,17 +172,37 @@ def walk_files(root: Path) -> Iterator[tuple[Path, list[str]]]:
                 continue
             seen.add(real)
             files = []
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.name.startswith(".") or entry.name == "__MACOSX":
-                        continue
-                    if entry.is_dir():
-                        below.append(folder / entry.name)
-                    else:
-                        files.append(entry.name)
+            for entry in _entries(folder):
+                if entry.name.startswith(".") or entry.name == "__MACOSX":
+                    continue
+                if entry.is_dir():
+                    below.append(folder / entry.name)
+                    continue
+                if not entry.is_file():
+                    _check_ordinary(folder / entry.name)
+                files.append(entry.name)
             if files:
                 yield folder, sorted(files)
         level = sorted(below)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise DataNotFoundError(f"The folder {folder} can't be read ({error.strerror}).") from None
+
+
+def _check_ordinary(path: Path) -> None:
+    """Refuse a pipe, whose reader would wait for ever; a link to nothing is a missing file."""
+    try:
+        kind = kind_of_file(path)
+    except OSError:
+        return
+    raise DataNotFoundError(
+        f"{path} is {kind}, not a file: no data set has one. Take it out of the folder."
+    )
 
 
 def keep_first(known: dict[Key, Path], key: Key, path: Path, problems: Problems) -> None:
@@ -183,7 +211,12 @@ def keep_first(known: dict[Key, Path], key: Key, path: Path, problems: Problems)
     Files of shallow folders come first: a nested copy doesn't replace the original.
     """
     first = known.setdefault(key, path)
-    if first != path and first.read_bytes() != path.read_bytes():
+    try:
+        same = first == path or filecmp.cmp(first, path, shallow=False)
+    except OSError as error:
+        problems.error(path, f"can't be read ({error.strerror}).")
+        return
+    if not same:
         problems.error(path, f"differs from another copy of the same labels, {first}; keep one.")
 
 
@@ -231,32 +264,38 @@ def mask_foreign(
 def read_label_text(path: Path, problems: Problems) -> list[str] | None:
     """Lines of a label file, or None (and an error) where it can't be read as text."""
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        check_file(path, MAX_LABEL_BYTES)
+        data = path.read_bytes()
+        return data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        line = data.count(b"\n", 0, error.start) + 1
         problems.error(path, "isn't text; the file is damaged. Copy it again.", line)
+    except ConfigError as error:
+        problems.error(path, f"isn't read. {error}")
     except OSError as error:
         problems.error(path, f"can't be read ({error.strerror}).")
     return None
 
 
 def read_metadata(path: str | os.PathLike[str] | None) -> pd.DataFrame | None:
-    """A table of participants (CSV with a column "participant"), for results by group.
+    """A table of participants (with a column "participant"), for results by group.
 
     Raises:
         DataNotFoundError: The file isn't there.
-        ConfigError: It has no column "participant", or one participant twice.
+        ConfigError: It can't be read, has no column "participant", or one participant twice.
     """
     if path is None:
         return None
-    if not Path(path).is_file():
+    path = Path(path).expanduser()
+    if not path.exists():
         raise DataNotFoundError(f"The participants' table {path} doesn't exist.")
-    table = pd.read_csv(path, dtype={"participant": str}, skipinitialspace=True)
+    table = read_table(path).astype(str).fillna("")
     if "participant" not in table.columns:
         raise ConfigError(
             f"{path} has the columns {', '.join(map(str, table.columns))}; one must be "
             f"'participant', the others hold groups (sex, age, ...)."
         )
+    table["participant"] = table["participant"].str.strip()
     twice = table["participant"][table["participant"].duplicated()]
     if len(twice):
         raise ConfigError(f"{path} lists {', '.join(twice.unique())} more than once.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,10 @@ import pandas as pd
 
 from siamcal.datasets.reading import Problems, examples
 from siamcal.errors import ConfigError, DataNotFoundError
+from siamcal.files import read_json
+from siamcal.table_files import read_table
+
+_MOST_FRAMES = 10**12  # more than any recording has
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ def _neutral(frames: pd.DataFrame) -> int:
 
 
 def _from_file(path: Path, table: pd.DataFrame) -> list[Wanted]:
-    if not path.is_file():
+    if not path.exists():
         raise DataNotFoundError(
             f"--references is {str(path)!r}: neither 'protocol', 'auto' or 'first' nor a file. A "
             f"file is a CSV with the columns participant, frame and, where needed, sequence and "
@@ -153,14 +156,17 @@ def _from_file(path: Path, table: pd.DataFrame) -> list[Wanted]:
     rows = _json_rows(path) if path.suffix.lower() == ".json" else _csv_rows(path)
     wanted = []
     for place, row in rows:
-        number = re.search(r"(\d+)(?:\.\w+)?$", str(row["frame"]).strip().removesuffix(".0"))
+        number = _frame_number(row["frame"])
         if number is None:
-            raise ConfigError(f"{place}: the frame is {row['frame']!r}, but must be a number.")
+            raise ConfigError(
+                f"{place}: the frame is {row['frame']!r:.80}, but must be a whole number from 0 "
+                "on, or the name of a picture that ends in one."
+            )
         sequence, view = row.get("sequence"), row.get("view")
         wanted.append(
             Wanted(
                 str(row["participant"]).strip(),
-                int(number.group(1)),
+                number,
                 None if sequence in (None, "") else str(sequence),
                 None if view in (None, "") else str(view),
             )
@@ -177,8 +183,18 @@ def _from_file(path: Path, table: pd.DataFrame) -> list[Wanted]:
     return wanted
 
 
+def _frame_number(text: str) -> int | None:
+    """A whole number, or that at the end of a picture's name; None for anything else."""
+    try:
+        number = float(text)
+    except ValueError:
+        found = re.search(r"(\d{1,12})(?:\.\w+)?$", text.strip())
+        return int(found.group(1)) if found else None
+    return int(number) if 0 <= number < _MOST_FRAMES and number.is_integer() else None
+
+
 def _csv_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    table = pd.read_csv(path, dtype=str, skipinitialspace=True, keep_default_na=False)
+    table = read_table(path).astype(str).fillna("")
     missing = {"participant", "frame"} - set(table.columns)
     if missing:
         raise ConfigError(
@@ -192,10 +208,7 @@ def _csv_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _json_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path} isn't valid JSON: {error}.") from error
+    entries = read_json(path)
     if not isinstance(entries, dict):
         raise ConfigError(f"{path} must hold a JSON object: participant -> frame.")
     rows = []

@@ -6,15 +6,18 @@ how much calibration can help, never how well real faces are read.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from siamcal.errors import ConfigError
 from siamcal.registry import datasets
 
 if TYPE_CHECKING:
     from siamcal.datasets.base import DatasetSource
 
 _FOLDS = 3
+_OWN = re.compile(r"[0-9a-f]{16}")  # names of rendered folders
 
 
 @datasets.register("synth")
@@ -38,7 +41,8 @@ def synth(
     """Rendered people whose resting faces differ; made on first use, then kept on disk.
 
     Args:
-        data_root: Folder to render into; default the user's cache.
+        data_root: Folder to render into, new, empty or with rendered people only; default the
+            user's cache.
         size: "tiny" (6 people x 10 frames), "small" (60 x 65, the default job), "full"
             (27 x 4,845 x 2 views, as DISFA) or "training" (400 x 40, other people than the rest).
         bias: 0 to 1, scale of resting offsets and permanent wrinkles; 0 is the control arm.
@@ -56,13 +60,15 @@ def synth(
         workers: Processes that render.
 
     Raises:
-        ConfigError: An option is out of range, or the disk too full.
+        ConfigError: An option is out of range, the disk too full, or the folder somebody else's.
     """
     from siamcal.datasets.base import DatasetSource
     from siamcal.synth.actions import AUS
     from siamcal.synth.library import ensure_rendered, read_tables
     from siamcal.synth.plan import FPS, make_plan
 
+    if data_root is not None:
+        _check_own(Path(data_root))
     named = views.split(",") if isinstance(views, str) else views
     plan = make_plan(
         size,
@@ -98,3 +104,18 @@ def synth(
         references="rendered neutral, eyes open",
         fps=FPS,
     )
+
+
+def _check_own(root: Path) -> None:
+    """Refuse a folder with anything but rendered people: it is the data of a set not named."""
+    if not root.exists():
+        return
+    found = sorted(e.name for e in root.iterdir()) if root.is_dir() else [root.name]
+    foreign = [name for name in found if not _OWN.fullmatch(name) and not name.startswith(".")]
+    if foreign:
+        raise ConfigError(
+            f"People would be rendered into {root}, which holds {', '.join(foreign[:3])[:200]}: "
+            "the data set is synth, rendered people, unless another is named. If these are your "
+            "data, name it: --dataset disfa, disfa-plus, unbc or manifest. To render, give a new "
+            "or empty folder, or leave --data-root out."
+        )

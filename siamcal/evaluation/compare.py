@@ -29,7 +29,7 @@ from siamcal.evaluation.metrics import mean_over_aus, metrics_of
 from siamcal.evaluation.point_choice import PointChoice
 from siamcal.evaluation.predictions import TaskPredictions
 from siamcal.evaluation.trial import Trial
-from siamcal.files import read_json, write_json
+from siamcal.files import make_folder, read_json, write_json
 from siamcal.paper import paper_cell
 from siamcal.settings import to_dict
 from siamcal.training.batches import task_labels
@@ -113,7 +113,7 @@ def compare(job: Job, faces: FaceSet) -> Comparison:
     recipe, folder, methods = job.recipe, job.folder, job.methods
     faces = tested_people(recipe, faces)
     checkpoint = checkpoint_facts(job, faces.source)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     claim_folder(folder, recipe, faces)
     tasks, seeds = tasks_of(job), job.seeds or (recipe.seed,)
     numbers = range(len(faces.source.folds)) if job.folds is None else job.folds

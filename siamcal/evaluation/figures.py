@@ -17,6 +17,7 @@ from siamcal.evaluation.methods import AUTO, METHODS, label
 from siamcal.evaluation.metrics import get_metric, metrics_of
 from siamcal.evaluation.predictions import TaskPredictions
 from siamcal.evaluation.sums import spread
+from siamcal.files import make_folder
 
 SWEEP_COLOURS = plt.get_cmap("viridis")
 STYLE: Any = {
@@ -37,7 +38,7 @@ def write_figures(
     results: dict[str, Any], predictions: dict[str, TaskPredictions], folder: Path
 ) -> list[Path]:
     """Write all figures that the results allow as PNG files into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     made = []
     with plt.rc_context(STYLE):
         for task, found in predictions.items():

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from siamcal.errors import ConfigError
-from siamcal.files import replacing
+from siamcal.table_files import read_table, write_parquet
 
 _FILE = "predictions_{}.parquet"
 _COLUMN = re.compile(r"(.+)_AU(\d{2,})")
@@ -40,13 +40,12 @@ class TaskPredictions:
         return self.table["participant"].to_numpy(dtype=str)
 
     def save(self, folder: Path) -> None:
-        """Write one row a frame, with labels and predictions, as Parquet, atomically."""
+        """Write one row a frame, with labels and predictions, as Parquet with a checksum."""
         frame = self.table.reset_index(drop=True).copy()
         for column, values in (("label", self.labels), *self.preds.items()):
             for a, au in enumerate(self.aus):
                 frame[f"{column}_AU{au:02d}"] = values[:, a]
-        with replacing(folder / _FILE.format(self.task)) as place:
-            frame.to_parquet(place, index=False)
+        write_parquet(frame, folder / _FILE.format(self.task))
 
     @classmethod
     def load(cls, folder: Path) -> list[TaskPredictions]:
@@ -61,10 +60,9 @@ class TaskPredictions:
     def _read(cls, file: Path) -> TaskPredictions:
         advice = "delete it and start the same `siamcal bench` again"
         try:
-            frame = pd.read_parquet(file)
-        except Exception as error:  # whatever a damaged file makes its readers raise
-            reason = str(error).partition("\n")[0][:200]
-            raise ConfigError(f"{file} can't be read as Parquet ({reason}); {advice}.") from None
+            frame = read_table(file)
+        except ConfigError as error:
+            raise ConfigError(f"{error} If you can't replace it, {advice}.") from None
         found = [m.groups() for m in map(_COLUMN.fullmatch, frame.columns) if m]
         aus = tuple(int(au) for method, au in found if method == "label")
         needed = [f"{m}_AU{au:02d}" for m in dict.fromkeys(m for m, _ in found) for au in aus]
@@ -72,6 +70,10 @@ class TaskPredictions:
         if missing or not aus:
             wrong = ", ".join(missing[:5]) or "label_AUxx"
             raise ConfigError(f"{file} lacks the columns {wrong}; {advice}.")
+        texts = [c for c in needed if frame[c].dtype.kind not in "biuf"]
+        if texts or frame["participant"].isna().any():
+            wrong = texts[0] if texts else "participant"
+            raise ConfigError(f"{file}, column {wrong}: not what siamcal writes; {advice}.")
         values = {
             method: frame[[f"{method}_AU{au:02d}" for au in aus]].to_numpy(np.float64)
             for method in dict.fromkeys(method for method, _ in found)

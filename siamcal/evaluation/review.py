@@ -23,8 +23,12 @@ from siamcal.evaluation.predictions import TaskPredictions
 from siamcal.evaluation.sums import for_json
 from siamcal.evaluation.tables import HONESTY, blind_table, to_markdown
 from siamcal.files import read_json
+from siamcal.table_files import read_table
 
 __all__ = ["read_groups", "read_run", "review", "review_markdown"]
+
+# How tables write that a participant's group isn't known.
+_UNKNOWN = ("", "na", "n/a", "nan", "none", "null", "<na>")
 
 
 def read_run(folder: Path) -> tuple[dict[str, Any], list[TaskPredictions]]:
@@ -41,13 +45,39 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[TaskPredictions]]:
             f"Make one: siamcal bench --name {folder.name or 'NAME'}"
         )
     results = read_json(folder / "results.json")
-    table = results if isinstance(results, dict) else {}
-    if "dataset" not in table:
+    if fault := _fault(results):
         raise ConfigError(
-            f"{folder / 'results.json'} doesn't say what it was measured on; delete it and start "
-            "the same `siamcal bench` again."
+            f"{folder / 'results.json'} {fault}; delete it and start the same `siamcal bench` "
+            "again."
         )
+    inside = {person for fold in results["dataset"]["folds"] for person in fold}
+    for task in found:
+        if strangers := sorted(set(task.participants) - inside):
+            raise ConfigError(
+                f"{folder}: predictions_{task.task}.parquet has {', '.join(strangers[:5])[:200]}, "
+                "who is in no fold of results.json: they are of two runs. Start the same `siamcal "
+                "bench` again."
+            )
     return results, found
+
+
+def _fault(results: Any) -> str:
+    """What of a run's results isn't as siamcal writes it, as far as it is read here, or ""."""
+    table = results if isinstance(results, dict) else {}
+    dataset = table.get("dataset")
+    if not isinstance(dataset, dict):
+        return "doesn't say what it was measured on"
+    if not isinstance(table.get("name"), str):
+        return "has no name"
+    if not isinstance(dataset.get("rendered"), bool):
+        return "doesn't say whether the people were rendered"
+    folds = dataset.get("folds")
+    people = [p for fold in folds for p in (fold if isinstance(fold, list) else [None])] if (
+        isinstance(folds, list)
+    ) else [None]  # fmt: skip
+    if not all(isinstance(p, str) for p in people):
+        return "doesn't list its folds' participants"
+    return ""
 
 
 def read_groups(path: Path, by: str, participants: Sequence[str]) -> dict[str, str]:
@@ -59,17 +89,17 @@ def read_groups(path: Path, by: str, participants: Sequence[str]) -> dict[str, s
         DataNotFoundError: The table isn't there.
         ConfigError: A column is missing, a participant is in two groups, or nobody is in any.
     """
-    if not path.is_file():
+    if not path.exists():
         raise DataNotFoundError(f"The participants' table {path} doesn't exist.")
-    parquet = path.suffix.lower() in (".parquet", ".pq")
-    table = pd.read_parquet(path) if parquet else pd.read_csv(path, dtype=str)
+    table = read_table(path)
     missing = [column for column in ("participant", by) if column not in table.columns]
     if missing:
         raise ConfigError(
             f"{path} has no column {' or '.join(repr(m) for m in missing)}; "
             f"it has {', '.join(map(str, table.columns))}."
         )
-    pairs = table[["participant", by]].dropna().astype(str).drop_duplicates()
+    pairs = table[["participant", by]].dropna().astype(str)
+    pairs = pairs[~pairs[by].str.strip().str.lower().isin(_UNKNOWN)].drop_duplicates()
     torn = sorted(set(pairs["participant"][pairs["participant"].duplicated()]))
     if torn:
         raise ConfigError(f"{path} puts {', '.join(torn[:5])} into several groups of {by!r}.")

@@ -34,6 +34,7 @@ from siamcal.evaluation.outlook import (
     size_text,
 )
 from siamcal.evaluation.tables import paper_comparison, to_latex, to_markdown, write_report
+from siamcal.files import make_folder
 from siamcal.paper import TABLES, table_plan
 from siamcal.parallel import check_workers
 from siamcal.settings import to_dict
@@ -80,7 +81,7 @@ def run_comparison(job: Job, source: DatasetSource | None = None) -> dict[str, A
         logger.info(_checked(job, people, len(source.table), len(source.folds), aus))
     if facts := checkpoint_facts(job, source):  # a wrong one is refused before faces are prepared
         logger.info(_of_checkpoint(job, facts))
-    job.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(job.folder)
     with _log_to(job.folder / "log.txt"):
         faces = prepare(source, recipe.preprocessing, workers=job.workers)
         comparison = compare(job, faces)

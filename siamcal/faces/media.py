@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from siamcal.errors import MediaError
+from siamcal.files import kind_of_file
 
 __all__ = ["Frame", "FrameStream", "open_camera", "open_media", "read_frame", "read_image"]
 
@@ -183,10 +184,10 @@ def read_frame(path: str | Path, index: int) -> np.ndarray:
 
 def _checked(path: str | Path) -> Path:
     path = Path(path)
-    if not path.exists():
+    if "\0" in str(path) or not path.exists():
         raise MediaError(f"{path} doesn't exist. Check the name; relative names start at {Path()}.")
-    if path.is_dir():
-        raise MediaError(f"{path} is a folder, but one file is needed here.")
+    if kind := kind_of_file(path):
+        raise MediaError(f"{path} is {kind}, but one ordinary file is needed here.")
     if not os.access(path, os.R_OK):
         raise MediaError(f"{path} may not be read (file permissions).")
     if path.stat().st_size == 0:

@@ -65,16 +65,18 @@ class ModelChoice:
         task: What it must do, or None.
         device: "cpu", "cuda", "auto", ...
         batch_size: Frames through the network at once.
+        trust: Fetch the network that a calibrator's config names.
     """
 
     source: str | None = None
     task: str | None = None
     device: str = "auto"
     batch_size: int = 16
+    trust: bool = False
 
     def predictor(self) -> Predictor:
         """A new predictor."""
-        model = load_model(self.source, self.task)
+        model = load_model(self.source, self.task, trust=self.trust)
         return Predictor(model, device=choose_device(self.device), batch_size=self.batch_size)
 
 

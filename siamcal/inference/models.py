@@ -19,12 +19,15 @@ RENDERED_NOTE = (
 )
 
 
-def load_model(source: str | Path | None = None, task: str | None = None) -> CalibratingSiamese:
+def load_model(
+    source: str | Path | None = None, task: str | None = None, *, trust: bool = False
+) -> CalibratingSiamese:
     """Load a calibrator for inference, in eval mode.
 
     Args:
         source: A folder, "hf-hub:owner/name", or None for the calibrator in the package.
         task: What it must do, "intensity" or "detection"; None takes what it does.
+        trust: See `CalibratingSiamese.from_pretrained`.
 
     Raises:
         ConfigError: It does another task, or its AUs aren't known.
@@ -39,9 +42,9 @@ def load_model(source: str | Path | None = None, task: str | None = None) -> Cal
                 f"(`siamcal train synth`) and name its folder with --model."
             ) from error
     elif Path(source).is_dir():
-        model = load_calibrator(source)
+        model = load_calibrator(source, trust=trust)
     else:
-        model = CalibratingSiamese.from_pretrained(source)
+        model = CalibratingSiamese.from_pretrained(source, trust=trust)
     config = model.config
     if config.task not in {"intensity", "detection"} or not config.aus:
         raise ConfigError(

@@ -17,7 +17,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from siamcal.errors import ConfigError
-from siamcal.files import checksum_of_file
+from siamcal.files import checksum_of_file, make_folder
 
 __all__ = [
     "WRITTEN_BY",
@@ -139,12 +139,7 @@ def _check_existing(path: Path, is_own: Callable[[Path], bool], replace: bool) -
 
 
 def _check_writable(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"The folder {path.parent} can't be made ({error.strerror}). Choose another output."
-        ) from error
+    make_folder(path.parent)
     place = path if path.exists() else path.parent
     if not os.access(place, os.W_OK):
         raise ConfigError(f"{place} may not be written to (file permissions).")

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from siamcal.errors import ConfigError, FaceNotFoundError, MediaError
 from siamcal.faces import FacePipeline, ReferenceJudgement, judge_reference
@@ -19,7 +17,7 @@ from siamcal.faces.media import FrameStream, open_media, read_frame
 from siamcal.faces.neutrality import expression
 from siamcal.inference.prediction import Predictor
 from siamcal.model.siamese import Reference
-from siamcal.model.weights_file import checksum_of_tensors
+from siamcal.model.weights_file import checksum_of_tensors, read_sealed
 from siamcal.progress import progress_bar
 
 __all__ = ["PersonReference", "choose_reference", "load_profile", "read_reference", "save_profile"]
@@ -189,16 +187,13 @@ def save_profile(reference: PersonReference, path: str | Path, predictor: Predic
     """
     path = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        reference.features.to("cpu").save(path)
-        with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata())
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        metadata["calibrator"] = _identity(predictor)
-        metadata["facts"] = json.dumps(reference.facts)
-        metadata["warnings"] = json.dumps(reference.warnings)
-        save_file(tensors, path, metadata)
-    except (OSError, SafetensorError) as error:
+        facts = {
+            "calibrator": _identity(predictor),
+            "facts": json.dumps(reference.facts),
+            "warnings": json.dumps(reference.warnings),
+        }
+        reference.features.to("cpu").save(path, facts=facts)
+    except OSError as error:
         raise ConfigError(f"The profile {path} can't be written ({error}).") from error
 
 
@@ -209,21 +204,21 @@ def load_profile(path: str | Path, predictor: Predictor) -> PersonReference:
         ConfigError: Missing, damaged, no profile, or made by another calibrator.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise ConfigError(
             f"There is no profile {path}. Make it: siamcal predict VIDEO --reference neutral.jpg "
             f"--save-profile {path}"
         )
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
         features = Reference.load(path)
+        _, metadata = read_sealed(path)
         facts, warnings = json.loads(metadata["facts"]), json.loads(metadata["warnings"])
+        facts, warnings = dict(facts), tuple(map(str, warnings))
         identity = metadata["calibrator"]
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError) as error:  # a ConfigError is a ValueError
         raise ConfigError(
-            f"{path} is no profile of siamcal predict, or it is damaged. Make it again with "
-            f"--save-profile."
+            f"{path} is no profile of siamcal predict, or it is damaged ({str(error)[:300]}). Make "
+            "it again with --save-profile."
         ) from error
     if identity != _identity(predictor):
         raise ConfigError(
@@ -231,7 +226,7 @@ def load_profile(path: str | Path, predictor: Predictor) -> PersonReference:
             f"features mean nothing to this one. Make it again with --save-profile."
         )
     facts = {**facts, "profile": str(path)}
-    return PersonReference(features, facts, tuple(str(w) for w in warnings))
+    return PersonReference(features, facts, warnings)
 
 
 def _identity(predictor: Predictor) -> str:

@@ -40,6 +40,7 @@ class PretrainedMixin:
         example_inputs: Inputs | None = None,
         verify: bool = True,
         max_bytes: int | None = None,
+        trust: bool = False,
     ) -> Self:
         """Load a calibrator from a folder or from the Hub; nothing that comes along is executed.
 
@@ -58,14 +59,16 @@ class PretrainedMixin:
             example_inputs: A valid input of the backbone, where it isn't one image.
             verify: Prove again that the cut is exact.
             max_bytes: Largest weights file that is accepted; None is 4 GiB.
+            trust: You know who made it: a network or public weights that its config names are
+                fetched from where they lie, and images of any size are tried.
 
         Returns:
             The calibrator in eval mode, with its description as `.config`.
 
         Raises:
             HubError: The Hub can't be reached, or has no such repository, revision or file.
-            ConfigError: The config is damaged, newer or unsafe, or needs `backbone`, `head` or
-                `merge`.
+            ConfigError: The config is damaged, newer or unsafe, or needs `backbone`, `head`,
+                `merge` or `trust`.
             WeightsError: The weights are damaged or don't fit.
         """
         return late_module("siamcal.calibrators.hub").from_pretrained(
@@ -81,6 +84,7 @@ class PretrainedMixin:
             example_inputs=example_inputs,
             verify=verify,
             max_bytes=max_bytes,
+            trust=trust,
         )
 
     def save_pretrained(

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from siamcal.errors import ConfigError, OutOfRangeError
 from siamcal.graph.features import BatchLayout
 from siamcal.model.origin import Origin, Provenance
 from siamcal.model.pooling import pool_frames
+from siamcal.model.weights_file import read_sealed, write_sealed
 
 __all__ = ["Index", "Reference", "as_index"]
 
@@ -224,7 +223,13 @@ class Reference:
         """Where the features lie."""
         return self.tensors[0].device
 
-    def save(self, path: str | Path, *, model: _Encodes | None = None) -> None:
+    def save(
+        self,
+        path: str | Path,
+        *,
+        model: _Encodes | None = None,
+        facts: Mapping[str, str] | None = None,
+    ) -> None:
         """Write the features and the fingerprint of the network that made them (.safetensors).
 
         The file holds features of a face: treat it like a photograph of the person.
@@ -232,9 +237,10 @@ class Reference:
         Args:
             path: Where to.
             model: The model that encoded it, where the Reference doesn't know it (it was pickled).
+            facts: What else the file shall hold.
 
         Raises:
-            ConfigError: The model isn't known, or was trained on since.
+            ConfigError: The model isn't known, was trained on since, or the file can't be written.
         """
         made_by = self.made_by or Provenance()
         fingerprint = model.origin.fingerprint() if model else made_by.known_fingerprint()
@@ -247,9 +253,8 @@ class Reference:
         }
         if self._frames is not None:
             metadata["frames"] = json.dumps(self._frames.tolist())
-        tensors = {f"features.{i}": t.detach().contiguous() for i, t in enumerate(self.tensors)}
-        # Equal memory behind two tensors is refused by the format; clones are small here.
-        save_file({k: t.clone() for k, t in tensors.items()}, path, metadata)
+        tensors = {f"features.{i}": t for i, t in enumerate(self.tensors)}
+        write_sealed(tensors, {**metadata, **(facts or {})}, Path(path))
 
     @classmethod
     def load(
@@ -272,20 +277,19 @@ class Reference:
                 it.
         """
         try:
-            with safe_open(path, framework="pt", device=str(device)) as file:
-                metadata = file.metadata() or {}
-                layouts = [
-                    None if layout is None else BatchLayout(**layout)
-                    for layout in json.loads(metadata["layouts"])
-                ]
-                tensors = [file.get_tensor(f"features.{i}") for i in range(len(layouts))]
+            found, metadata = read_sealed(Path(path))
+            layouts = [
+                None if layout is None else BatchLayout(**layout)
+                for layout in json.loads(metadata["layouts"])
+            ]
+            tensors = [found[f"features.{i}"].to(device) for i in range(len(layouts))]
             merge_at, network = metadata["merge_at"], metadata["network"]
             reference = cls(tensors, layouts, merge_at, Provenance(fingerprint=network))
             reference._frames = _frames_from(metadata, len(reference), device)
-        except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError) as error:  # a WeightsError is a ValueError
             raise ConfigError(
                 f"{path} is missing, damaged or holds no Reference "
-                f"({type(error).__name__}: {str(error)[:120]}); write one with Reference.save."
+                f"({type(error).__name__}: {str(error)[:300]}); write one with Reference.save."
             ) from None
         if model is not None:
             model.check_reference(reference)

@@ -16,20 +16,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from siamcal.errors import DataNotFoundError, WeightsError
-from siamcal.files import write_atomically
+from siamcal.errors import ConfigError, DataNotFoundError, WeightsError
+from siamcal.files import check_file, replacing, write_atomically
 
 __all__ = [
     "MAX_WEIGHTS_BYTES",
+    "SEAL",
     "TensorInfo",
     "checksum_of_tensors",
+    "opened_tensors",
     "read_header",
+    "read_sealed",
     "read_state_dict",
     "read_tensors",
+    "write_sealed",
     "write_tensors",
 ]
 
 MAX_WEIGHTS_BYTES = 4 << 30
+SEAL = "seal"  # in the header of siamcal's own files: a checksum of all that is in them
 # Room for 30,000 tensors; parsing it takes less than 100 MB whatever it holds.
 _MAX_HEADER_BYTES = 4 << 20
 _MAX_TENSORS = 30_000
@@ -61,8 +66,7 @@ def read_header(path: str | Path, max_bytes: int = MAX_WEIGHTS_BYTES) -> dict[st
         WeightsError: Not a safetensors file, cut short, too large, or its header lies.
     """
     path = Path(path)
-    _check_sizes(path, max_bytes)
-    with _opened(path) as file:
+    with opened_tensors(path, max_bytes) as file:
         names = file.keys()
         if len(names) > _MAX_TENSORS:
             raise WeightsError(f"{path} declares {len(names):,} tensors; at most {_MAX_TENSORS:,}.")
@@ -84,7 +88,7 @@ def read_tensors(path: str | Path, max_bytes: int = MAX_WEIGHTS_BYTES) -> dict[s
         WeightsError: See `read_header`.
     """
     names = read_header(path, max_bytes)
-    with _opened(Path(path)) as file:
+    with opened_tensors(Path(path), max_bytes) as file:
         return {name: file.get_tensor(name) for name in names}
 
 
@@ -102,20 +106,64 @@ def read_state_dict(path: str | Path, names: Collection[str] = ()) -> dict[str, 
         WeightsError: It isn't a plain state dict.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
+    if not path.exists():
         raise DataNotFoundError(
             f"There is no file {path}. InsightFace's model zoo (arcface_torch) has "
             "glint360k_cosface_r50_fp16_0.1/backbone.pth (non-commercial research only); give the "
             "path of your copy."
         )
     content = read_tensors(path) if path.suffix == ".safetensors" else _unpickled(path)
-    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    state = {str(n): v for n, v in content.items() if isinstance(n, str | int)
+             and isinstance(v, Tensor)}  # fmt: skip
+    for name, value in state.items():
+        _check_tensor(path, name, value)
     while state and not any(name in state for name in names):
         prefix = next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), None)
         if prefix is None:
             break
         state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
+
+
+def _check_tensor(path: Path, name: str, value: Tensor) -> None:
+    """Refuse tensors that a pickle may describe but no state dict has: larger than their memory."""
+    plain = value.layout is torch.strided and value.device.type == "cpu" and not value.is_quantized
+    if not plain or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise WeightsError(
+            f"{path}: {name[:80]!r} is no plain tensor, or is declared larger than what the file "
+            "holds of it. Save `model.state_dict()` on the CPU and give that file."
+        )
+
+
+def write_sealed(tensors: Mapping[str, Tensor], facts: Mapping[str, str], path: Path) -> None:
+    """Write tensors and facts about them, with a checksum of both, atomically."""
+    from safetensors.torch import save_file
+
+    # Equal memory behind two tensors is refused by the format.
+    plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    with replacing(path) as place:
+        save_file(plain, place, {**facts, SEAL: _seal(plain, facts)})
+
+
+def read_sealed(
+    path: Path, max_bytes: int = MAX_WEIGHTS_BYTES
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and facts as `write_sealed` wrote them.
+
+    Raises:
+        WeightsError: See `read_header`; or a value or a fact isn't what was written.
+    """
+    with opened_tensors(path, max_bytes) as file:
+        facts = dict(file.metadata() or {})
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if facts.pop(SEAL, None) != _seal(tensors, facts):
+        raise WeightsError(f"{path} is damaged: it doesn't hold what was written (checksum).")
+    return tensors, facts
+
+
+def _seal(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> str:
+    told = f"{checksum_of_tensors(tensors)}{sorted(facts.items())}"
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: str | Path) -> str:
@@ -143,8 +191,9 @@ def checksum_of_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 def _check_sizes(path: Path, max_bytes: int) -> None:
     """What safetensors would take in its stride: gigabytes, and headers that take them to parse."""
-    if not path.is_file():
+    if not path.exists():
         raise WeightsError(f"{path} is missing; a calibrator needs its weights beside config.json.")
+    _check_ordinary(path)
     size = path.stat().st_size
     if size > max_bytes:
         raise WeightsError(
@@ -162,10 +211,23 @@ def _check_sizes(path: Path, max_bytes: int) -> None:
         )
 
 
+def _check_ordinary(path: Path) -> None:
+    try:
+        check_file(path)
+    except ConfigError as error:
+        raise WeightsError(str(error)) from None
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened_tensors(path: Path, max_bytes: int = MAX_WEIGHTS_BYTES) -> Iterator[Any]:
+    """A safetensors file, open for reading; errors of its reader, in the block too, in words.
+
+    Raises:
+        WeightsError: See `read_header`.
+    """
     from safetensors import SafetensorError, safe_open
 
+    _check_sizes(path, max_bytes)
     try:
         with safe_open(str(path), framework="pt") as file:
             yield file
@@ -179,11 +241,12 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _unpickled(path: Path) -> Mapping[Any, Any]:
+    _check_ordinary(path)
     with path.open("rb") as file:
         is_zip = file.read(2) == b"PK"
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    except Exception as error:
+    except Exception as error:  # whatever a damaged file makes torch raise
         reason = str(error).partition("\n")[0][:160]
         raise WeightsError(
             f"{path} can't be read without running code ({reason}). Only plain state dicts are "

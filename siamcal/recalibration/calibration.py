@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from siamcal.errors import ConfigError
-from siamcal.files import write_json
+from siamcal.files import read_json, write_json
 from siamcal.recalibration import population
 from siamcal.recalibration.population import Population
 
@@ -90,8 +89,9 @@ class OutputCalibration:
                 raise ConfigError(f"quantile is {self.quantile}; it lies between 0 and 1.")
         self.span = _span(self.span)
         if self.names is not None:
-            if isinstance(self.names, str) or not all(isinstance(n, str) for n in self.names):
-                raise ConfigError(f"names is {self.names!r}; a text for each AU is needed.")
+            listed = isinstance(self.names, list | tuple)
+            if not listed or not all(isinstance(n, str) for n in self.names):
+                raise ConfigError(f"names is {self.names!r:.200}; a text for each AU is needed.")
             self.names = tuple(self.names)
         if self.mode == "monotone" and self.span is None:
             raise ConfigError(
@@ -289,9 +289,9 @@ class OutputCalibration:
             ConfigError: The file isn't there, isn't such a file, or holds something else.
         """
         try:
-            found = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path} can't be read as a saved calibration ({error}).") from error
+            found = read_json(path)
+        except ConfigError as error:
+            raise ConfigError(f"{path} can't be read as a saved calibration ({error}).") from None
         expected = {"format", "version", "mode", "shrinkage", "quantile", "span", "names", "people"}
         if not isinstance(found, dict) or found.get("format") != _FORMAT:
             raise ConfigError(f"{path} isn't what OutputCalibration.save writes.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from siamcal.errors import ConfigError, DataNotFoundError
+from siamcal.files import check_file, read_json
 from siamcal.recalibration.text_table import TextTable
 from siamcal.recalibration.tools import SIAMCAL, Layout, layout_of
 
@@ -79,6 +79,7 @@ def load_table(
         raise DataNotFoundError(f"The table {path} doesn't exist.")
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; name one table in it.")
+    check_file(path)
     source = _open(path)
     layout = layout_of(source.columns, str(path), tool, person)
     numeric = layout.numeric(selected_by)
@@ -206,9 +207,12 @@ def _told_apart(table: PersonTable, path: Path, tool: str | None) -> PersonTable
 def _told_threshold(path: Path, reading: str) -> float:
     au = int(reading[2:4])
     try:
-        aus = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["calibrator"]["aus"]
-        return float(next(each["threshold"] for each in aus if each["au"] == au))
-    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+        aus = read_json(path.with_suffix(".json"))["calibrator"]["aus"]
+        told = float(next(each["threshold"] for each in aus if each["au"] == au))
+        if not 0 <= told <= SIAMCAL.span[1]:
+            raise ValueError(told)
+        return told
+    except (ValueError, KeyError, TypeError, OverflowError, StopIteration):
         # No sidecar, or somebody else's: what `CalibratorConfig` takes by default.
         return 1.0 if au == 43 else 2.0
 

@@ -16,11 +16,16 @@ from siamcal.errors import ConfigError
 __all__ = ["Replacement", "TextTable"]
 
 # One cell: quotes and spaces around a number, which stay, or around a word for "nothing was read".
-_NUMBER = re.compile(r'(\s*"?\s*)([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(\s*"?\s*)', re.ASCII)
-_NOTHING = re.compile(r'\s*"?\s*(?:-?nan(?:\(.*\))?|na|n/a|<na>|null|none)?\s*"?\s*', re.IGNORECASE)
+# No part can match what the one before it can: a cell of 100,000 blanks or digits costs no time.
+_NUMBER = re.compile(
+    r'(\s*(?:"\s*)?)([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)(\s*(?:"\s*)?)', re.ASCII
+)
+_NOTHING = re.compile(r"(?:-?nan(?:\([^)]*\))?|na|n/a|<na>|null|none)?", re.IGNORECASE)
 # A column with at most so many decimals is written with its own number of them, or three if it has
 # fewer (a mean of several rows needs more than OpenFace's two); others with all their digits.
 MOST_DECIMALS, FEWEST_DECIMALS = 6, 3
+# OpenFace's longest lines have 12,000 characters.
+_LONGEST = 4 << 20
 
 # New values (N,) and where they replace the old ones, (N,) bool.
 Replacement = tuple[np.ndarray, np.ndarray]
@@ -150,10 +155,10 @@ class TextTable:
         return cells
 
     def _nothing(self, line: int, name: str, cell: str) -> float:
-        if not _NOTHING.fullmatch(cell):
+        if not _NOTHING.fullmatch(cell.strip().removeprefix('"').removesuffix('"').strip()):
             raise ConfigError(
-                f"{self.path}, line {line}, column {name}: {cell.strip()!r} isn't a finite number "
-                f"like 0.25. Leave the cell empty where nothing was read."
+                f"{self.path}, line {line}, column {name}: {cell.strip()!r:.100} isn't a finite "
+                f"number like 0.25. Leave the cell empty where nothing was read."
             )
         return float("nan")
 
@@ -169,7 +174,12 @@ class TextTable:
 def _records(file: IO[str]) -> Iterator[tuple[int, str]]:
     """(1-based line where it begins, text with its line end); a quoted cell may hold line ends."""
     begun, at = "", 0
-    for line, text in enumerate(file, start=1):
+    for line, text in enumerate(iter(lambda: file.readline(_LONGEST), ""), start=1):
+        if len(text) + len(begun) >= _LONGEST:
+            raise ConfigError(
+                f"{file.name}, line {at or line} is longer than {_LONGEST:,} characters: it is no "
+                "table of readings, or damaged."
+            )
         if "\0" in text:
             raise ConfigError(
                 f"{file.name}, line {line} holds zero bytes: it isn't text in UTF-8. Save the "

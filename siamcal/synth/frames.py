@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from siamcal.files import write_json
+from siamcal.files import make_folder, write_json
 from siamcal.synth.actions import AUS
 from siamcal.synth.backdrops import draw_backdrop
 from siamcal.synth.occluders import cover
@@ -27,6 +27,7 @@ from siamcal.synth.plan import (
 from siamcal.synth.render import Face, encode_picture, expose, render
 from siamcal.synth.scene import draw_background
 from siamcal.synth.traits import stream
+from siamcal.table_files import write_parquet
 
 __all__ = ["face_at", "picture", "run_task"]
 
@@ -158,11 +159,10 @@ def run_task(plan: Plan, task: Task, folder: str) -> int:
         data = encode_picture(image, ".jpg", quality)
         digest.update(data)
         path = root / row["source"]
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         path.write_bytes(data)
         rows.append(row | {"bytes": len(data)})
     parts = root / "parts"
-    parts.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).to_parquet(parts / f"{task.name}.parquet", index=False)
+    write_parquet(pd.DataFrame(rows), parts / f"{task.name}.parquet")
     write_json(parts / f"{task.name}.json", {"frames": len(rows), "sha256": digest.hexdigest()})
     return len(rows)

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from siamcal.errors import ConfigError
+from siamcal.files import make_folder
 from siamcal.paper import protocol
 from siamcal.parallel import check_workers, in_processes
 from siamcal.progress import progress_bar
@@ -115,7 +116,7 @@ def _recording(plan: Plan, person: int, clip: int, neutral: int | None) -> Recor
 
 
 def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     path.write_bytes(data)
 
 
@@ -150,7 +151,7 @@ def _disfa(job: Export, index: int) -> int:
         writer = None
         if job.videos:
             path = job.folder / videos / f"{stem}{name}_comp.avi"
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             size = (plan.image_size, plan.image_size)
             codec = cv2.VideoWriter.fourcc(*"MJPG")
             writer = cv2.VideoWriter(str(path), codec, float(facts["fps"]), size)
@@ -276,7 +277,7 @@ def export(job: Export, workers: int = 1) -> Path:
     """
     check_workers(workers)
     total = job.participants * job.frames * (2 if job.layout == "disfa" else job.sequences)
-    job.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(job.folder)
     work, people = functools.partial(_WRITERS[job.layout], job), range(job.participants)
     workers = min(workers, job.participants)
     with (

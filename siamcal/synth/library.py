@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import json
 import logging
 from dataclasses import asdict
 from pathlib import Path
@@ -15,10 +14,11 @@ import pandas as pd
 
 from siamcal.environment import usable_cores
 from siamcal.errors import ConfigError, DataNotFoundError
-from siamcal.files import cache_dir, check_disk_space, read_json, write_json
+from siamcal.files import cache_dir, check_disk_space, make_folder, read_json, write_json
 from siamcal.parallel import check_workers, in_processes
 from siamcal.progress import progress_bar
 from siamcal.synth.plan import RENDERER_VERSION, Plan, Task, draw_person, tasks
+from siamcal.table_files import read_table, write_parquet
 
 __all__ = ["ensure_rendered", "manifest", "read_tables", "rendered_folder", "verify"]
 
@@ -64,7 +64,7 @@ def ensure_rendered(plan: Plan, root: Path | None = None, workers: int | None = 
     folder = rendered_folder(plan, root)
     if (folder / "manifest.json").exists():
         return folder
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     pieces = tasks(plan)
     todo = [task for task in pieces if not _is_done(folder, task)]
     check_disk_space(folder, plan.disk_bytes() * len(todo) / len(pieces), "Rendering needs about")
@@ -79,11 +79,14 @@ def ensure_rendered(plan: Plan, root: Path | None = None, workers: int | None = 
 def _finish(plan: Plan, pieces: list[Task], folder: Path) -> None:
     """Join the tables and write the manifest, which says that all is there."""
     parts = folder / "parts"
-    table = pd.concat([pd.read_parquet(parts / f"{t.name}.parquet") for t in pieces])
-    table.to_parquet(folder / "frames.parquet", index=False)
+    try:
+        table = pd.concat([read_table(parts / f"{t.name}.parquet") for t in pieces])
+        sums = {t.name: str(read_json(parts / f"{t.name}.json")["sha256"]) for t in pieces}
+    except (ConfigError, KeyError, TypeError) as error:
+        raise ConfigError(f"{error} Delete {parts}: what is missing is rendered again.") from None
+    write_parquet(table, folder / "frames.parquet")
     people = pd.DataFrame([draw_person(plan, n).row() for n in plan.people])
-    people.to_parquet(folder / "participants.parquet", index=False)
-    sums = {t.name: json.loads((parts / f"{t.name}.json").read_text())["sha256"] for t in pieces}
+    write_parquet(people, folder / "participants.parquet")
     whole = hashlib.sha256("".join(sums[name] for name in sorted(sums)).encode()).hexdigest()
     contents = {
         "renderer": RENDERER_VERSION,
@@ -98,28 +101,45 @@ def _finish(plan: Plan, pieces: list[Task], folder: Path) -> None:
 def manifest(folder: Path) -> dict[str, Any]:
     """Return what a rendered folder holds: renderer, plan, number of frames, checksums."""
     found = read_json(folder / "manifest.json")
-    if not isinstance(found, dict):
+    parts = found.get("parts") if isinstance(found, dict) else None
+    if not isinstance(parts, dict) or not isinstance(found.get("sha256"), str):
         raise ConfigError(f"{folder / 'manifest.json'} is no manifest; delete {folder}.")
-    return found
+    return dict(found)
 
 
 def read_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the frames table, its sources as absolute paths, and the participants table."""
+    """Return the frames table, its sources as absolute paths, and the participants table.
+
+    Raises:
+        DataNotFoundError: One of them is missing or damaged.
+    """
     table, people = (_read_table(folder, name) for name in ("frames", "participants"))
+    if "source" not in table or "participant" not in people:
+        raise DataNotFoundError(f"The tables in {folder} aren't siamcal's; delete the folder.")
     table["source"] = [str(folder / source) for source in table["source"]]
     return table, people
 
 
 def _read_table(folder: Path, name: str) -> pd.DataFrame:
-    path = folder / f"{name}.parquet"
     try:
-        return pd.read_parquet(path)
-    except Exception as error:  # whatever a damaged file makes its readers raise
-        reason = str(error).partition("\n")[0][:200]
+        return read_table(folder / f"{name}.parquet")
+    except ConfigError as error:
         raise DataNotFoundError(
-            f"{path} can't be read ({reason}). Delete {folder / 'manifest.json'}: the tables are "
-            "made again from what is rendered."
+            f"{error} Delete {folder / 'manifest.json'}: the tables are made again from what is "
+            "rendered."
         ) from None
+
+
+def _sources(folder: Path, part: str) -> list[str]:
+    """Pictures of a part, as its table names them; none where the table is lost."""
+    if Path(part).name != part:
+        return [""]
+    try:
+        return [
+            str(source) for source in read_table(folder / "parts" / f"{part}.parquet")["source"]
+        ]
+    except (ConfigError, KeyError):
+        return []
 
 
 def verify(folder: Path) -> str:
@@ -131,7 +151,7 @@ def verify(folder: Path) -> str:
     contents = manifest(folder)
     for name, expected in contents["parts"].items():
         digest = hashlib.sha256()
-        for source in pd.read_parquet(folder / "parts" / f"{name}.parquet")["source"]:
+        for source in _sources(folder, name):
             path = folder / source
             digest.update(path.read_bytes() if path.exists() else b"missing")
         if digest.hexdigest() != expected:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from siamcal.errors import ConfigError
+from siamcal.files import make_folder
 from siamcal.synth.actions import AUS, NUISANCES, action_shapes, nuisance_shapes
 from siamcal.synth.optics import add_chroma_noise, balance, bend
 from siamcal.synth.person import Person
@@ -232,5 +233,5 @@ def write_png(path: Path, picture: np.ndarray) -> None:
     Raises:
         ConfigError: The file can't be written there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     path.write_bytes(encode_picture(picture, ".png", cv2.IMWRITE_PNG_COMPRESSION, 9))

@@ -70,7 +70,7 @@ def describe_checkpoint(recipe: Recipe, aus: Sequence[int]) -> dict[str, Any]:
 
 def _found(checkpoint: str) -> Path:
     path = Path(checkpoint).expanduser()
-    if not path.is_file():
+    if not path.exists():
         raise DataNotFoundError(
             f"There is no file {path}. A checkpoint is the state dict of the whole trained "
             "network: torch.save(model.state_dict(), PATH), or a .safetensors file of it."

@@ -11,7 +11,7 @@ from siamcal.datasets import load_dataset
 from siamcal.datasets.base import FaceSet
 from siamcal.datasets.crops.prepare import prepare
 from siamcal.errors import ConfigError
-from siamcal.files import write_json
+from siamcal.files import make_folder, write_json
 from siamcal.model.heads import RawIntensityHead
 from siamcal.model.siamese import CalibratingSiamese
 from siamcal.settings import to_dict
@@ -57,7 +57,7 @@ def train_everyone(
     source = load_dataset(recipe.dataset, data_root, **recipe.dataset_options)
     _check_head(recipe, len(source.task_aus(recipe.task)))
     faces = prepare(source, recipe.preprocessing, workers=workers)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     claim_folder(folder, recipe, faces)
     write_json(folder / "recipe.json", to_dict(recipe))
     network = fit(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from siamcal.files import check_disk_space, write_json
+from siamcal.files import check_disk_space, check_file, make_folder, read_json, write_json
 from siamcal.progress import progress_bar
 
 __all__ = ["kept_rows"]
@@ -34,10 +33,15 @@ def kept_rows(
         shape: (M, width).
         step: Rows computed at once.
         compute: Numbers of rows -> their values.
+
+    Raises:
+        ConfigError: The disk is too full, or something else lies in the file's place.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     place, progress = folder / "features.f32", folder / "progress.json"
     needed = 4 * shape[0] * shape[1]
+    if place.exists():
+        check_file(place)
     # Of the size that is wanted, or of no use: a map would lengthen it with zeros.
     exists = place.exists() and place.stat().st_size == needed
     if place.exists() and not exists:
@@ -77,12 +81,11 @@ def _fill(
 
 
 def _read(progress: Path) -> list[tuple[int, str]]:
-    try:
-        values = json.loads(progress.read_text(encoding="utf-8"))["parts"]
-        return [(int(end), str(digest)) for end, digest in values]
-    except FileNotFoundError:
+    if not progress.exists():
         return []
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    try:
+        return [(int(end), str(digest)) for end, digest in read_json(progress)["parts"]]
+    except (ValueError, KeyError, TypeError, OverflowError) as error:  # ConfigError among them
         logger.warning("%s can't be read (%r): all is computed anew", progress, error)
         return []
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from siamcal.errors import MissingDependencyError
+from siamcal.errors import ConfigError, MissingDependencyError
+from siamcal.files import check_file, read_text
 
 
 class LossLog:
@@ -18,6 +19,7 @@ class LossLog:
 
     Raises:
         MissingDependencyError: TensorBoard is wanted but not installed.
+        ConfigError: Something else lies in the file's place.
     """
 
     def __init__(self, folder: Path | None, step: int, *, tensorboard: bool = False) -> None:
@@ -26,7 +28,9 @@ class LossLog:
         if folder is None:
             return
         path = folder / "loss.csv"
-        lines = path.read_text().splitlines()[1 : step + 1] if path.exists() and step else []
+        if path.exists():
+            check_file(path)
+        lines = _lines(path)[1 : step + 1] if step and path.exists() else []
         self.file = path.open("w")
         self.file.write("\n".join(["step,loss", *lines]) + "\n")
         if tensorboard:
@@ -48,6 +52,14 @@ class LossLog:
             self.file.flush()
         if self.board is not None:
             self.board.add_scalar("loss", loss, step)
+
+
+def _lines(path: Path) -> list[str]:
+    """Of a log that is cut off or damaged, what can be read: no number of a run depends on it."""
+    try:
+        return read_text(path).splitlines()
+    except ConfigError:
+        return []
 
 
 def _summary_writer(folder: Path, step: int) -> Any:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from siamcal.datasets.base import FaceSet
 from siamcal.errors import ConfigError, TrainingError
+from siamcal.files import make_folder
 from siamcal.model.batchnorm_gap import batchnorm_gap, warn_of_gap
 from siamcal.model.siamese import CalibratingSiamese
 from siamcal.progress import progress_bar
@@ -99,7 +100,7 @@ def fit(
     optimizer = make_optimizer(network, recipe)
     state, identity = TrainingState(network, optimizer), ""
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         identity = identity_of(recipe, faces, rows, calibrated=calibrated, start=start)
         state.load(folder / CHECKPOINT, identity)
     _set_mode(network, recipe)

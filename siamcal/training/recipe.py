@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from siamcal.errors import ConfigError, UnknownNameError
-from siamcal.files import read_json
+from siamcal.files import read_json, read_text
 from siamcal.model.merge_options import check_merge_options
 from siamcal.model.merges import PAPER
 from siamcal.paper import PAPER_PREPROCESSING
@@ -23,6 +23,7 @@ from siamcal.settings import check_choices, check_range, check_whole, from_dict
 
 __all__ = ["Augmentation", "Recipe", "ReferenceNoise", "load_recipe"]
 
+MAX_RECIPE_BYTES = 1 << 20
 TASKS = ("intensity", "detection")
 PRECISIONS = ("fp32", "bf16", "fp16")
 
@@ -276,7 +277,7 @@ def load_recipe(name: str | Path) -> Recipe:
     path = Path(name)
     if path.suffix not in (".json", ".toml"):
         return recipes.get(str(name))()
-    values = read_json(path) if path.suffix == ".json" else _read_toml(path)
+    values = read_json(path, MAX_RECIPE_BYTES) if path.suffix == ".json" else _read_toml(path)
     try:
         return from_dict(values, Recipe)
     except UnknownNameError as error:
@@ -289,10 +290,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
     import tomllib
 
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"Can't read {path}: {error.strerror}.") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is no text (byte {error.start}): it is damaged.") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} isn't TOML: {error}.") from None
+        return tomllib.loads(read_text(path, MAX_RECIPE_BYTES))
+    except ConfigError:
+        raise
+    except RecursionError:
+        raise ConfigError(f"{path} isn't read: its tables lie too deep in one another.") from None
+    except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
+        raise ConfigError(f"{path} isn't TOML: {str(error)[:200]}.") from None

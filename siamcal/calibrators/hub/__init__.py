@@ -6,7 +6,6 @@ settings hold: HF_ENDPOINT (mirrors), HF_TOKEN, HF_HOME, HF_HUB_OFFLINE.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import shutil
@@ -40,7 +39,7 @@ from siamcal.calibrators.saving import (
 )
 from siamcal.calibrators.saving import describe as describe_model
 from siamcal.errors import ConfigError, HubError
-from siamcal.files import write_atomically
+from siamcal.files import make_folder, read_json, write_atomically
 from siamcal.model.siamese import CalibratingSiamese
 from siamcal.model.weights_file import MAX_WEIGHTS_BYTES
 
@@ -220,7 +219,7 @@ def pull(
     for file in sorted(found.rglob("*")):
         name = file.relative_to(found).as_posix()
         if file.is_file() and _is_ours(name):
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            make_folder((target / name).parent)
             shutil.copyfile(file, target / name)
     return target
 
@@ -310,11 +309,11 @@ def _means(results: Path | None, task: str) -> dict[str, Any]:
     if results is None or not results.is_file() or results.stat().st_size > MAX_EXTRA_BYTES:
         return {}
     try:
-        methods = json.loads(results.read_text(encoding="utf-8"))["methods"]
+        methods = read_json(results)["methods"]
         return {
             str(method)[:40]: {str(m)[:40]: cell["mean"] for m, cell in cells[task].items()}
             for method, cells in methods.items()
             if task in cells
         }
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):  # a ConfigError is a ValueError
         return {}

@@ -20,7 +20,8 @@ from siamcal.calibrators.saving import (
     load_calibrator,
     save_calibrator,
 )
-from siamcal.errors import ConfigError, DataNotFoundError
+from siamcal.errors import ConfigError, DataNotFoundError, SiamcalError
+from siamcal.files import read_json
 from siamcal.model.create import is_file_name
 
 __all__ = ["Publication", "plan_from_folder", "plan_from_model"]
@@ -110,7 +111,15 @@ def _with_card(
     workplace: Path,
 ) -> Publication:
     figures = [path for path in files if path.startswith("figures/")]
-    card = model_card(config, results, repo_id=repo_id, figures=_best_first(figures))
+    try:
+        card = model_card(config, results, repo_id=repo_id, figures=_best_first(figures))
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        if isinstance(error, SiamcalError):
+            raise
+        raise ConfigError(
+            f"The run's results.json doesn't hold what `siamcal bench` writes ({error!r:.100}); "
+            "run the comparison again."
+        ) from error
     place = workplace / CARD_FILE
     place.write_text(card, encoding="utf-8")
     return Publication({**files, CARD_FILE: place}, card, config)
@@ -136,7 +145,7 @@ def _calibrator_folder(folder: Path) -> Path:
 def _as_adapter(
     calibrator: Path, workplace: Path, base: str | Path | None
 ) -> tuple[Path, CalibratorConfig]:
-    model = load_calibrator(calibrator, verify=False)
+    model = load_calibrator(calibrator, verify=False, trust=True)  # it is the user's own run
     public = _public_backbone(model.config, base)
     place = workplace / "adapter"
     named = str(base) if str(base or "").startswith("asset:") else ""
@@ -159,12 +168,9 @@ def _public_backbone(config: CalibratorConfig, base: str | Path | None) -> nn.Mo
 
 
 def _results(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
+    if not path.exists():
         return None
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path} isn't valid JSON ({error}); run the comparison again.") from None
+    results = read_json(path)
     if not isinstance(results, dict):
         raise ConfigError(f"{path} holds no results; run the comparison again.")
     return results

@@ -12,7 +12,7 @@ from siamcal.calibrators.config import MAX_CONFIG_BYTES, read_config
 from siamcal.calibrators.hub.sources import TAG, Source, endpoint, explained, network_errors
 from siamcal.calibrators.saving import CONFIG_FILE, WEIGHTS_FILE
 from siamcal.errors import HubError, WeightsError
-from siamcal.files import checksum_of_file
+from siamcal.files import checksum_of_file, make_folder
 from siamcal.progress import progress_bar
 
 logger = logging.getLogger(__name__)
@@ -92,8 +92,8 @@ def _download_resumable(place: Source, name: str) -> None:
     )
     blob = storage / "blobs" / meta.etag
     partial = storage / ".siamcal" / f"{meta.etag}.part"
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    blob.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(partial.parent)
+    make_folder(blob.parent)
     # Large files lie on another host; the token is none of its business.
     own_host = meta.location.startswith(endpoint() + "/")
     headers = build_hf_headers(token=place.token if own_host else False, library_name=TAG)

@@ -15,8 +15,10 @@ from pathlib import Path
 import pandas as pd
 
 from siamcal.environment import usable_cores
-from siamcal.files import replacing
+from siamcal.errors import ConfigError
+from siamcal.files import kind_of_file
 from siamcal.progress import progress_bar
+from siamcal.table_files import read_table, write_parquet
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +62,8 @@ def _stat(file: str) -> tuple[int, int] | None:
 def _digest(file: str) -> str:
     digest = hashlib.blake2b(digest_size=16)
     try:
+        if kind := kind_of_file(file):
+            return f"unreadable ({kind})"
         size = os.path.getsize(file)
         digest.update(str(size).encode())
         with open(file, "rb") as stream:
@@ -76,13 +80,13 @@ def _digest(file: str) -> str:
 
 
 def _remembered(memory: Path) -> dict[tuple[str, int, int], str]:
+    if not memory.exists():
+        return {}
     try:
-        table = pd.read_parquet(memory)
+        table = read_table(memory)
         rows = zip(table["path"], table["size"], table["changed"], table["digest"], strict=True)
         return {(str(p), int(s), int(c)): str(d) for p, s, c, d in rows}
-    except FileNotFoundError:
-        return {}
-    except Exception as error:  # a damaged memory only costs time
+    except (ConfigError, KeyError, TypeError, ValueError) as error:  # it only costs time
         logger.warning("%s can't be read (%s); files are checked anew", memory, error)
         return {}
 
@@ -92,5 +96,4 @@ def _remember(memory: Path, known: dict[tuple[str, int, int], str]) -> None:
     table = pd.DataFrame(rows, columns=["path", "size", "changed", "digest"])
     # Only the newest entry of a path is of use.
     table = table.drop_duplicates("path", keep="last")
-    with replacing(memory) as place:
-        table.to_parquet(place, index=False)
+    write_parquet(table, memory)

@@ -30,7 +30,7 @@ from siamcal.datasets.crops.units import OK, Unit, crop_units
 from siamcal.datasets.reference_rows import reference_rows
 from siamcal.environment import usable_cores
 from siamcal.errors import DataNotFoundError
-from siamcal.files import asset, cache_dir, check_disk_space
+from siamcal.files import asset, cache_dir, check_disk_space, make_folder
 from siamcal.parallel import check_workers
 from siamcal.preprocessing import Preprocessing
 from siamcal.progress import progress_bar
@@ -72,7 +72,7 @@ def prepare(
     """
     check_workers(workers)
     order, units, folder = _planned(source, preprocessing, cache)
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     with _locked(folder / "lock"):
         store = Store(folder, preprocessing.size)
         count = _worker_count(workers, len(order), len(units))
@@ -117,7 +117,7 @@ def _mend(store: Store, units: list[Unit], preprocessing: Preprocessing, workers
         len(damaged),
         len(store.records),
     )
-    store.units_folder.mkdir(exist_ok=True)
+    make_folder(store.units_folder)
     for _ in crop_units([units[i] for i in damaged], preprocessing, store.units_folder, workers):
         pass
     for number in damaged:
@@ -210,7 +210,7 @@ def _planned(
 ) -> tuple[np.ndarray, list[Unit], Path]:
     """Order of the frames, units of work, and the folder that is named by what will be in it."""
     root = Path(cache) if cache is not None else cache_dir() / "faces"
-    root.mkdir(parents=True, exist_ok=True)
+    make_folder(root)
     if source.table.empty:
         raise DataNotFoundError(f"Data set '{source.name}' has no frames to prepare.")
     order, units = _units(source.table)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import IO, Any
 
 from siamcal.datasets.crops.units import OK, Unit, read_status
 from siamcal.errors import SiamcalError
-from siamcal.files import write_json
+from siamcal.files import check_file, make_folder, read_json, write_json
 
 __all__ = ["Store"]
 
@@ -50,6 +49,9 @@ class Store:
     Args:
         folder: Where the files lie.
         size: Side of a crop in pixels.
+
+    Raises:
+        ConfigError: Something else lies in a file's place.
     """
 
     def __init__(self, folder: Path, size: int) -> None:
@@ -59,6 +61,9 @@ class Store:
         self.status = folder / "status.txt"
         self.units_folder = folder / "units"
         self._progress = folder / "progress.json"
+        for path in (self.images, self.status):
+            if path.exists():
+                check_file(path)
         self.records = self._read()
 
     def lines(self) -> list[str]:
@@ -92,7 +97,7 @@ class Store:
 
     def resume(self) -> int:
         """Cut both files to what the records cover; number of units that are done."""
-        self.units_folder.mkdir(exist_ok=True)
+        make_folder(self.units_folder)
         self.images.touch()
         self.status.touch()
         os.truncate(self.images, sum(r.crops for r in self.records))
@@ -176,12 +181,12 @@ class Store:
             (self.units_folder / f"{unit.key}.{ending}").unlink(missing_ok=True)
 
     def _read(self) -> list[_Record]:
-        try:
-            values = json.loads(self._progress.read_text(encoding="utf-8"))
-            return [_Record.read(text) for text in values["units"]]
-        except FileNotFoundError:
+        if not self._progress.exists():
             return []
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        try:
+            values = read_json(self._progress)
+            return [_Record.read(text) for text in values["units"]]
+        except (ValueError, KeyError, TypeError) as error:  # a ConfigError is a ValueError
             logger.warning("%s can't be read (%r): all is cropped anew", self._progress, error)
             return []
 
