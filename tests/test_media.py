@@ -261,6 +261,21 @@ def test_one_frame_of_a_video(tmp_path):
         read_frame(path, 9)
 
 
+def test_a_camera_gives_rgb_in_order(tmp_path):
+    from siamcal.faces.media import open_camera
+
+    values = [(200, 40, 90), (30, 180, 60), (20, 90, 210)]
+    pictures = [np.full((64, 64, 3), value, np.uint8) for value in values]
+    path = write_video(tmp_path / "clip.avi", pictures, "mjpeg", pix_fmt="yuvj420p")
+    stream = open_camera(str(path))  # to OpenCV a file is as good as a camera
+    assert (stream.kind, stream.total, stream.fps) == ("camera", None, None)
+    frames = list(stream)
+    assert [frame.index for frame in frames] == [0, 1, 2]
+    assert np.all(np.diff([frame.timestamp for frame in frames]) >= 0)
+    for frame, value in zip(frames, values, strict=True):
+        assert np.abs(frame.rgb.mean((0, 1)) - value).max() < 8
+
+
 def test_a_missing_camera_is_an_error_in_words():
     from siamcal.faces.media import open_camera
 
