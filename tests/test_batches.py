@@ -1,4 +1,4 @@
-"""Batches: every frame once an epoch, draws by the recipe's seed, parts that add up to the whole."""
+"""Batches: every frame once an epoch, draws by the recipe's seed, parts that make the whole."""
 
 import dataclasses
 

@@ -39,15 +39,17 @@ def rows(tmp_path):
     ]
 
 
-def folder(rows, cache, preprocessing=Preprocessing(size=16)):
+BASE = Preprocessing(size=16)
+
+
+def folder(rows, cache, preprocessing=BASE):
     return missing_bytes(make_source(rows), preprocessing, cache)[0]
 
 
 def test_every_setting_of_the_preprocessing_is_in_the_key_of_crops(rows, tmp_path) -> None:
     assert OTHER.keys() == {field.name for field in dataclasses.fields(Preprocessing)}
-    base = Preprocessing(size=16)
-    places = {folder(rows, tmp_path / "cache", base)} | {
-        folder(rows, tmp_path / "cache", dataclasses.replace(base, **{name: value}))
+    places = {folder(rows, tmp_path / "cache")} | {
+        folder(rows, tmp_path / "cache", dataclasses.replace(BASE, **{name: value}))
         for name, value in OTHER.items()
     }
     assert len(places) == 1 + len(OTHER)
@@ -85,7 +87,7 @@ def test_the_content_of_files_is_in_the_key_of_crops(rows, tmp_path) -> None:
 
 
 def test_bytes_that_are_missing_are_those_of_all_frames(rows, tmp_path) -> None:
-    assert missing_bytes(make_source(rows), Preprocessing(size=16), tmp_path)[1] >= 4 * 16 * 16 * 3
+    assert missing_bytes(make_source(rows), BASE, tmp_path)[1] >= 4 * 16 * 16 * 3
 
 
 def test_a_long_file_is_told_by_each_of_its_places(tmp_path, monkeypatch) -> None:

@@ -198,7 +198,7 @@ def test_a_strict_check_raises_and_another_one_collects(caplog) -> None:
     assert "there: odd" in caplog.text
     with pytest.raises(LabelError, match="there, line 4: broken"):
         strict.error("there", "broken", 4)
-    with pytest.raises(LabelError, match="^there: broken"):
+    with pytest.raises(LabelError, match=r"^there: broken"):
         strict.error("there", "broken")
     caplog.clear()
     collecting = Problems(strict=False)
