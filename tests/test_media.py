@@ -253,6 +253,25 @@ def test_videos_that_hold_nothing_are_refused(tmp_path):
             list(open_media(tmp_path / name))
 
 
+def test_time_counts_from_the_first_frame_wherever_the_file_begins(tmp_path):
+    import av
+
+    path = tmp_path / "late.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "bgr0"
+        for number, picture in enumerate(moved_frames(4, 64)):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = 75 + number  # 3 s
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with av.open(str(path)) as container:
+        assert container.start_time > 2_000_000  # microseconds
+    times = [frame.timestamp for frame in open_media(path)]
+    assert np.allclose(times, np.arange(4) / 25, atol=0.001)
+
+
 def test_one_frame_of_a_video(tmp_path):
     frames = list(moved_frames(6, 64))
     path = write_video(tmp_path / "clip.mkv", frames, "ffv1", pix_fmt="bgr0")
