@@ -324,6 +324,23 @@ def test_the_most_complete_original_is_used(tmp_path, problems) -> None:
     assert best_series([fewer, few], 10, "p", problems) is few
 
 
+@pytest.mark.parametrize("shift", [0, -1])
+def test_lost_and_surplus_pictures_are_told_at_both_ends(tmp_path, problems, shift) -> None:
+    numbers = [n + shift for n in (2, 3, 5, 11)]
+    found = disfa._of_series(series(tmp_path, numbers), shift, 5, problems)
+    assert found == [str(tmp_path / "f" / f"{n + shift}.png") for n in range(1, 6)]
+    texts = [problem.text for problem in problems.found if "counted from" not in problem.text]
+    assert texts == [
+        "1 frames have no label (11): left out.",
+        "2 labelled frames are missing (1, 4).",
+    ]
+    problems.found.clear()
+    disfa._of_series(series(tmp_path, [n + shift for n in range(4)], "g"), shift, 5, problems)
+    assert "missing (4, 5)" in problems.found[-1].text
+    assert "no label (0)" in problems.found[-2].text
+    assert len(problems.found) == 2 - shift  # and how they are counted
+
+
 def test_derived_pictures_are_told_by_words(tmp_path) -> None:
     derived = ("aligned_images", "Crops_left", "OpenFace/v", "simAligned", "x/faceCrops")
     originals = ("Images", "surface", "Interface", "Left_Camera", "scalpel", "flower")
