@@ -114,9 +114,9 @@ def test_disfa_plus_names_the_line_that_is_broken(tmp_path, problems, lines, num
 
 
 def test_unbc_takes_the_strongest_of_an_au_and_0_for_what_is_not_listed(tmp_path, problems) -> None:
-    text = "6.0 2.0 1 9\n\n12,4,0,0\n6 3\n12 1\n99 7\n"
+    text = "6.0 2.0 1 9\n\n12,4,0,0\n6 5\n12 1\n99 7\n"
     found = unbc._read_facs(touch(tmp_path / "l.txt", text), (4, 6, 12, 43), problems)
-    assert found.tolist() == [0, 3, 4, 0]
+    assert found.tolist() == [0, 5, 4, 0]
     empty = unbc._read_facs(touch(tmp_path / "l.txt", ""), (4, 6, 12, 43), problems)
     assert empty.tolist() == [0, 0, 0, 0]
     assert not problems.found
