@@ -253,6 +253,17 @@ def test_videos_that_hold_nothing_are_refused(tmp_path):
             list(open_media(tmp_path / name))
 
 
+@pytest.mark.parametrize(
+    ("codec", "suffix", "pix_fmt"),
+    [("libx264", "mp4", "yuv420p"), ("ffv1", "mkv", "bgr0"), ("mjpeg", "avi", "yuvj420p")],
+)
+def test_the_number_of_frames_is_told_before_they_are_read(tmp_path, codec, suffix, pix_fmt):
+    path = write_video(tmp_path / f"c.{suffix}", moved_frames(20, 64), codec, pix_fmt=pix_fmt)
+    stream = open_media(path)
+    assert stream.total == pytest.approx(20, abs=1)
+    assert stream.fps == pytest.approx(25)
+
+
 def test_time_counts_from_the_first_frame_wherever_the_file_begins(tmp_path):
     import av
 
