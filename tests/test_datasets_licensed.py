@@ -432,6 +432,26 @@ def test_unbc(unbc_root):
     assert frames["043-jh043", "front"] == 1
 
 
+def test_unbc_refuses_a_sequence_of_which_frames_are_lost_unless_told_otherwise(unbc_root):
+    folder = unbc_root / "Images" / "043-jh043" / UNBC_PEOPLE["043-jh043"]
+    for number in (2, 3):
+        next(folder.glob(f"*{number:03d}.png")).unlink()
+    with pytest.raises(LabelError, match="1 frames, but 3 labels") as error:
+        load_dataset("unbc", unbc_root)
+    assert str(folder) in str(error.value)
+    assert len(load_dataset("unbc", unbc_root, allow_mismatch=True).table) == 9
+
+
+@pytest.mark.parametrize("by", [-1, 1])
+def test_unbc_refuses_pictures_that_are_numbered_otherwise_than_their_labels(unbc_root, by):
+    folder = unbc_root / "Images" / "043-jh043" / UNBC_PEOPLE["043-jh043"]
+    for path in sorted(folder.iterdir(), reverse=by > 0):
+        number = int(path.stem[-3:]) + by
+        path.rename(path.with_name(f"{path.stem[:-3]}{number:03d}.png"))
+    with pytest.raises(LabelError, match=f"numbered {1 + by} to {3 + by} .3., the labels 1 to 3"):
+        load_dataset("unbc", unbc_root)
+
+
 def test_unbc_thresholds_of_detection(unbc_root):
     from siamcal.datasets.base import detection_targets
 

@@ -85,6 +85,16 @@ def test_occurrence_labels_make_a_detection_set(table, tmp_path):
     assert load(table, tmp_path, invalid="9", labels="intensity").intensity_aus == (1, 12)
 
 
+@pytest.mark.parametrize("order", [("AU12_r", "AU12_c"), ("AU12_c", "AU12_r")])
+def test_intensities_go_before_occurrences_wherever_they_stand(table, tmp_path, order):
+    table["AU12_c"] = [1, 0, 1, 0] * 3
+    table["AU12_r"] = [5, 0, 3, 2] * 3
+    source = load(table[["path", "participant", "frame", "is_reference", *order]], tmp_path)
+    assert source.table["AU12"].tolist() == [5, 0, 3, 2] * 3
+    assert source.intensity_aus == (12,)
+    assert source.detection_thresholds == {12: 2}
+
+
 @pytest.mark.parametrize(
     ("column", "value", "error", "message"),
     [
@@ -123,6 +133,15 @@ def test_references_by_rule_and_file(table, tmp_path):
     chosen.write_text(json.dumps(dict.fromkeys(PEOPLE, 3)))
     by_file = load(plain, tmp_path, references=str(chosen)).table
     assert by_file[by_file["is_reference"]]["frame"].tolist() == [3, 3, 3]
+
+
+def test_a_frame_named_without_its_recording_is_that_of_the_first_recording(table, tmp_path):
+    plain = table.drop(columns="is_reference")
+    plain["sequence"], plain["frame"] = ["b", "b", "a", "a"] * 3, [0, 1, 0, 1] * 3
+    chosen = tmp_path / "chosen.json"
+    chosen.write_text(json.dumps(dict.fromkeys(PEOPLE, 1)))
+    marked = load(plain, tmp_path, references=str(chosen)).table["is_reference"]
+    assert marked.tolist() == [False, False, False, True] * 3
 
 
 def test_folds_by_column_and_by_number(table, tmp_path):

@@ -255,6 +255,19 @@ def test_a_lost_reference_is_replaced_by_the_nearest_neutral_frame(fake, tmp_pat
     assert "reference frame of A can't be used" in caplog.text
 
 
+def test_of_several_references_of_a_view_the_first_is_taken(fake, tmp_path):
+    rows = []
+    for number, (view, marked) in enumerate(
+        [("left", 0), ("left", 1), ("right", 1), ("left", 1), ("right", 1)]
+    ):
+        save(tmp_path / f"{number}.png", picture(60 + 9 * number))
+        image = str(tmp_path / f"{number}.png")
+        rows.append(["A", view, "s", number, image, -1, bool(marked), 0, 0])
+    faces = prepare(make_source(rows), SMALL, cache=tmp_path / "cache", workers=1)
+    assert faces.reference_rows.tolist() == [1, 1, 2, 1, 2]
+    assert faces.replaced_references.empty
+
+
 def test_a_view_without_reference_uses_the_other_views(fake, tmp_path):
     rows = []
     for number, view in enumerate(["left", "left", "right"]):

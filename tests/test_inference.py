@@ -191,6 +191,11 @@ def test_a_detection_calibrator_gives_presence_alone(tmp_path, neutral, clip):
     assert 0 < np.mean(present) < 1
 
 
+def test_a_logit_of_zero_is_present_in_the_table_as_in_the_metrics():
+    (row,) = written([1, 2, 4], [2.0] * 3, "detection", (1, 0.0, 1.0, np.array([0.0, 1e-6, -1e-6])))
+    assert [row[f"AU{au:02d}_c"] for au in (1, 2, 4)] == ["1", "1", "0"]
+
+
 # Made by the writer of CSV before it was one format of several.
 CSV = """\
 frame,face_id,timestamp,confidence,success,AU01_r,AU12_r,AU01_c,AU12_c

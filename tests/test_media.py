@@ -253,12 +253,57 @@ def test_videos_that_hold_nothing_are_refused(tmp_path):
             list(open_media(tmp_path / name))
 
 
+@pytest.mark.parametrize(
+    ("codec", "suffix", "pix_fmt"),
+    [("libx264", "mp4", "yuv420p"), ("ffv1", "mkv", "bgr0"), ("mjpeg", "avi", "yuvj420p")],
+)
+def test_the_number_of_frames_is_told_before_they_are_read(tmp_path, codec, suffix, pix_fmt):
+    path = write_video(tmp_path / f"c.{suffix}", moved_frames(20, 64), codec, pix_fmt=pix_fmt)
+    stream = open_media(path)
+    assert stream.total == pytest.approx(20, abs=1)
+    assert stream.fps == pytest.approx(25)
+
+
+def test_time_counts_from_the_first_frame_wherever_the_file_begins(tmp_path):
+    import av
+
+    path = tmp_path / "late.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "bgr0"
+        for number, picture in enumerate(moved_frames(4, 64)):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = 75 + number  # 3 s
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with av.open(str(path)) as container:
+        assert container.start_time > 2_000_000  # microseconds
+    times = [frame.timestamp for frame in open_media(path)]
+    assert np.allclose(times, np.arange(4) / 25, atol=0.001)
+
+
 def test_one_frame_of_a_video(tmp_path):
     frames = list(moved_frames(6, 64))
     path = write_video(tmp_path / "clip.mkv", frames, "ffv1", pix_fmt="bgr0")
     assert np.array_equal(read_frame(path, 4), frames[4])
     with pytest.raises(MediaError, match="has 6 frames; frame 10 was asked for"):
         read_frame(path, 9)
+
+
+def test_a_camera_gives_rgb_in_order(tmp_path):
+    from siamcal.faces.media import open_camera
+
+    values = [(200, 40, 90), (30, 180, 60), (20, 90, 210)]
+    pictures = [np.full((64, 64, 3), value, np.uint8) for value in values]
+    path = write_video(tmp_path / "clip.avi", pictures, "mjpeg", pix_fmt="yuvj420p")
+    stream = open_camera(str(path))  # to OpenCV a file is as good as a camera
+    assert (stream.kind, stream.total, stream.fps) == ("camera", None, None)
+    frames = list(stream)
+    assert [frame.index for frame in frames] == [0, 1, 2]
+    assert np.all(np.diff([frame.timestamp for frame in frames]) >= 0)
+    for frame, value in zip(frames, values, strict=True):
+        assert np.abs(frame.rgb.mean((0, 1)) - value).max() < 8
 
 
 def test_a_missing_camera_is_an_error_in_words():

@@ -209,6 +209,28 @@ def test_a_change_that_makes_the_place_illegal_is_refused():
     assert torch.equal(model(images(), images(3, 2)), fresh(images(), images(3, 2)))
 
 
+def test_a_change_with_which_the_trace_is_wrong_is_refused():
+    class Evasive(Net):
+        """Once told to, computes something else while it is traced."""
+
+        evades = False
+
+        def forward(self, x):
+            return super().forward(x) + float(
+                self.evades and torch.fx._symbolic_trace.is_fx_tracing()
+            )
+
+    network = Evasive().eval()
+    model = wrapped(network, mechanism="fx")
+    right = model(images(), images(3, 2))
+    network.evades = True
+    for _ in range(2):
+        with pytest.raises(MergePointError, match=r"was changed after .* differs from the network"):
+            model(images(), images(3, 2))
+    network.evades = False
+    assert torch.equal(model(images(), images(3, 2)), right)
+
+
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_a_merge_module_that_is_gone(mechanism):
     network = Net().eval()

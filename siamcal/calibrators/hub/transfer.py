@@ -6,7 +6,7 @@ import logging
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from siamcal.calibrators.config import MAX_CONFIG_BYTES, read_config
 from siamcal.calibrators.hub.sources import TAG, Source, endpoint, explained, network_errors
@@ -122,7 +122,7 @@ def _append(url: str, partial: Path, size: int, headers: dict[str, str], name: s
 
     with partial.open("ab") as file, progress_bar(total=size, description=name, unit="B") as bar:
         if file.tell() > size:
-            file.truncate(0)
+            _empty(file)
         begun = file.tell()
         if begun == size:
             return
@@ -138,7 +138,7 @@ def _append(url: str, partial: Path, size: int, headers: dict[str, str], name: s
         ) as response:
             hf_raise_for_status(response)
             if begun and response.status_code != 206:
-                file.truncate(0)  # the server knows no ranges
+                _empty(file)  # the server knows no ranges
                 begun = 0
             bar.update(begun)
             for chunk in response.iter_bytes(_CHUNK):
@@ -148,6 +148,11 @@ def _append(url: str, partial: Path, size: int, headers: dict[str, str], name: s
                 bar.update(len(chunk))
         if file.tell() != size:
             raise OSError(f"{name} ended after {file.tell():,} of {size:,} bytes")
+
+
+def _empty(file: IO[bytes]) -> None:
+    file.seek(0)  # truncating alone leaves the position, by which is told how much has arrived
+    file.truncate()
 
 
 def optional(place: Source, name: str) -> Path | None:
