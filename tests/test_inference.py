@@ -455,7 +455,7 @@ def test_the_sidecar_says_what_made_the_table(tmp_path, neutral, clip):
     assert len(told["calibrator"]["weights_checksum"]) == 64
     assert told["reference"]["source"] == str(neutral)
     assert told["input"]["files"] == [str(clip)]
-    assert told["environment"]["mediapipe"]
+    assert told["environment"]["face_engine"].startswith("litert 2")
     assert any("a smile" in w for w in told["result"]["warnings"])
     assert not list(tmp_path.glob("*.partial"))
 

@@ -67,6 +67,9 @@ def predict(
     batch_size: Annotated[
         int, typer.Option(min=1, help="Frames through the network at once.")
     ] = 16,
+    face_engine: Annotated[
+        str, typer.Option(help="What finds faces: litert, or mediapipe, which contacts its maker.")
+    ] = "litert",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the run's summary as JSON to stdout.")
     ] = False,
@@ -74,11 +77,13 @@ def predict(
     """Read AUs of one person."""
     _check_options(inputs, reference, reference_frame, profile, output, as_json)
     from siamcal import inference
+    from siamcal.faces import FacePipeline
     from siamcal.inference.models import choose_device
 
     calibrator = inference.load_model(model, task)
+    pipeline = FacePipeline(calibrator.config.preprocessing, face_engine)
     with inference.Predictor(
-        calibrator, device=choose_device(device), batch_size=batch_size
+        calibrator, device=choose_device(device), batch_size=batch_size, pipeline=pipeline
     ) as predictor:
         stream = _open(inputs)
         person = _reference(inputs, reference, reference_frame, profile, predictor)
@@ -161,7 +166,12 @@ def _reference(
 
 
 def _announce(predictor: Predictor, person: PersonReference) -> None:
+    from siamcal.faces.engines import DEFAULT, ENGINES
     from siamcal.inference.models import RENDERED_NOTE
+
+    engine = predictor.pipeline.detector.engine
+    if engine != DEFAULT:
+        _say(f"Faces are found by {engine!r}: {ENGINES[engine]}.")
 
     config = predictor.config
     if config.rendered:

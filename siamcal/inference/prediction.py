@@ -112,7 +112,7 @@ class Predictor:
         result = FrameResult(frame.index, frame.timestamp, frame.source, None)
         if frame.rgb is None or frame.problem:
             return replace(result, problem=frame.problem or "it can't be decoded"), None
-        faces = self.pipeline.detect(frame.rgb, max_faces=2)
+        faces = self.pipeline.detect(frame.rgb, max_faces=2, details=False)
         if not faces:
             return replace(result, problem="no face"), None
         crop = self.pipeline.align(frame.rgb, faces[0])

@@ -17,6 +17,7 @@ import torch
 import siamcal
 from siamcal.calibrators.saving import CalibratorConfig
 from siamcal.errors import ConfigError
+from siamcal.faces.engines import engine_version
 from siamcal.faces.media import FrameStream
 from siamcal.files import write_json
 from siamcal.inference.models import RENDERED_NOTE
@@ -219,7 +220,7 @@ def _environment(predictor: Predictor) -> dict[str, str]:
     return {
         "siamcal": siamcal.__version__,
         "torch": torch.__version__,
-        "mediapipe": version("mediapipe"),
+        "face_engine": engine_version(predictor.pipeline.detector.engine),
         "opencv": cv2.__version__,
         "av": version("av"),
         "python": platform.python_version(),
