@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from siamcal.benchmarks._videos import SIZES, cold_start, one_core, video_parts
 
 from siamcal.environment import describe_environment
 from siamcal.errors import ConfigError
@@ -111,7 +113,8 @@ def speed(
         frames: Frames a round for rendering and faces.
         batch_size: Images at a time for inference.
         large: Also time ir50, inference and training steps (minutes on one core).
-        only: One group of "rendering", "faces", "ir_tiny", "ir50", "training"; "" is all.
+        only: One group of "rendering", "faces", "ir_tiny", "ir50", "video", "training";
+            "" is all.
 
     Raises:
         ConfigError: There is no such group.
@@ -121,6 +124,7 @@ def speed(
         "faces": lambda: _faces(_pictures(frames), rounds),
         "ir_tiny": lambda: _inference("ir_tiny", "layer3", rounds, batch_size),
         "ir50": lambda: _inference("ir50", "layer4", rounds, batch_size),
+        "video": lambda: _video(_pictures(frames), rounds),
         "training": lambda: [row for b in TRAINING_BATCHES for row in _training(b, rounds)],
     }
     if only and only not in groups:
@@ -192,6 +196,17 @@ def _faces(pictures: list[np.ndarray], rounds: int) -> list[Row]:
             len(found),
             "frame",
         )
+
+
+def _video(pictures: list[np.ndarray], rounds: int) -> list[Row]:
+    """Whole videos beside MediaPipe's landmarker alone, and one picture from a cold start."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, one_core():
+        for name in SIZES:
+            parts = video_parts(pictures, name, Path(folder))
+            rows += _take_turns(parts, rounds, len(pictures), "frame")
+        cold = min(cold_start(pictures[0]) for _ in range(rounds))
+    return [*rows, Row("siamcal predict for one picture, from a cold start", cold, "picture")]
 
 
 def _inference(name: str, merge_at: str, rounds: int, batch_size: int) -> list[Row]:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# mediapipe loads libEGL and libGLESv2, opencv loads libGL and glib. Desktop systems have them,
+# opencv loads libGL and glib, mediapipe (a test's oracle) libEGL and libGLESv2. Desktop systems have them,
 # slim images don't: bring them where apt-get and the rights to use it are there, else say what to do.
 missing=""
 for pair in libEGL.so.1:libegl1 libGLESv2.so.2:libgles2 libGL.so.1:libgl1 libglib-2.0.so.0:libglib2.0-0; do

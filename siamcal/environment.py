@@ -10,7 +10,7 @@ from typing import Any
 
 __all__ = ["describe_environment", "machine_line", "usable_cores"]
 
-_PACKAGES = ("torch", "timm", "mediapipe", "opencv-python", "numpy", "numba")
+_PACKAGES = ("torch", "timm", "ai-edge-litert", "opencv-python", "numpy", "numba")
 
 
 def usable_cores() -> int:

@@ -14,7 +14,8 @@ from skimage import data
 
 from siamcal.errors import ConfigError, FaceNotFoundError, MissingDependencyError
 from siamcal.faces import FacePipeline, judge_reference
-from siamcal.faces._mediapipe import import_vision, quiet_stderr
+from siamcal.faces._mediapipe import import_vision
+from siamcal.faces._quiet import quiet_stderr
 from siamcal.faces.alignment import (
     CHIN,
     EYE_DISTANCE,

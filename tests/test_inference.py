@@ -19,6 +19,7 @@ import siamcal.cli
 from siamcal import create_backbone
 from siamcal.calibrators.saving import CalibratorConfig, load_calibrator, save_calibrator
 from siamcal.errors import ConfigError, FaceNotFoundError, MediaError
+from siamcal.faces import FacePipeline
 from siamcal.faces.media import Frame, FrameStream, open_media
 from siamcal.inference import (
     FrameResult,
@@ -465,7 +466,7 @@ def test_the_sidecar_says_what_made_the_table(tmp_path, neutral, clip):
     assert len(told["calibrator"]["weights_checksum"]) == 64
     assert told["reference"]["source"] == str(neutral)
     assert told["input"]["files"] == [str(clip)]
-    assert told["environment"]["mediapipe"]
+    assert told["environment"]["face_engine"].startswith("litert 2")
     assert any("a smile" in w for w in told["result"]["warnings"])
     assert not list(tmp_path.glob("*.partial"))
 
@@ -565,6 +566,16 @@ def test_a_profile_belongs_to_its_calibrator(predictor, reference, tmp_path):
     changed.config = replace(changed.config, preprocessing=Preprocessing(size=112, mask="none"))
     with Predictor(changed) as another, pytest.raises(ConfigError, match="preprocessing"):
         load_profile(path, another)
+
+
+def test_a_profile_says_which_engine_found_its_face(predictor, reference, tmp_path):
+    path = tmp_path / "anna.safetensors"
+    save_profile(reference, path, predictor)
+    pipeline = FacePipeline(predictor.config.preprocessing, "mediapipe")
+    with Predictor(predictor.model, pipeline=pipeline) as another:
+        loaded = load_profile(path, another)
+    assert loaded.warnings[:-1] == reference.warnings
+    assert "found by 'litert', this run's are by 'mediapipe'" in loaded.warnings[-1]
 
 
 def test_damaged_profiles_are_refused_in_words(predictor, reference, tmp_path):

@@ -22,9 +22,9 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from siamcal.errors import SiamcalError, WeightsError
+from siamcal.graph.modes import DispatchMode
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _counted(budget: Budget) -> Iterator[None]:
             handle.remove()
 
 
-class _SizeGuard(TorchDispatchMode):
+class _SizeGuard(DispatchMode):
     """Asks the meta device how large a tensor will be before it is made; refuses too large ones."""
 
     def __init__(self, elements: int) -> None:

@@ -95,6 +95,9 @@ def predict(
     batch_size: Annotated[
         int, typer.Option(min=1, help="Frames through the network at once.")
     ] = 16,
+    face_engine: Annotated[
+        str, typer.Option(help="What finds faces: litert, or mediapipe, which contacts its maker.")
+    ] = "litert",
     every: Annotated[
         int, typer.Option(min=1, help="Read every so manieth frame.", rich_help_panel=FRAMES)
     ] = 1,
@@ -144,7 +147,7 @@ def predict(
     from siamcal.inference.selection import Selection
 
     asked = _asked(inputs, reference, reference_frame, profile)
-    choice = ModelChoice(model, task, device, batch_size, trust)
+    choice = ModelChoice(model, task, device, batch_size, trust, face_engine)
     selection = Selection(every, start, end, fps)
     options = TableOptions(selection, smooth, openface)
     if output is not None and _is_folder(output):
@@ -327,7 +330,12 @@ def _open(inputs: list[str]) -> FrameStream:
 
 
 def _announce(predictor: Predictor, person: PersonReference) -> None:
+    from siamcal.faces.engines import DEFAULT, ENGINES
     from siamcal.inference.models import RENDERED_NOTE
+
+    engine = predictor.pipeline.detector.engine
+    if engine != DEFAULT:
+        _say(f"Faces are found by {engine!r}: {ENGINES[engine]}.")
 
     config = predictor.config
     if config.rendered:

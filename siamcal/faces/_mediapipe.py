@@ -1,18 +1,30 @@
-"""MediaPipe's two quirks: system libraries that may be missing, and C++ logs nobody asked for."""
+"""The engine "mediapipe": the same networks in Google's own runtime.
+
+It is kept as the reference for the default engine. MediaPipe 1.2.2 contacts a server of its maker
+when it starts and has no switch for that. It needs system libraries that may be missing.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import re
-import sys
-import tempfile
-from collections.abc import Iterator
+import weakref
 from typing import Any
 
-from siamcal.errors import MissingDependencyError
+import numpy as np
 
+from siamcal.errors import MissingDependencyError
+from siamcal.faces._litert import TASK, task_member
+from siamcal.faces._quiet import quiet_stderr
+from siamcal.faces.blazeface import MIN_SCORE
+from siamcal.faces.boxes import Box, overlap
+from siamcal.faces.face_mesh import Mesh
+from siamcal.files import asset
+
+# MediaPipe's last log line (about memory alignment, once a process) comes with one of the first
+# calls, by chance.
+QUIET_CALLS = 20
 # Shared library -> Debian and Ubuntu package.
 DEBIAN_PACKAGES = {
     "libEGL.so": "libegl1",
@@ -59,34 +71,76 @@ def missing_library(error: Exception) -> MissingDependencyError:
     )
 
 
-# A line of absl's, TFLite's or LiteRT's log.
-_LOG_LINE = re.compile(rb"[IW]\d{4} \d\d:|INFO: |WARNING: Logging before")
+class MediaPipeEngine:
+    """MediaPipe's FaceDetector and FaceLandmarker for single pictures."""
+
+    def __init__(self) -> None:
+        self._mediapipe, vision = import_vision()
+        options, image_mode = self._mediapipe.tasks.BaseOptions, vision.RunningMode.IMAGE
+        self._calls = 0
+        with quiet_stderr():
+            self._boxes = vision.FaceDetector.create_from_options(
+                vision.FaceDetectorOptions(
+                    base_options=options(model_asset_buffer=task_member("face_detector.tflite")),
+                    running_mode=image_mode,
+                    min_detection_confidence=MIN_SCORE,
+                )
+            )
+            self._landmarker = vision.FaceLandmarker.create_from_options(
+                vision.FaceLandmarkerOptions(
+                    base_options=options(model_asset_buffer=asset(TASK).read_bytes()),
+                    running_mode=image_mode,
+                    # A neighbour may look into the window: the right one is picked by overlap.
+                    num_faces=3,
+                    output_face_blendshapes=True,
+                    output_facial_transformation_matrixes=True,
+                )
+            )
+        # Also runs at interpreter exit, where MediaPipe's own destructor would fail.
+        self.close = weakref.finalize(self, _close_all, self._boxes, self._landmarker)
+
+    def boxes(self, rgb: np.ndarray) -> list[Box]:
+        """Boxes of the faces in `rgb`, (H, W, 3) uint8."""
+        with self._quiet():
+            result = self._boxes.detect(self._image(rgb))
+        found = [(d.bounding_box, float(d.categories[0].score)) for d in result.detections]
+        return [Box(b.origin_x, b.origin_y, b.width, b.height, score) for b, score in found]
+
+    def mesh(self, rgb: np.ndarray, box: Box, *, details: bool = True) -> Mesh | None:
+        """The face at `box` in a square window; see `siamcal.faces.engines.Engine.mesh`."""
+        with self._quiet():
+            result = self._landmarker.detect(self._image(rgb))
+        side = rgb.shape[0]
+        faces = [
+            np.array([(p.x, p.y, p.z) for p in points], np.float32) * side
+            for points in result.face_landmarks
+        ]
+        shares = [overlap(box, Box.around(face)) for face in faces]
+        if not shares or max(shares) == 0:
+            return None
+        best = int(np.argmax(shares))
+        if not details:
+            return Mesh(faces[best])
+        shapes = {s.category_name: float(s.score) for s in result.face_blendshapes[best]}
+        shapes.pop("_neutral", None)
+        return Mesh(faces[best], shapes, result.facial_transformation_matrixes[best])
+
+    def _image(self, rgb: np.ndarray) -> Any:
+        return self._mediapipe.Image(
+            image_format=self._mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(rgb)
+        )
+
+    def _quiet(self) -> contextlib.AbstractContextManager[None]:
+        self._calls += 1
+        return quiet_stderr() if self._calls <= QUIET_CALLS else contextlib.nullcontext()
 
 
-@contextlib.contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Drop the log lines that C++ code writes to file descriptor 2 inside the block.
-
-    MediaPipe and TFLite log before any setting of theirs is read, so no environment variable
-    silences them. Other lines are passed on afterwards; after an error, all of them are.
-    """
-    try:
-        saved = os.dup(2)
-    except OSError:  # no stderr at all (a service, a frozen window)
-        yield
-        return
-    with contextlib.suppress(AttributeError, ValueError):
-        sys.stderr.flush()
-    passed_on = True
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-            passed_on = False
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            held.seek(0)
-            for line in held:
-                if passed_on or not _LOG_LINE.match(line):
-                    os.write(2, line)
+def _close_all(*models: Any) -> None:
+    with quiet_stderr():
+        for model in models:
+            try:
+                model.close()
+            except (RuntimeError, TypeError):
+                # The interpreter is ending and MediaPipe's threads are gone: the system frees the
+                # memory. Without its handle the model's destructor doesn't try again.
+                model._handle = None

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from siamcal.faces.detection import Face, cut_window
+from siamcal.faces.boxes import cut_window
+from siamcal.faces.detection import Face
 
 # Indices into MediaPipe's 478-point mesh; left and right as in the picture.
 LEFT_EYE_CORNERS = (33, 133)  # outer, inner

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from siamcal.errors import ConfigError
 from siamcal.faces.detection import Face, FaceDetector
 
 __all__ = ["ReferenceJudgement", "expression", "judge_reference"]
@@ -75,9 +76,17 @@ def judge_reference(rgb: np.ndarray, face: Face, detector: FaceDetector) -> Refe
 
     Args:
         rgb: (H, W, 3) uint8, the whole frame.
-        face: The face in it.
+        face: The face in it, detected with its details.
         detector: Reads the mirrored frame.
+
+    Raises:
+        ConfigError: The face was detected without details: nothing tells its expression.
     """
+    if not face.blendshapes:
+        raise ConfigError(
+            "A reference is judged by its expression, but the face was detected with "
+            "details=False. Detect it again with details=True."
+        )
     parts = [
         _expression(face),
         _eyes(face),
@@ -173,7 +182,7 @@ def _mirror_shift(rgb: np.ndarray, face: Face, detector: FaceDetector) -> float:
     expected = face.landmarks[:, 0].mean()
     width = rgb.shape[1] - 1
     # The same person: the face whose mirror image lies nearest.
-    others = detector.detect(mirrored)
+    others = detector.detect(mirrored, details=False)
     if not others:
         return 1.0
     other = min(others, key=lambda f: abs(width - float(f.landmarks[:, 0].mean()) - expected))

@@ -13,6 +13,7 @@ from siamcal.faces.alignment import (
     wide_crop,
 )
 from siamcal.faces.detection import Face, FaceDetector
+from siamcal.faces.engines import DEFAULT
 from siamcal.faces.illumination import normalise_illumination
 from siamcal.faces.normalisation import GREY, face_oval, local_contrast
 from siamcal.faces.released import released_quad, through_jpeg
@@ -34,15 +35,16 @@ class FacePipeline:
 
     Args:
         preprocessing: What a crop shall look like; None means the defaults.
+        engine: What finds the faces; see `FaceDetector`.
 
     Example:
         >>> with FacePipeline(Preprocessing(size=112)) as pipeline:  # doctest: +SKIP
         ...     crop = pipeline.crop(frame)  # (112, 112, 3) uint8
     """
 
-    def __init__(self, preprocessing: Preprocessing | None = None) -> None:
+    def __init__(self, preprocessing: Preprocessing | None = None, engine: str = DEFAULT) -> None:
         self.preprocessing = preprocessing or Preprocessing()
-        self.detector = FaceDetector()
+        self.detector = FaceDetector(engine)
 
     def __enter__(self) -> FacePipeline:
         return self
@@ -54,9 +56,12 @@ class FacePipeline:
         """Free the models; the next frame loads them again."""
         self.detector.close()
 
-    def detect(self, rgb: np.ndarray, *, max_faces: int | None = None) -> list[Face]:
+    def detect(
+        self, rgb: np.ndarray, *, max_faces: int | None = None, details: bool = True
+    ) -> list[Face]:
         """Faces in `rgb`, (H, W, 3) uint8, the widest first; see `FaceDetector.detect`."""
-        return self.detector.detect(rgb, max_faces=max_faces)
+        once = self.preprocessing.detection == "once"
+        return self.detector.detect(rgb, max_faces=max_faces, once=once, details=details)
 
     def crop(self, rgb: np.ndarray) -> np.ndarray:
         """The crop of the widest face.
@@ -71,8 +76,7 @@ class FacePipeline:
             FaceNotFoundError: There is no face.
             ConfigError: `rgb` isn't an RGB frame.
         """
-        once = self.preprocessing.detection == "once"
-        faces = self.detector.detect(rgb, max_faces=1, once=once)
+        faces = self.detect(rgb, max_faces=1, details=False)
         if not faces:
             raise FaceNotFoundError(
                 f"No face was found in a picture of {rgb.shape[1]}x{rgb.shape[0]} pixels. "

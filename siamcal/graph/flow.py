@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from siamcal.graph.modes import DispatchMode
 
 __all__ = ["Flow", "eager"]
 
@@ -27,7 +28,7 @@ _SHAPE_ONLY = frozenset(
 ) | {"new_zeros", "new_ones", "new_empty", "new_full", "new_empty_strided"}
 
 
-class Flow(TorchDispatchMode):
+class Flow(DispatchMode):
     """Records the values that come from marked tensors while it is active.
 
     A value is a version of a storage: views share it, and an in-place write makes the next one.

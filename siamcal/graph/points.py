@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from siamcal.errors import MergePointError
@@ -30,6 +29,7 @@ from siamcal.graph.inputs import (
     run_network,
     tensors_in,
 )
+from siamcal.graph.modes import DispatchMode
 from siamcal.graph.randomness import RandomState
 from siamcal.graph.state import differentiable, hookable, in_mode, kept_buffers
 
@@ -180,7 +180,7 @@ def marked(flow: Flow, inputs: Inputs, images: ImageInputs) -> Inputs:
     return args[0] if isinstance(inputs, Tensor) else kwargs or args
 
 
-class _Flops(TorchDispatchMode):
+class _Flops(DispatchMode):
     """Counts as torch's FlopCounterMode, whose module tracker needs gradients."""
 
     total = 0

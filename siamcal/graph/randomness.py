@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from siamcal.graph.modes import DispatchMode
 from siamcal.graph.state import hookable
 
 __all__ = ["RandomState", "Randomness"]
@@ -61,7 +61,7 @@ def _accelerator(device: torch.device) -> Any:
     return module if hasattr(module, "get_rng_state") else None
 
 
-class Randomness(TorchDispatchMode):
+class Randomness(DispatchMode):
     """Notes which modules draw random numbers while they run: torch's, Python's or numpy's.
 
     Args:

@@ -14,6 +14,8 @@ from typing import Any
 
 import siamcal
 from siamcal.errors import ConfigError, MissingDependencyError, SiamcalError
+from siamcal.faces import FacePipeline
+from siamcal.faces.engines import DEFAULT, engine_version
 from siamcal.faces.media import open_media
 from siamcal.files import write_atomically
 from siamcal.inference.models import choose_device, load_model
@@ -66,6 +68,7 @@ class ModelChoice:
         device: "cpu", "cuda", "auto", ...
         batch_size: Frames through the network at once.
         trust: Fetch the network that a calibrator's config names.
+        face_engine: What finds faces: "litert" or "mediapipe".
     """
 
     source: str | None = None
@@ -73,11 +76,17 @@ class ModelChoice:
     device: str = "auto"
     batch_size: int = 16
     trust: bool = False
+    face_engine: str = DEFAULT
 
     def predictor(self) -> Predictor:
         """A new predictor."""
         model = load_model(self.source, self.task, trust=self.trust)
-        return Predictor(model, device=choose_device(self.device), batch_size=self.batch_size)
+        return Predictor(
+            model,
+            device=choose_device(self.device),
+            batch_size=self.batch_size,
+            pipeline=FacePipeline(model.config.preprocessing, self.face_engine),
+        )
 
 
 @dataclass(frozen=True)
@@ -306,6 +315,7 @@ def request_of(work: Work, predictor: Predictor) -> str:
         "reference": str(recording.reference),
         "weights": predictor.config.weights_checksum,
         "preprocessing": asdict(predictor.config.preprocessing),
+        "face_engine": engine_version(predictor.pipeline.detector.engine),
         "options": asdict(work.options),
         "suffix": work.output.suffix,
     }

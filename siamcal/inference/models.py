@@ -6,9 +6,11 @@ from pathlib import Path
 
 import torch
 
-from siamcal.calibrators.saving import load_calibrator
+from siamcal.calibrators.config import read_config
+from siamcal.calibrators.saving import CONFIG_FILE, load_calibrator
 from siamcal.errors import ConfigError, DataNotFoundError
 from siamcal.files import asset
+from siamcal.model.create import create_backbone
 from siamcal.model.siamese import CalibratingSiamese
 
 __all__ = ["RENDERED_NOTE", "choose_device", "load_model"]
@@ -35,7 +37,7 @@ def load_model(
     """
     if source is None:
         try:
-            model = load_calibrator(asset("calibrator"))
+            model = _packaged()
         except DataNotFoundError as error:
             raise DataNotFoundError(
                 f"No calibrator was named, and the package holds none ({error}). Train one "
@@ -64,6 +66,17 @@ def load_model(
             f"name another one with --model."
         )
     return model.eval()
+
+
+def _packaged() -> CalibratingSiamese:
+    """The calibrator in the package: its network isn't watched as a stranger's while it is built.
+
+    Watching it on the meta device imports torch's compiler, a second of processor time.
+    """
+    folder = asset("calibrator")
+    config = read_config(folder / CONFIG_FILE)
+    network = create_backbone(config.backbone, **config.backbone_arguments)
+    return load_calibrator(folder, backbone=network)
 
 
 def choose_device(name: str = "auto") -> torch.device:

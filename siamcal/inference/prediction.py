@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from siamcal.faces import FacePipeline
 from siamcal.faces.media import Frame
+from siamcal.inference.ahead import ahead
 from siamcal.model.heads import AUOutput
 from siamcal.model.siamese import CalibratingSiamese, Reference
 
@@ -107,28 +109,31 @@ class Predictor:
     def results(self, frames: Iterable[Frame], reference: Reference) -> Iterator[FrameResult]:
         """Results in the order of the frames, one each.
 
+        Frames are decoded and searched for faces in threads while the network reads earlier ones.
+
         An error or an interruption inside `frames` is passed on after the results of the frames
         before it were given out.
         """
         reference = reference.to(self.device)
         waiting: list[tuple[FrameResult, np.ndarray | None]] = []
-        try:
-            for frame in frames:
-                waiting.append(self._find(frame))
-                found = sum(crop is not None for _, crop in waiting)
-                if found >= self.batch_size or len(waiting) >= 4 * self.batch_size:
-                    yield from self._finish(waiting, reference)
-                    waiting = []
-        except (KeyboardInterrupt, Exception):
-            yield from self._finish(waiting, reference)
-            raise
+        with closing(ahead(map(self._find, ahead(frames)))) as found:
+            try:
+                for one in found:
+                    waiting.append(one)
+                    crops = sum(crop is not None for _, crop in waiting)
+                    if crops >= self.batch_size or len(waiting) >= 4 * self.batch_size:
+                        yield from self._finish(waiting, reference)
+                        waiting = []
+            except (KeyboardInterrupt, Exception):
+                yield from self._finish(waiting, reference)
+                raise
         yield from self._finish(waiting, reference)
 
     def _find(self, frame: Frame) -> tuple[FrameResult, np.ndarray | None]:
         result = FrameResult(frame.index, frame.timestamp, frame.source, None)
         if frame.rgb is None or frame.problem:
             return replace(result, problem=frame.problem or "it can't be decoded"), None
-        faces = self.pipeline.detect(frame.rgb, max_faces=2)
+        faces = self.pipeline.detect(frame.rgb, max_faces=2, details=False)
         if not faces:
             return replace(result, problem="no face"), None
         crop = self.pipeline.align(frame.rgb, faces[0])

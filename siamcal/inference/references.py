@@ -124,6 +124,7 @@ def choose_reference(
 def _encoded(
     predictor: Predictor, crop: np.ndarray, facts: dict[str, Any], problems: list[str]
 ) -> PersonReference:
+    facts["face_engine"] = predictor.pipeline.detector.engine
     facts["crop_sha256"] = hashlib.sha256(crop.tobytes()).hexdigest()
     warnings = tuple(f"Reference: {problem}." for problem in problems)
     return PersonReference(predictor.encode(crop), facts, warnings)
@@ -225,8 +226,13 @@ def load_profile(path: str | Path, predictor: Predictor) -> PersonReference:
             f"The profile {path} was made with another calibrator or another preprocessing; its "
             f"features mean nothing to this one. Make it again with --save-profile."
         )
-    facts = {**facts, "profile": str(path)}
-    return PersonReference(features, facts, warnings)
+    found_by, engine = facts.get("face_engine", "mediapipe"), predictor.pipeline.detector.engine
+    if found_by != engine:
+        warnings += (
+            f"Reference: the profile's face was found by {found_by!r}, this run's are by "
+            f"{engine!r}; they differ little, and not at all if you make the profile again.",
+        )
+    return PersonReference(features, {**facts, "profile": str(path)}, warnings)
 
 
 def _identity(predictor: Predictor) -> str:

@@ -18,6 +18,7 @@ import torch
 
 import siamcal
 from siamcal.errors import ConfigError
+from siamcal.faces.engines import engine_version
 from siamcal.faces.media import FrameStream
 from siamcal.files import checksum_of_file, write_json
 from siamcal.inference.models import RENDERED_NOTE
@@ -309,7 +310,7 @@ def _environment(predictor: Predictor) -> dict[str, str]:
     return {
         "siamcal": siamcal.__version__,
         "torch": torch.__version__,
-        "mediapipe": version("mediapipe"),
+        "face_engine": engine_version(predictor.pipeline.detector.engine),
         "opencv": cv2.__version__,
         "av": version("av"),
         "python": platform.python_version(),

@@ -106,13 +106,20 @@ class Provenance:
         self.fingerprint = origin.fingerprint()
         return self.fingerprint
 
-    @torch.compiler.disable(reason="use model.load_reference(path), which checks at once")
     def check(self, origin: Origin) -> None:
         """Refuse a network that isn't shown to give the same features.
 
         Raises:
             ConfigError: Its weights before the merge point differ.
         """
+        if torch.compiler.is_compiling():
+            # As a decorator it would import the compiler with the package, a second's work.
+            why = "use model.load_reference(path), which checks at once"
+            torch.compiler.disable(self._check, reason=why)(origin)
+        else:
+            self._check(origin)
+
+    def _check(self, origin: Origin) -> None:
         known = None if self.origin is None else self.origin()
         if origin is known or origin in self.accepted or not (self.fingerprint or known):
             return

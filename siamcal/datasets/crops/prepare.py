@@ -263,7 +263,10 @@ def _key(units: list[Unit], digests: dict[str, str], preprocessing: Preprocessin
 
 @functools.lru_cache(maxsize=1)
 def _code_version() -> str:
-    """Digest of the code and the model that crop: crops of another version are no use."""
+    """Digest of the code and the models that crop: crops of another version are no use.
+
+    The code also names the engine that finds the faces.
+    """
     digest = hashlib.blake2b(digest_size=8)
     package = Path(__file__).parents[2]
     for path in sorted((package / "faces").glob("*.py")):

@@ -1,0 +1,69 @@
+"""The networks of MediaPipe's task file, run by LiteRT: on this machine, without any connection."""
+
+from __future__ import annotations
+
+import importlib
+import zipfile
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from siamcal.errors import MissingDependencyError
+from siamcal.faces._quiet import quiet_stderr
+from siamcal.files import asset
+
+TASK = "face_landmarker.task"
+
+
+@lru_cache(maxsize=8)
+def task_member(name: str) -> bytes:
+    """One file of the task bundle.
+
+    Raises:
+        DataNotFoundError: The package lacks the bundle.
+    """
+    with zipfile.ZipFile(asset(TASK)) as bundle:
+        return bundle.read(name)
+
+
+class Network:
+    """One network of the task bundle. It belongs to one thread at a time.
+
+    Args:
+        name: The bundle's member.
+        threads: That the network may use.
+
+    Raises:
+        MissingDependencyError: LiteRT isn't installed.
+    """
+
+    def __init__(self, name: str, threads: int = 1) -> None:
+        content = task_member(name)
+        with quiet_stderr():
+            self._run = _interpreter()(model_content=content, num_threads=threads)
+            self._run.allocate_tensors()
+        self._input = self._run.get_input_details()[0]["index"]
+        self._outputs = [output["index"] for output in self._run.get_output_details()]
+
+    def __call__(
+        self, values: np.ndarray, scale: float = 1.0, offset: float = 0.0
+    ) -> list[np.ndarray]:
+        """Run on `scale * values + offset`, of the network's input shape; its outputs."""
+        entrance = self._run.tensor(self._input)()  # a view, to be gone before the run
+        np.multiply(values, np.float32(scale), out=entrance)
+        if offset:
+            entrance += np.float32(offset)
+        del entrance
+        self._run.invoke()
+        return [self._run.get_tensor(index) for index in self._outputs]
+
+
+def _interpreter(importer: Any = importlib.import_module) -> Any:
+    try:
+        return importer("ai_edge_litert.interpreter").Interpreter
+    except (ImportError, OSError) as error:
+        raise MissingDependencyError(
+            f"Finding faces needs the package ai-edge-litert, which can't be imported ({error}). "
+            f"Install it: pip install 'ai-edge-litert>=2.0'"
+        ) from error
