@@ -31,6 +31,7 @@ Examples:
     siamcal predict day2.mp4 --profile anna.safetensors -o day2.csv
     siamcal predict frames/ --reference frames/000.png > aus.csv
     siamcal predict camera:0 --profile anna.safetensors -o live.csv    # Ctrl-C ends it
+    ffmpeg -i clip.mp4 -f matroska - | siamcal predict - --reference neutral.jpg -o aus.csv
 
 Columns as OpenFace writes them: frame, face_id, timestamp, confidence, success, AU01_r .. AU26_r,
 AU01_c .. AU26_c. `AU.._c` is 1 exactly where `AU.._r` is 2 or more; frames without a face have
@@ -41,7 +42,8 @@ success 0. Beside aus.csv lies aus.json: calibrator, reference, settings, flagge
 @app.command(help=EXAMPLES, rich_help_panel=READ)
 def predict(
     inputs: Annotated[
-        list[str], typer.Argument(help="A video, images, a folder of images, or camera:0.")
+        list[str],
+        typer.Argument(help="A video, images, a folder of images, camera:0, rtsp://..., or -."),
     ],
     reference: Annotated[
         str | None, typer.Option(help="Neutral picture of the same person, or 'auto'.")
@@ -123,7 +125,8 @@ def _check_options(
         table_format(output)
         if output.is_dir():
             raise ConfigError(f"{output} is a folder; name a file in it with -o.")
-        if any(Path(path).exists() and Path(path).resolve() == output.resolve() for path in inputs):
+        there = [path for path in inputs if output.exists() and os.path.exists(path)]
+        if any(os.path.samefile(path, output) for path in there):
             raise ConfigError(f"{output} is an input; it would be overwritten. Choose another -o.")
 
 

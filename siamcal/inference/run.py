@@ -17,11 +17,11 @@ import torch
 import siamcal
 from siamcal.calibrators.saving import CalibratorConfig
 from siamcal.errors import ConfigError
-from siamcal.faces.media import FrameStream
+from siamcal.faces.media import FrameStream, open_media
 from siamcal.files import write_json
 from siamcal.inference.models import RENDERED_NOTE
 from siamcal.inference.prediction import FrameResult, Predictor
-from siamcal.inference.references import PersonReference
+from siamcal.inference.references import PersonReference, read_reference
 from siamcal.inference.table import AURows, RowWriter
 from siamcal.progress import progress_bar
 from siamcal.registry import table_formats
@@ -85,11 +85,11 @@ def table_format(output: Path) -> Callable[[BinaryIO, Mapping[str, type]], RowWr
 
 
 def predict_to_table(
-    stream: FrameStream,
-    output: Path | BinaryIO,
+    stream: FrameStream | Any,
+    output: str | Path | BinaryIO,
     *,
     predictor: Predictor,
-    reference: PersonReference,
+    reference: PersonReference | Any,
 ) -> Summary:
     """Read a stream of frames of one person into a table.
 
@@ -97,11 +97,12 @@ def predict_to_table(
     `aus.csv` a sidecar `aus.json` says what made it.
 
     Args:
-        stream: Frames, from `siamcal.faces.media.open_media`.
+        stream: Frames, from `siamcal.faces.media.open_media`, or what that takes: a file, RGB
+            arrays (H, W, 3) of uint8.
         output: A file whose suffix names the format (`siamcal ls formats`), or an open binary
             stream, which gets CSV and no sidecar.
         predictor: Model and face pipeline.
-        reference: The person's reference.
+        reference: The person's reference, or what `read_reference` takes.
 
     Returns:
         The counts. An interruption by the user ends the run with status "interrupted".
@@ -110,6 +111,10 @@ def predict_to_table(
         ConfigError: The output can't be written, or no format has its suffix.
         MediaError: The stream held nothing at all.
     """
+    output = Path(output) if isinstance(output, str) else output
+    stream = open_media(stream)
+    if not isinstance(reference, PersonReference):
+        reference = read_reference(reference, predictor)
     summary = Summary(warnings=list(reference.warnings))
     config = predictor.config
     facts = {
@@ -131,8 +136,8 @@ def predict_to_table(
             _fill(table, rows, stream, predictor, reference, summary)
             summary.status = "complete"
         except KeyboardInterrupt:
-            # Ctrl-C is how a camera is stopped, too.
-            summary.status = "complete" if stream.kind == "camera" else "interrupted"
+            # Ctrl-C is how a camera is stopped, too, and whatever has no end.
+            summary.status = "complete" if stream.live else "interrupted"
         except BaseException:
             summary.status = "failed"
             raise
@@ -181,17 +186,17 @@ def _fill(
             told = (result.index + 1, result.timestamp, result.confidence, result.values)
             table.write(rows.row(*told))
             summary.count(result)
-            if summary.frames % predictor.batch_size == 0 or stream.kind == "camera":
+            if summary.frames % predictor.batch_size == 0 or stream.live:
                 table.flush()
             bar.update()
 
 
 def _conclude(summary: Summary, stream: FrameStream) -> None:
     said = [f"{count} frames: {kind}" for kind, count in summary.problems.items()]
-    summary.warnings += [f"{text}." for text in said]
+    summary.warnings += [f"{text}." for text in said] + stream.notes
     if summary.frames and not summary.successes:
         summary.warnings.append("No frame has values: no face was found in any of them.")
-    expected = stream.total or 0
+    expected = 0 if stream.estimated else stream.total or 0
     if summary.status == "complete" and summary.frames < 0.95 * expected - 2:
         summary.warnings.append(
             f"The video announces {expected} frames, but {summary.frames} could be read: "

@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -53,18 +54,18 @@ def is_live(given: str | Path) -> bool:
     return isinstance(there, str) or is_pipe(there)
 
 
-def refuse_live(given: list[str | Path], what: str) -> None:
+def refuse_live(given: Any, what: str) -> None:
     """Refuse inputs that can't be read twice.
 
     Args:
-        given: The inputs.
+        given: One input or several, as `open_media` takes them.
         what: What would need to read them before.
 
     Raises:
         MediaError: One of them is a pipe, stdin or an address.
     """
-    for name in given:
-        if is_live(name):
+    for name in given if isinstance(given, list | tuple) else [given]:
+        if isinstance(name, str | Path) and is_live(name):
             raise MediaError(
                 f"{without_password(str(name))} can be read only once, but {what} reads it "
                 f"beforehand. Name a neutral picture of the person, or write the stream to a file."
@@ -111,5 +112,10 @@ def without_password(address: str) -> str:
 
 def reason(error: BaseException) -> str:
     """The first line of a library's message, or the kind of error."""
-    text = without_password(str(error)).split("\n")[0].strip()
+    text = str(error)
+    if isinstance(getattr(error, "strerror", None), str):
+        # FFmpeg's errors: without numbers, with what the part that failed says.
+        log = getattr(error, "log", None)
+        text = error.strerror + (f": {log[2]}" if log else "")
+    text = without_password(text).strip().split("\n")[0]
     return text[:200] or type(error).__name__

@@ -40,11 +40,12 @@ class FrameStream:
     Attributes:
         kind: "video", "images", "camera" or "live" (a pipe or a network address).
         sources: The files, in the order of the frames.
-        total: Number of frames where it is known (an estimate for some videos), else None.
+        total: Number of frames where it is known, else None.
         fps: Mean frame rate, for videos that tell it.
         frames: The frames; iterate over the stream itself.
         notes: What was done to the frames and what is to be known about them, in whole sentences.
             Complete only after the last frame.
+        estimated: Whether `total` is what a header says or suggests: good for a progress bar.
 
     Raises:
         MediaError: When it is iterated over a second time, or ends without a single frame.
@@ -56,6 +57,7 @@ class FrameStream:
     fps: float | None
     frames: Iterator[Frame]
     notes: list[str] = field(default_factory=list)
+    estimated: bool = False
     _begun: list[bool] = field(default_factory=list, init=False, repr=False)
 
     @property

@@ -81,6 +81,8 @@ def sound_frame(stream: FrameStream, index: int) -> Any:
             if frame.rgb is None or frame.problem:
                 raise MediaError(f"Frame {index + 1} of {name} is broken ({frame.problem}).")
             return frame
+    if len(stream.sources) > 1:
+        raise MediaError(f"There are {last + 1} images; {index + 1} was asked for.")
     raise MediaError(f"{name} has {last + 1} frames; frame {index + 1} was asked for.")
 
 
@@ -93,7 +95,7 @@ def _open_named(names: list[Path | str]) -> FrameStream:
     notes: list[str] = []
     files: list[Path] = []
     for path in map(Path, names):
-        files += images_in(path, notes) if path.is_dir() else [checked(path)]
+        files += images_in(path, notes) if os.path.isdir(path) else [checked(path)]
     stream = _open_single(files[0]) if len(files) == 1 else _open_list(files)
     stream.notes[:0] = notes
     return stream
@@ -115,7 +117,8 @@ def _open_list(files: list[Path]) -> FrameStream:
                 index += 1
 
     names = tuple(str(file) for file in files)
-    return FrameStream("images", names, len(files), None, frames())
+    # A file may hold several pages.
+    return FrameStream("images", names, len(files), None, frames(), estimated=True)
 
 
 def _looks_like_video(path: Path) -> bool:

@@ -39,7 +39,8 @@ def video_stream(container: Any, name: str, *, live: bool = False) -> FrameStrea
     fps = float(track.average_rate) if track.average_rate else None
     total = None if live else _total(container, track, fps)
     frames = _video_frames(container, track, name, notes)
-    return FrameStream("live" if live else "video", (name,), total, fps, frames, notes)
+    kind = "live" if live else "video"
+    return FrameStream(kind, (name,), total, fps, frames, notes, estimated=True)
 
 
 def is_picture(container: Any) -> bool:
