@@ -67,7 +67,7 @@ class Upright:
             return _flipped(rgb, whole)
         angle = np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0]))
         self._tell(
-            f"asks to be turned by {angle:.0f} degrees, which was done; the corners are black"
+            f"asks to be turned by {angle:.1f} degrees, which was done; the corners are black"
         )
         return _warped(rgb, matrix)
 

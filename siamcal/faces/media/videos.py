@@ -37,8 +37,8 @@ def video_stream(container: Any, name: str, *, live: bool = False) -> FrameStrea
     notes: list[str] = []
     track = _chosen_track(container, name, notes)
     fps = float(track.average_rate) if track.average_rate else None
-    total = None if live else _total(container, track, fps)
-    frames = _video_frames(container, track, name, notes)
+    total, announced = (None, None) if live else _header(container, track)
+    frames = _video_frames(container, track, announced, name, notes)
     kind = "live" if live else "video"
     return FrameStream(kind, (name,), total, fps, frames, notes, estimated=True)
 
@@ -115,26 +115,30 @@ def _chosen_track(container: Any, name: str, notes: list[str]) -> Any:
     return chosen
 
 
-def _announced(container: Any, track: Any) -> float | None:
-    """How long the track is by the file's header, in seconds."""
+def _header(container: Any, track: Any) -> tuple[int | None, float | None]:
+    """(number of frames, seconds) of the track by the file's header."""
+    rate = float(track.average_rate) if track.average_rate else None
+    seconds = None
     if track.duration and track.time_base:
-        return float(track.duration * track.time_base)
-    if "DURATION" in track.metadata:  # Matroska: 00:01:02.400000000
-        hours, minutes, seconds = track.metadata["DURATION"].split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    alone = len(container.streams) == 1
-    return container.duration / 1e6 if alone and container.duration else None
+        seconds = float(track.duration * track.time_base)
+    elif "DURATION" in track.metadata:  # Matroska: 00:01:02.400000000
+        hours, minutes, rest = track.metadata["DURATION"].split(":")
+        seconds = int(hours) * 3600 + int(minutes) * 60 + float(rest)
+    elif len(container.streams) == 1 and container.duration:
+        seconds = container.duration / 1e6
+    if not track.frames:
+        # With sound the whole may be longer than its pictures: good for an estimate only.
+        usual = seconds or (container.duration or 0) / 1e6
+        return round(usual * rate) if usual and rate else None, seconds
+    # What a trimmed clip still holds of before its start and after its end isn't shown.
+    frames = int(track.frames) - sum(entry.is_discard for entry in track.index_entries)
+    # FFmpeg believes the size of an AVI that breaks off, not its header.
+    return frames, max(seconds or 0.0, frames / rate if rate else 0.0)
 
 
-def _total(container: Any, track: Any, fps: float | None) -> int | None:
-    if track.frames:
-        # What a trimmed clip still holds of before its start and after its end isn't shown.
-        return int(track.frames) - sum(entry.is_discard for entry in track.index_entries)
-    announced = _announced(container, track) or (container.duration or 0) / 1e6
-    return round(announced * fps) if fps and announced else None
-
-
-def _video_frames(container: Any, track: Any, name: str, notes: list[str]) -> Iterator[Frame]:
+def _video_frames(
+    container: Any, track: Any, announced: float | None, name: str, notes: list[str]
+) -> Iterator[Frame]:
     import av
 
     # Frame threads report an error packets later, and the wrong frame would be flagged.
@@ -167,7 +171,7 @@ def _video_frames(container: Any, track: Any, name: str, notes: list[str]) -> It
         for lost, why in sorted(broken):
             yield Frame(index, max(lost, clock.last, 0.0), None, name, why)
             index, end = index + 1, max(end, lost + clock.step)
-        _judge_length(end - (first or 0.0), index, _announced(container, track), clock, notes)
+        _judge_length(end - (first or 0.0), index, announced, clock, notes)
     finally:
         container.close()
     if index == 0:
