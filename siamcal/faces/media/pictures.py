@@ -69,14 +69,19 @@ def kind_of(file: Path | BinaryIO) -> Kind | None:
     """What an image file is, or None where it isn't one."""
     try:
         with _opened(file) as image:
-            info, form = image.info, image.format
-            density = info.get("aspect") or info.get("dpi") or info.get("jfif_density") or (1, 1)
-            square = 0.99 < (density[0] or 1) / (density[1] or 1) < 1.01
-            return Kind(form, sum(1 for _ in _numbers(image)), square)
+            info, form, total = image.info, image.format, sum(1 for _ in _numbers(image))
     except _pillow().DecompressionBombError:
         return Kind("too large")
     except Exception:  # Pillow's plug-ins raise nearly everything on broken files
         return None
+    return Kind(form, total, _square(info))
+
+
+def _square(info: dict[str, Any]) -> bool:
+    """Whether pixels are as wide as high, as far as an image's header says."""
+    noted = info.get("aspect") or info.get("dpi") or info.get("jfif_density") or (1, 1)
+    across, down = float(noted[0]), float(noted[1])
+    return not across > 0 or not down > 0 or abs(across / down - 1) < 0.01
 
 
 def pictures_in(

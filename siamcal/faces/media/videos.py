@@ -21,6 +21,7 @@ LOCAL_ONLY = {"protocol_whitelist": "file,crypto,data"}
 # Seconds for a network address to answer, and between two frames.
 PATIENCE = (20.0, 30.0)
 USUAL_RATE = 30.0
+HEIF_BRANDS = {"heic", "heix", "heim", "heis", "hevc", "hevx", "mif1", "msf1", "avif", "avis"}
 
 
 def video_stream(container: Any, name: str, *, live: bool = False) -> FrameStream:
@@ -44,9 +45,10 @@ def video_stream(container: Any, name: str, *, live: bool = False) -> FrameStrea
 
 
 def is_picture(container: Any) -> bool:
-    """Whether FFmpeg takes the file for an image or an animation."""
+    """Whether FFmpeg takes the file for an image or an animation, or for one tile of it."""
     form: str = container.format.name
-    return form.endswith("_pipe") or form in {"image2", "gif", "apng"}
+    tiled = container.metadata.get("major_brand") in HEIF_BRANDS
+    return tiled or form.endswith("_pipe") or form in {"image2", "gif", "apng"}
 
 
 def open_container(where: Path | Recorded | str, name: str) -> Any:
