@@ -22,12 +22,13 @@ def full_box(kind, version, *content):
 def coded(tile):
     """(HEVC configuration, coded picture) of (H, W, 3)."""
     file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
+    with av.open(file, "w", format="matroska") as container:
         stream = container.add_stream("libx265", rate=1)
         stream.height, stream.width = tile.shape[:2]
         stream.pix_fmt, stream.options = "yuvj444p", {"crf": "4", "x265-params": "log-level=none"}
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(tile), format="rgb24")
         frame = frame.reformat(format="yuvj444p", dst_color_range=2, dst_colorspace="ITU601")
+        frame.pts = 0
         container.mux([*stream.encode(frame), *stream.encode()])
     file.seek(0)
     with av.open(file) as container:

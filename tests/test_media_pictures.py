@@ -167,18 +167,34 @@ def test_the_stand_in_of_an_animated_png_is_no_moment(tmp_path):
     assert read_image(path).mean() == 90
 
 
-def test_an_animation_that_breaks_off_leaves_flagged_frames(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "options", "sound"),
+    [
+        ("moving.png", {"duration": 40}, [0, 1, 2]),
+        ("pages.tiff", {"compression": "tiff_adobe_deflate"}, [0, 1, 2, 4, 5]),
+    ],
+)
+def test_a_damaged_moment_or_page_is_flagged(tmp_path, name, options, sound):
     first, *others = [Image.fromarray(frame) for frame in moved_frames(6, 64)]
-    path = tmp_path / "moving.webp"
-    first.save(path, save_all=True, append_images=others, duration=40, lossless=True)
-    whole = bytearray(path.read_bytes())
-    whole[len(whole) // 2 :] = bytes(len(whole) - len(whole) // 2)
-    path.write_bytes(whole)
+    path = tmp_path / name
+    first.save(path, save_all=True, append_images=others, **options)
+    content = path.read_bytes()
+    half = len(content) // 2
+    path.write_bytes(content[:half] + bytes(400) + content[half + 400 :])
     frames = list(open_media(path))
-    assert len(frames) == 6
-    assert any(
-        frame.rgb is None and "moving.webp can't be read" in frame.problem for frame in frames
-    )
+    assert [frame.index for frame in frames] == [0, 1, 2, 3, 4, 5]
+    assert [frame.index for frame in frames if frame.rgb is not None] == sound
+    assert all(f"{name} can't be read" in f.problem for f in frames if f.rgb is None)
+
+
+def test_half_a_phones_picture_is_refused_and_not_read_as_a_tile(tmp_path):
+    path = write_grid(tmp_path / "phone.heic", head(160), 64)
+    path.write_bytes(path.read_bytes()[:-4000])
+    with pytest.raises(MediaError, match="can't be read as an image"):
+        list(open_media(path))
+    path.rename(tmp_path / "phone.mp4")
+    with pytest.raises(MediaError, match="can't be read as an image"):
+        list(open_media(tmp_path / "phone.mp4"))
 
 
 def test_only_the_picture_that_is_meant_of_files_with_previews(tmp_path):

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -147,7 +147,7 @@ def _open_single(path: Path) -> FrameStream:
     return video_stream(container, str(path))
 
 
-def _picture_stream(file: Path | BinaryIO, name: str) -> FrameStream:
+def _picture_stream(file: Path | io.BytesIO, name: str) -> FrameStream:
     kind = kind_of(file)
     total, moving = (kind.total, kind.moving) if kind else (1, False)
     frames = pictures_in(file, name, moving=moving)

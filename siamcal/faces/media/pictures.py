@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def read_image(path: str | Path) -> np.ndarray:
         return _upright(image)
 
 
-def kind_of(file: Path | BinaryIO) -> Kind | None:
+def kind_of(file: Path | io.BytesIO) -> Kind | None:
     """What an image file is, or None where it isn't one."""
     try:
         with _opened(file) as image:
@@ -85,7 +86,7 @@ def _square(info: dict[str, Any]) -> bool:
 
 
 def pictures_in(
-    file: Path | BinaryIO, name: str, *, first: int = 0, moving: bool = False
+    file: Path | io.BytesIO, name: str, *, first: int = 0, moving: bool = False
 ) -> Iterator[Frame]:
     """All pages or pictures of an image file; those that can't be read are flagged.
 
@@ -141,11 +142,26 @@ def _pillow() -> Any:
 
 
 @contextmanager
-def _opened(file: Path | BinaryIO) -> Iterator[Any]:
+def _opened(file: Path | io.BytesIO) -> Iterator[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with _pillow().open(file) as image:
+            if image.format == "HEIF":
+                _check_boxes(file)
             yield image
+
+
+def _check_boxes(file: Path | io.BytesIO) -> None:
+    """Refuse a HEIC that was cut off: libheif would give black tiles without a word."""
+    content = file.read_bytes() if isinstance(file, Path) else file.getvalue()
+    start = 0
+    while start < len(content):
+        size = int.from_bytes(content[start : start + 4], "big")
+        if size == 1:
+            size = int.from_bytes(content[start + 8 : start + 16], "big")
+        start = start + size if size else len(content)  # 0: up to the end
+    if start > len(content):
+        raise ValueError(f"it breaks off: {start - len(content)} bytes are missing")
 
 
 @contextmanager
