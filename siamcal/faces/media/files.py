@@ -44,7 +44,7 @@ def is_pipe(path: Path) -> bool:
     """Whether it is a named pipe, or one that the shell made: <(...)."""
     try:
         return stat.S_ISFIFO(path.stat().st_mode)
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 

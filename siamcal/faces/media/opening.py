@@ -49,14 +49,13 @@ def open_media(given: Any) -> FrameStream:
     elif isinstance(given, str | os.PathLike) or not hasattr(given, "__iter__"):
         given = [given]
     items = iter(given)
-    first = next(items, None)
-    if first is None:
-        raise MediaError("No input was given: name a video, images, or a folder of images.")
-    items = itertools.chain([first], items)
-    if isinstance(first, np.ndarray | Frame):
-        total = len(given) if hasattr(given, "__len__") else None
-        return FrameStream("images", ("arrays",), total, None, frames_of(items))
-    return _open_named([local(item) for item in items])
+    for first in items:
+        items = itertools.chain([first], items)
+        if isinstance(first, np.ndarray | Frame):
+            total = len(given) if hasattr(given, "__len__") else None
+            return FrameStream("images", ("arrays",), total, None, frames_of(items))
+        return _open_named([local(item) for item in items])
+    raise MediaError("No input was given: name a video, images, or a folder of images.")
 
 
 def read_frame(path: Any, index: int) -> np.ndarray:
@@ -177,9 +176,10 @@ def _open_live(where: Path | str) -> FrameStream:
     try:
         container = open_container(piped, name)
     except MediaError:
-        if kind_of(io.BytesIO(piped.everything())) is None:
+        content = io.BytesIO(piped.everything())
+        if kind_of(content) is None:
             raise
-        return _picture_stream(io.BytesIO(piped.everything()), name)
+        return _picture_stream(content, name)
     if is_picture(container):
         container.close()
         return _picture_stream(io.BytesIO(piped.everything()), name)

@@ -6,10 +6,14 @@ from typing import Any
 
 from siamcal.errors import MediaError
 
-__all__ = ["Recorded"]
+__all__ = ["PIPED", "Recorded"]
 
-# More than any picture; a stream that is no picture by then is none.
-MOST = 1 << 28
+PIPED = (
+    "MP4 and MOV have to be written to a file first, or made with "
+    "ffmpeg -movflags frag_keyframe+empty_moov: their index comes last."
+)
+# More than any picture takes.
+MOST = 1 << 26
 
 
 class Recorded:
@@ -34,15 +38,14 @@ class Recorded:
         return content
 
     def everything(self) -> bytes:
-        """All bytes from the first to the last.
+        """All bytes from the first on, as far as a picture could reach.
 
         Raises:
-            MediaError: Nothing came at all, or no end.
+            MediaError: Nothing came at all.
         """
         assert self._kept is not None
-        while self.read(1 << 20):
-            if len(self._kept) > MOST:
-                raise MediaError("What comes through the pipe is no picture and no known video.")
+        while len(self._kept) < MOST and self.read(1 << 20):
+            pass
         if not self._kept:
             raise MediaError("Nothing came through the pipe. Does the program before it run?")
         return bytes(self._kept)

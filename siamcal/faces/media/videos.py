@@ -1,18 +1,15 @@
-"""Videos as frames in order of presentation; what can't be decoded leaves a flagged frame."""
+"""Opening a video: what it is, which of its tracks is meant, and what its header says."""
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from siamcal.errors import MediaError
-from siamcal.faces.media.clock import Clock
+from siamcal.faces.media.decoding import Video, frames_in
 from siamcal.faces.media.files import reason
-from siamcal.faces.media.frames import Frame, FrameStream
-from siamcal.faces.media.piped import Recorded
-from siamcal.faces.media.upright import Upright
+from siamcal.faces.media.frames import FrameStream
+from siamcal.faces.media.piped import PIPED, Recorded
 
 __all__ = ["is_picture", "open_container", "video_stream"]
 
@@ -20,7 +17,6 @@ __all__ = ["is_picture", "open_container", "video_stream"]
 LOCAL_ONLY = {"protocol_whitelist": "file,crypto,data"}
 # Seconds for a network address to answer, and between two frames.
 PATIENCE = (20.0, 30.0)
-USUAL_RATE = 30.0
 HEIF_BRANDS = {"heic", "heix", "heim", "heis", "hevc", "hevx", "mif1", "msf1", "avif", "avis"}
 
 
@@ -39,7 +35,7 @@ def video_stream(container: Any, name: str, *, live: bool = False) -> FrameStrea
     track = _chosen_track(container, name, notes)
     fps = float(track.average_rate) if track.average_rate else None
     total, announced = (None, None) if live else _header(container, track)
-    frames = _video_frames(container, track, announced, name, notes)
+    frames = frames_in(Video(container, track, name, notes, announced, live))
     kind = "live" if live else "video"
     return FrameStream(kind, (name,), total, fps, frames, notes, estimated=True)
 
@@ -83,10 +79,7 @@ def _unreadable(where: Any, name: str, error: Exception) -> str:
     if isinstance(where, str) and "://" in where:
         return f"{name} can't be opened {why}. Check the address and that the sender runs."
     if not isinstance(where, str):
-        return (
-            f"What comes from {name} is no video that can be read as it comes {why}. MP4 and MOV "
-            f"have to be written to a file first, or made with ffmpeg -movflags frag_keyframe."
-        )
+        return f"What comes from {name} is no video that can be read as it comes {why}. {PIPED}"
     return (
         f"{name} is neither an image nor a video that can be read {why}. "
         f"Check that it was copied completely; ffmpeg -i FILE out.mp4 repairs many videos."
@@ -136,78 +129,3 @@ def _header(container: Any, track: Any) -> tuple[int | None, float | None]:
     frames = int(track.frames) - sum(entry.is_discard for entry in track.index_entries)
     # FFmpeg believes the size of an AVI that breaks off, not its header.
     return frames, max(seconds or 0.0, frames / rate if rate else 0.0)
-
-
-def _video_frames(
-    container: Any, track: Any, announced: float | None, name: str, notes: list[str]
-) -> Iterator[Frame]:
-    import av
-
-    # Frame threads report an error packets later, and the wrong frame would be flagged.
-    track.thread_type = "SLICE"
-    start = (container.start_time or 0) / av.time_base
-    clock = Clock(start, 1 / float(track.average_rate or USUAL_RATE), name, notes)
-    upright = Upright(track.sample_aspect_ratio, name, notes)
-    broken: list[tuple[float, str]] = []  # heap of (time, why), waiting for their turn
-    index, first, end = 0, None, 0.0
-    try:
-        for event in _decoded(container, track):
-            if isinstance(event, tuple):
-                when = clock.last + clock.step if event[0] is None else clock.place(event[0])
-                heapq.heappush(broken, (when, event[1]))
-                continue
-            earlier = max(clock.last, 0.0)
-            time = clock.read(event.time)
-            problem = "the decoder marks it as damaged" if event.is_corrupt else ""
-            while broken and broken[0][0] <= time:
-                lost, why = heapq.heappop(broken)
-                if lost == time:  # an error was reported, and the frame came all the same
-                    problem = why
-                    continue
-                yield Frame(index, max(lost, earlier), None, name, why)
-                index += 1
-            yield Frame(index, time, upright.rgb(event), name, problem)
-            index += 1
-            first = time if first is None else first
-            end = time + max(clock.step, float((event.duration or 0) * (event.time_base or 0)))
-        for lost, why in sorted(broken):
-            yield Frame(index, max(lost, clock.last, 0.0), None, name, why)
-            index, end = index + 1, max(end, lost + clock.step)
-        _judge_length(end - (first or 0.0), index, announced, clock, notes)
-    finally:
-        container.close()
-    if index == 0:
-        raise MediaError(f"{name} is a video without a single frame that can be decoded.")
-
-
-def _judge_length(
-    read: float, frames: int, announced: float | None, clock: Clock, notes: list[str]
-) -> None:
-    # By time, not by frames: recorders of screens leave out frames in which nothing happens.
-    if announced and read < 0.95 * announced - 2 * clock.step:
-        notes.append(
-            f"{clock.name} announces {announced:.1f} s, but only {read:.1f} s ({frames} frames) "
-            f"could be read: it is damaged or cut off."
-        )
-
-
-def _decoded(container: Any, track: Any) -> Iterator[Any]:
-    """Decoded frames, or (time in seconds or None, reason) for packets that fail."""
-    import av
-
-    packets = container.demux(track)
-    while True:
-        try:
-            packet = next(packets)
-        except StopIteration:
-            return
-        except (av.error.FFmpegError, OSError, ValueError) as error:
-            # The file ends in the middle: what was read before stays valid.
-            yield None, f"the file breaks off here ({reason(error)})"
-            return
-        try:
-            yield from packet.decode()
-        except (av.error.FFmpegError, ValueError) as error:
-            if packet.size and not packet.is_discard:
-                when = None if packet.pts is None else float(packet.pts * packet.time_base)
-                yield when, f"it can't be decoded ({reason(error)})"
