@@ -86,7 +86,9 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
 
 def write_json(path: str | Path, values: Any) -> None:
     """Write JSON with indentation; see `replacing`."""
-    write_atomically(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    # A file's name may hold bytes that are no UTF-8; as \udcfc they are valid JSON, and come back.
+    write_atomically(path, text.encode(errors="backslashreplace"))
 
 
 def read_json(path: str | Path) -> Any:
