@@ -1,5 +1,6 @@
 """Videos as cameras, phones and recorders write them: right shape, track, time and colours."""
 
+import gc
 from fractions import Fraction
 from itertools import pairwise
 
@@ -156,6 +157,22 @@ def test_a_matrix_of_zeros_is_no_reason_to_lose_the_picture(tmp_path):
     start = content.index(b"tkhd") + 44
     path.write_bytes(content[:start] + bytes(36) + content[start + 36 :])
     assert difference(read_frame(path, 0), head(64)) < 12
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_no_frame_is_kept(tmp_path, codec):
+    path = write_video(
+        tmp_path / "clip.mp4", moved_frames(60, 64), codec, prepare=laid_by(-1, 0, 0, 1)
+    )
+    gc.collect()
+    gc.disable()
+    try:
+        for frame in open_media(path):
+            if frame.index % 20 == 19:
+                kept = sum(isinstance(thing, av.VideoFrame) for thing in gc.get_objects())
+                assert kept <= 4, frame.index
+    finally:
+        gc.enable()
 
 
 # --- which track ---------------------------------------------------------------------------------

@@ -112,10 +112,8 @@ def without_password(address: str) -> str:
 
 def reason(error: BaseException) -> str:
     """The first line of a library's message, or the kind of error."""
-    text = str(error)
-    if isinstance(getattr(error, "strerror", None), str):
-        # FFmpeg's errors: without numbers, with what the part that failed says.
-        log = getattr(error, "log", None)
-        text = error.strerror + (f": {log[2]}" if log else "")
+    # FFmpeg's errors: without numbers, with what the part that failed says.
+    text, log = getattr(error, "strerror", None) or str(error), getattr(error, "log", None)
+    text += f": {log[2]}" if log else ""
     text = without_password(text).strip().split("\n")[0]
     return text[:200] or type(error).__name__

@@ -34,6 +34,7 @@ class Upright:
         self._told: set[str] = set()
         self.aspect = self._plausible(aspect)
         self._reformatter = VideoReformatter()
+        self._matrices: dict[int, np.ndarray | None] = {}
 
     def rgb(self, frame: Any) -> np.ndarray:
         """A frame of PyAV as (H, W, 3) uint8 RGB."""
@@ -42,7 +43,10 @@ class Upright:
                 "is interlaced: fast movements look combed. It is read as it is; ffmpeg -i FILE "
                 "-vf bwdif out.mp4 takes the fields apart"
             )
-        return self._turned(self._square(frame), _display_matrix(frame))
+        # Asking a frame for its side data makes a circle that keeps the frame in memory.
+        if frame.rotation not in self._matrices:
+            self._matrices[frame.rotation] = _display_matrix(frame)
+        return self._turned(self._square(frame), self._matrices[frame.rotation])
 
     def _square(self, frame: Any) -> np.ndarray:
         # Only ever enlarged: nothing that the camera saw is lost.
