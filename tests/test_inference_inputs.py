@@ -141,6 +141,7 @@ def test_a_pipe_is_not_read_for_the_reference_before(tmp_path, predictor):
         reference_frame(["-"], predictor, 1)
 
 
+@pytest.mark.slow
 def test_names_in_latin_1_go_through_the_command(tmp_path, model):
     clip, neutral, output = (os.fsdecode(n) for n in (b"M\xfc.mkv", b"ruh\xe9.png", b"t\xe4t.csv"))
     write_video(tmp_path / "clip.mkv", moved_frames(3)).rename(tmp_path / clip)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from heic import write_grid
 from PIL import Image
 from videos import head, moved_frames, write_video
 
@@ -140,6 +141,11 @@ def test_a_picture_through_a_pipe(tmp_path, suffix):
     assert np.array_equal(read_frame(path, 0), read_image(tmp_path / f"face.{suffix}"))
 
 
+def test_a_phones_picture_through_a_pipe(tmp_path):
+    content = write_grid(tmp_path / "phone.heic", head(100), 64).read_bytes()
+    assert same(open_media(piped(tmp_path, content)), [read_image(tmp_path / "phone.heic")])
+
+
 @pytest.mark.parametrize("suffix", ["gif", "png", "tiff"])
 def test_all_moments_and_pages_through_a_pipe(tmp_path, suffix):
     first, *others = [Image.fromarray(frame) for frame in moved_frames(4, 64)]
@@ -205,6 +211,20 @@ def test_a_video_at_an_address(clip, truth):
         server.shutdown()
     assert stream.live
     assert "secret" not in stream.sources[0]
+
+
+def test_a_sender_that_starts_to_speak(tmp_path):
+    part = write_video(tmp_path / "part.ts", moved_frames(10, 64))
+
+    def send():
+        with server.accept()[0] as there:
+            there.sendall(part.read_bytes())
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=send, daemon=True).start()
+        stream = open_media(f"tcp://127.0.0.1:{server.getsockname()[1]}")
+        assert same(stream, [frame.rgb for frame in open_media(part)])
+    assert stream.live
 
 
 @pytest.mark.parametrize("scheme", ["rtsp", "http", "rtmp", "tcp"])

@@ -274,6 +274,15 @@ def test_joined_recordings_keep_their_time(tmp_path):
     assert "start again at frame 21" in note
 
 
+def test_mp4s_joined_by_copying_bytes_are_said(tmp_path):
+    part = write_video(tmp_path / "part.mp4", moved_frames(5, 64))
+    assert not open_media(part).notes
+    (tmp_path / "twice.mp4").write_bytes(part.read_bytes() * 2)
+    stream = open_media(tmp_path / "twice.mp4")
+    assert len(list(stream)) == 5
+    assert any("holds 2 recordings" in note for note in stream.notes)
+
+
 def test_a_single_wrong_timestamp_moves_only_its_own_frame():
     notes = []
     clock = Clock(0.0, 0.04, "clip", notes)
@@ -414,6 +423,7 @@ def test_matrix_and_range_are_honoured(tmp_path, matrix, space, large, full):
     assert difference(read_frame(path, 0), (rgb * 255).round().astype(np.uint8)) < 2.5
 
 
+@pytest.mark.slow
 def test_hdr_of_a_phone_has_the_brightness_of_its_scene(tmp_path):
     # sRGB -> light in BT.2020's colours, white at 203 of 1000 cd/m2 (BT.2408) -> HLG (BT.2100).
     shown = head(64)

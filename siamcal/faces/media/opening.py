@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from siamcal.errors import MediaError
+from siamcal.faces.media.boxes import recordings
 from siamcal.faces.media.files import checked, is_live, local, without_password
 from siamcal.faces.media.folders import IMAGE_SUFFIXES, images_in
 from siamcal.faces.media.frames import Frame, FrameStream, frames_of
@@ -143,7 +144,13 @@ def _open_single(path: Path) -> FrameStream:
         # FFmpeg takes a damaged image by its extension alone; here images are Pillow's.
         container.close()
         read_image(path)
-    return video_stream(container, str(path))
+    stream = video_stream(container, str(path))
+    if "mp4" in container.format.name and recordings(path) > 1:
+        stream.notes.append(
+            f"{path} holds {recordings(path)} recordings, joined by copying bytes: only the first "
+            f"is read, as by players. Cut it apart or join the originals with ffmpeg -f concat."
+        )
+    return stream
 
 
 def _picture_stream(file: Path | io.BytesIO, name: str) -> FrameStream:

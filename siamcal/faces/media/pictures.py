@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from siamcal.errors import MediaError
+from siamcal.faces.media.boxes import missing_bytes
 from siamcal.faces.media.files import checked, reason
 from siamcal.faces.media.frames import Frame
 
@@ -146,22 +147,10 @@ def _opened(file: Path | io.BytesIO) -> Iterator[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with _pillow().open(file) as image:
-            if image.format == "HEIF":
-                _check_boxes(file)
+            # libheif would fill what is missing with black, without a word.
+            if image.format == "HEIF" and missing_bytes(file):
+                raise ValueError(f"it breaks off: {missing_bytes(file)} bytes are missing")
             yield image
-
-
-def _check_boxes(file: Path | io.BytesIO) -> None:
-    """Refuse a HEIC that was cut off: libheif would give black tiles without a word."""
-    content = file.read_bytes() if isinstance(file, Path) else file.getvalue()
-    start = 0
-    while start < len(content):
-        size = int.from_bytes(content[start : start + 4], "big")
-        if size == 1:
-            size = int.from_bytes(content[start + 8 : start + 16], "big")
-        start = start + size if size else len(content)  # 0: up to the end
-    if start > len(content):
-        raise ValueError(f"it breaks off: {start - len(content)} bytes are missing")
 
 
 @contextmanager
