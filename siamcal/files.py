@@ -134,11 +134,8 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
 def write_json(path: str | Path, values: Any) -> None:
     """Write JSON with indentation; see `replacing`."""
     text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-    try:
-        data = text.encode()
-    except UnicodeEncodeError:  # file names that are no UTF-8 hold lone surrogates
-        data = (json.dumps(values, indent=2) + "\n").encode()
-    write_atomically(path, data)
+    # A file's name may hold bytes that are no UTF-8; as \udcfc they are valid JSON, and come back.
+    write_atomically(path, text.encode(errors="backslashreplace"))
 
 
 def kind_of_file(path: str | Path) -> str:

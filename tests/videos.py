@@ -31,11 +31,14 @@ def moved_frames(count=12, size=256):
         yield cv2.warpAffine(still, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
 
 
-def write_video(path, frames, codec="libx264", rate=25, pix_fmt="yuv420p", **options):
+def write_video(path, frames, codec="libx264", rate=25, pix_fmt="yuv420p", prepare=None, **options):
+    """Encode RGB frames; `prepare` is called with the stream before the first one."""
     path = Path(path)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options=options)
         stream.pix_fmt = pix_fmt
+        if prepare is not None:
+            prepare(stream)
         for index, frame in enumerate(frames):
             if not index:
                 stream.height, stream.width = frame.shape[:2]

@@ -36,6 +36,7 @@ Examples:
     siamcal predict day2.mp4 --profile anna.siamcal -o day2.csv
     siamcal predict frames/ --reference frames/000.png --fps 25 > aus.csv
     siamcal predict camera:0 --profile anna.siamcal -o live.csv        # Ctrl-C ends it
+    ffmpeg -i clip.mp4 -f matroska - | siamcal predict - --reference neutral.jpg -o aus.csv
     siamcal predict clips/ --reference auto -o tables/ --jobs 4        # a table for each video
     siamcal predict @study.csv -o tables/ --resume     # columns video, person, reference
     siamcal predict @study.csv -o tables/ --shard 3/64 # one of 64 jobs of an array
@@ -54,7 +55,7 @@ FRAMES = "Frames and table"
 def predict(
     inputs: Annotated[
         list[str],
-        typer.Argument(help="Videos, images, folders, patterns, @list.txt or .csv, or camera:0."),
+        typer.Argument(help="Videos, images, folders, patterns, @lists, camera:0, rtsp://..., -."),
     ],
     reference: Annotated[
         str | None, typer.Option(help="Neutral picture of the same person, or 'auto'.")
@@ -183,8 +184,9 @@ def _one(work: Work, output: Path | None, save_profile: Path | None, *, as_json:
     replace = work.overwrite or work.resume
     _check_outputs(work, output, save_profile)
     stream = _open(inputs)
-    if stream.kind == "camera" and asked.kind in ("auto", "frame"):
-        raise ConfigError("A camera has no frames yet: give --reference FILE or --profile FILE.")
+    if stream.live and asked.kind in ("auto", "frame"):
+        what = "A camera has no frames yet" if stream.kind == "camera" else "It is read only once"
+        raise ConfigError(f"{what}: give --reference FILE or --profile FILE.")
     work.options.selection.of(stream)
     with work.model.predictor() as predictor:
         request = request_of(work, predictor)

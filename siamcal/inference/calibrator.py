@@ -15,7 +15,6 @@ from siamcal.inference.recordings import PROFILE_SUFFIXES
 from siamcal.inference.references import (
     PersonReference,
     choose_reference,
-    encode_frame,
     load_profile,
     read_reference,
 )
@@ -109,7 +108,7 @@ class Calibrator:
         if isinstance(neutral, str | Path):
             self.person = self._of_file(neutral)
         else:
-            self.person = encode_frame(_rgb(neutral), self.predictor, source="an array")
+            self.person = read_reference(_rgb(neutral), self.predictor)
         return self.person
 
     def read(self, picture: Picture) -> pd.Series:

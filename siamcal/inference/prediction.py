@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from siamcal.errors import ConfigError
 from siamcal.faces import FacePipeline
-from siamcal.faces.media import Frame
+from siamcal.faces.media.frames import Frame, FrameStream, frames_of
 from siamcal.inference.ahead import ahead
 from siamcal.model.heads import AUOutput
 from siamcal.model.siamese import CalibratingSiamese, Reference
@@ -89,7 +90,18 @@ class Predictor:
 
     @torch.inference_mode()
     def encode(self, crop: np.ndarray) -> Reference:
-        """Encode a reference crop, (size, size, 3) uint8."""
+        """Encode a reference crop, (size, size, 3) uint8.
+
+        Raises:
+            ConfigError: It is another array, like an uncropped frame.
+        """
+        size = self.config.preprocessing.size
+        if crop.shape != (size, size, 3) or crop.dtype != np.uint8:
+            raise ConfigError(
+                f"A reference crop is of uint8 and shape ({size}, {size}, 3), but got {crop.dtype} "
+                f"{crop.shape}. siamcal.inference.read_reference(frame, predictor) finds the face "
+                f"in a whole frame, crops and encodes it."
+            )
         return self.model.encode(self.config.preprocessing.to_tensor(crop).to(self.device))
 
     @property
@@ -106,28 +118,48 @@ class Predictor:
         values = output.intensity if isinstance(output, AUOutput) else output
         return values.float().cpu().numpy()
 
-    def results(self, frames: Iterable[Frame], reference: Reference) -> Iterator[FrameResult]:
-        """Results in the order of the frames, one each.
+    def results(
+        self, frames: Iterable[Frame | np.ndarray], reference: Reference
+    ) -> Iterator[FrameResult]:
+        """Results in the order of the frames, one each; live frames don't wait for a full batch.
 
         Frames are decoded and searched for faces in threads while the network reads earlier ones.
 
         An error or an interruption inside `frames` is passed on after the results of the frames
         before it were given out.
+
+        Args:
+            frames: A stream, frames, or RGB arrays (H, W, 3) of uint8.
+            reference: The encoded reference; of a `PersonReference` it is `features`.
+
+        Raises:
+            ConfigError: `reference` is something else.
+            MediaError: Something among `frames` is neither a frame nor an array.
         """
-        reference = reference.to(self.device)
+        reference = self._on_device(reference)
+        size = 1 if isinstance(frames, FrameStream) and frames.live else self.batch_size
         waiting: list[tuple[FrameResult, np.ndarray | None]] = []
-        with closing(ahead(map(self._find, ahead(frames)))) as found:
+        with closing(ahead(map(self._find, ahead(frames_of(frames))))) as found:
             try:
                 for one in found:
                     waiting.append(one)
                     crops = sum(crop is not None for _, crop in waiting)
-                    if crops >= self.batch_size or len(waiting) >= 4 * self.batch_size:
+                    if crops >= size or len(waiting) >= 4 * size:
                         yield from self._finish(waiting, reference)
                         waiting = []
             except (KeyboardInterrupt, Exception):
                 yield from self._finish(waiting, reference)
                 raise
         yield from self._finish(waiting, reference)
+
+    def _on_device(self, reference: Reference) -> Reference:
+        reference = getattr(reference, "features", reference)
+        if not isinstance(reference, Reference):
+            raise ConfigError(
+                f"A reference is made by siamcal.inference.read_reference(picture, predictor) from "
+                f"a file or an RGB array, but got {type(reference).__name__}."
+            )
+        return reference.to(self.device)
 
     def _find(self, frame: Frame) -> tuple[FrameResult, np.ndarray | None]:
         result = FrameResult(frame.index, frame.timestamp, frame.source, None)

@@ -13,15 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from siamcal.errors import ConfigError, MediaError
-from siamcal.faces.media import IMAGE_SUFFIXES
+from siamcal.faces.media.folders import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
-__all__ = ["VIDEO_SUFFIXES", "Asked", "Recording", "find_recordings", "parse_shard"]
+__all__ = ["Asked", "Recording", "find_recordings", "parse_shard"]
 
-#: By these a folder's videos are known; a file that is named itself is known by its content.
-VIDEO_SUFFIXES = {
-    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts"),
-    *(".wmv", ".flv", ".3gp", ".ogv", ".mxf", ".vob", ".asf", ".gif"),
-}
 PROFILE_SUFFIXES = (".siamcal", ".safetensors")
 COLUMNS = ("video", "person", "reference")
 
@@ -99,7 +94,7 @@ def find_recordings(inputs: Sequence[str], reference: Asked) -> list[Recording]:
         for path in _expanded(given):
             if path.is_dir():
                 found += _of_folder(path, reference)
-            elif path.suffix.lower() in IMAGE_SUFFIXES - VIDEO_SUFFIXES:
+            elif path.suffix.lower() in IMAGE_SUFFIXES:
                 loose.append(str(path))
             else:
                 found.append(Recording((str(path),), path.stem, reference=reference))
@@ -142,7 +137,7 @@ def _of_folder(folder: Path, reference: Asked) -> list[Recording]:
         files = sorted(here / name for name in names if not name.startswith("."))
         videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
         found += [Recording((str(v),), v.stem, reference=reference) for v in videos]
-        pictures = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES - VIDEO_SUFFIXES]
+        pictures = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES]
         if pictures:
             inputs = (str(here),) if not videos else tuple(map(str, pictures))
             found.append(Recording(inputs, here.resolve().name, reference=reference))

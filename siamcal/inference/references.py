@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import numpy as np
 
 from siamcal.errors import ConfigError, FaceNotFoundError, MediaError
 from siamcal.faces import FacePipeline, ReferenceJudgement, judge_reference
-from siamcal.faces.media import FrameStream, open_media, read_frame
+from siamcal.faces.media.files import refuse_live
+from siamcal.faces.media.frames import FrameStream
+from siamcal.faces.media.opening import open_media, sound_frame
 from siamcal.faces.neutrality import expression
 from siamcal.inference.prediction import Predictor
 from siamcal.model.siamese import Reference
@@ -46,8 +49,10 @@ class PersonReference:
     warnings: tuple[str, ...] = ()
 
 
-def read_reference(path: str | Path, predictor: Predictor, index: int = 0) -> PersonReference:
-    """The reference in an image file, or frame `index` (0-based) of a video.
+def read_reference(
+    picture: str | Path | np.ndarray, predictor: Predictor, index: int | None = None
+) -> PersonReference:
+    """The reference in an image file or an RGB array, or frame `index` (0-based) of a video.
 
     A reference that isn't neutral, has shut eyes, is turned, small or covered is used all the same;
     what was found is in its warnings.
@@ -56,32 +61,17 @@ def read_reference(path: str | Path, predictor: Predictor, index: int = 0) -> Pe
         MediaError: The file can't be read.
         FaceNotFoundError: It shows no face.
     """
-    if Path(path).is_dir():
-        raise MediaError(f"The reference {path} is a folder, but one picture is needed.")
-    return encode_frame(read_frame(path, index), predictor, source=str(path), index=index)
-
-
-def encode_frame(
-    rgb: np.ndarray, predictor: Predictor, *, source: str, index: int = 0
-) -> PersonReference:
-    """The reference in a frame, (H, W, 3) uint8; see `read_reference`.
-
-    Args:
-        rgb: The frame.
-        predictor: Model and face pipeline.
-        source: What it is, for messages and the sidecar.
-        index: Its 0-based position there.
-
-    Raises:
-        FaceNotFoundError: It shows no face.
-        ConfigError: It is no RGB frame.
-    """
+    if isinstance(picture, str | Path) and os.path.isdir(picture):
+        raise MediaError(f"The reference {picture} is a folder, but one picture is needed.")
+    stream = open_media(picture)
+    path, number = stream.sources[0], (index or 0) + 1
+    rgb = sound_frame(stream, number - 1).rgb
     pipeline = predictor.pipeline
     faces = pipeline.detect(rgb, max_faces=2)
     if not faces:
         raise FaceNotFoundError(
-            f"No face was found in the reference {source}"
-            + (f", frame {index + 1}" if index else "")
+            f"No face was found in the reference {path}"
+            + (f", frame {number}" if number > 1 else "")
             + ". It must show the person's face from the front, at rest, with open eyes, at least "
             "60 pixels wide."
         )
@@ -89,7 +79,10 @@ def encode_frame(
     problems = list(judgement.problems)
     if len(faces) > 1:
         problems.append("it shows several faces; the widest was taken")
-    facts = {"kind": "picture", "source": source, "frame": index + 1}
+    if index is None and (stream.total or 1) > 1:
+        problems.append(f"{path} holds {stream.total} frames; the first was taken")
+    problems += [note.removesuffix(".") for note in stream.notes]
+    facts = {"kind": "picture", "source": path, "frame": number}
     facts["judgement"] = round(judgement.score, 3)
     return _encoded(predictor, pipeline.align(rgb, faces[0]), facts, problems)
 
@@ -107,6 +100,7 @@ def choose_reference(
     Raises:
         FaceNotFoundError: No frame shows a face.
     """
+    refuse_live(inputs, "choosing a reference from it")
     stream = open_media(inputs)
     candidates = _candidates(stream, predictor.pipeline)
     if not candidates:
@@ -249,11 +243,11 @@ def reference_frame(inputs: list[str | Path], predictor: Predictor, number: int)
     Raises:
         MediaError: There is no such frame.
     """
-    stream = open_media(inputs)
     if number < 1:
         raise MediaError(f"Frames are counted from 1; {number} was given.")
-    if stream.kind == "images":
-        if number > len(stream.sources):
-            raise MediaError(f"There are {len(stream.sources)} images; {number} was asked for.")
-        return read_reference(stream.sources[number - 1], predictor)
-    return read_reference(stream.sources[0], predictor, number - 1)
+    refuse_live(inputs, "taking a frame of it as the reference")
+    stream = open_media(inputs)
+    frame = sound_frame(stream, number - 1)
+    picture = read_reference(frame.rgb, predictor)
+    facts = {**picture.facts, "source": frame.source, "frame": number}
+    return replace(picture, facts=facts)

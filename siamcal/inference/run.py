@@ -19,7 +19,7 @@ import torch
 import siamcal
 from siamcal.errors import ConfigError
 from siamcal.faces.engines import engine_version
-from siamcal.faces.media import FrameStream
+from siamcal.faces.media import FrameStream, open_media
 from siamcal.files import checksum_of_file, write_json
 from siamcal.inference.models import RENDERED_NOTE
 from siamcal.inference.outputs import (
@@ -31,7 +31,7 @@ from siamcal.inference.outputs import (
     own_table,
 )
 from siamcal.inference.prediction import FrameResult, Predictor
-from siamcal.inference.references import PersonReference
+from siamcal.inference.references import PersonReference, read_reference
 from siamcal.inference.selection import Selection, smoothed
 from siamcal.inference.table import AURows, RowWriter
 from siamcal.progress import progress_bar
@@ -119,11 +119,11 @@ def table_format(output: Path) -> Callable[[BinaryIO, Mapping[str, type]], RowWr
 
 
 def predict_to_table(
-    stream: FrameStream,
-    output: Path | BinaryIO,
+    stream: FrameStream | Any,
+    output: str | Path | BinaryIO,
     *,
     predictor: Predictor,
-    reference: PersonReference,
+    reference: PersonReference | Any,
     options: TableOptions | None = None,
     request: str = "",
     replace: bool = False,
@@ -134,11 +134,12 @@ def predict_to_table(
     `aus.csv` a sidecar `aus.json` says what made it.
 
     Args:
-        stream: Frames, from `siamcal.faces.media.open_media`.
+        stream: Frames, from `siamcal.faces.media.open_media`, or what that takes: a file, RGB
+            arrays (H, W, 3) of uint8.
         output: A file whose suffix names the format (`siamcal ls formats`), or an open binary
             stream, which gets CSV and no sidecar.
         predictor: Model and face pipeline.
-        reference: The person's reference.
+        reference: The person's reference, or what `read_reference` takes.
         options: What is read, and how it is written.
         request: What a resuming run knows the same work by; kept in the sidecar.
         replace: A table that siamcal wrote there before may be replaced.
@@ -152,6 +153,10 @@ def predict_to_table(
         MediaError: The stream held nothing at all.
     """
     options = options or TableOptions()
+    output = Path(output) if isinstance(output, str) else output
+    stream = open_media(stream)
+    if not isinstance(reference, PersonReference):
+        reference = read_reference(reference, predictor)
     if isinstance(output, Path):
         make_table = table_format(output)
         check_outputs(table_outputs(output), stream.sources, replace=replace)
@@ -181,8 +186,8 @@ def predict_to_table(
             _fill(table, rows, chosen, results, predictor.batch_size, summary)
             summary.status = "complete"
         except KeyboardInterrupt:
-            # Ctrl-C is how a camera is stopped, too.
-            summary.status = "complete" if stream.kind == "camera" else "interrupted"
+            # Ctrl-C is how a camera is stopped, too, and whatever has no end.
+            summary.status = "complete" if stream.live else "interrupted"
         except BaseException:
             summary.status = "failed"
             raise
@@ -264,17 +269,17 @@ def _fill(
         for result in results:
             table.write(rows.row(result))
             summary.count(result)
-            if summary.frames % batch == 0 or stream.kind == "camera":
+            if summary.frames % batch == 0 or stream.live:
                 table.flush()
             bar.update()
 
 
 def _conclude(summary: Summary, stream: FrameStream, *, whole: bool) -> None:
     said = [f"{count} frames: {kind}" for kind, count in summary.problems.items()]
-    summary.warnings += [f"{text}." for text in said]
+    summary.warnings += [f"{text}." for text in said] + stream.notes
     if summary.frames and not summary.successes:
         summary.warnings.append("No frame has values: no face was found in any of them.")
-    expected = (stream.total or 0) if whole else 0
+    expected = 0 if stream.estimated or not whole else stream.total or 0
     if summary.status == "complete" and summary.frames < 0.95 * expected - 2:
         summary.warnings.append(
             f"The video announces {expected} frames, but {summary.frames} could be read: "

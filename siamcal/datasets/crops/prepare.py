@@ -269,7 +269,7 @@ def _code_version() -> str:
     """
     digest = hashlib.blake2b(digest_size=8)
     package = Path(__file__).parents[2]
-    for path in sorted((package / "faces").glob("*.py")):
+    for path in sorted((package / "faces").rglob("*.py")):
         digest.update(path.read_bytes())
     with contextlib.suppress(DataNotFoundError):
         digest.update(asset("face_landmarker.task").read_bytes())
