@@ -80,7 +80,7 @@ def test_what_is_missing_is_said(calibrator, folder):
         calibrator.read(head())
     with pytest.raises(ConfigError, match="call calibrate"):
         calibrator.read_video(folder / "clip.mp4")
-    with pytest.raises(FaceNotFoundError, match="an array"):
+    with pytest.raises(FaceNotFoundError, match="arrays"):
         calibrator.calibrate(np.zeros((200, 200, 3), np.uint8))
     calibrator.calibrate(head())
     with pytest.raises(FaceNotFoundError, match="no face"):

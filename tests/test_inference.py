@@ -422,7 +422,7 @@ with Predictor(load_model({str(calibrator)!r}), batch_size=4) as predictor:
     )
     assert run.returncode == 9, run.stderr
     rows = rows_of((tmp_path / "aus.csv").read_text())
-    assert len(rows) >= 16
+    assert len(rows) >= 8  # a dozen frames at most lie between decoder and table
     assert all(row["success"] == "1" and row["AU26_c"] in "01" for row in rows)
     assert json.loads((tmp_path / "aus.json").read_text())["status"] == "running"
 
@@ -592,7 +592,7 @@ def test_damaged_profiles_are_refused_in_words(predictor, reference, tmp_path):
     with pytest.raises(ConfigError, match="is no profile"):
         load_profile(path, predictor)
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="can't be written"):
+    with pytest.raises(ConfigError, match="can't be made"):
         save_profile(reference, tmp_path / "file" / "x.safetensors", predictor)
 
 

@@ -44,7 +44,7 @@ def read_table(path: Path) -> pd.DataFrame:
     """
     import pandas as pd
 
-    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    readers: dict[str, Any] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise ConfigError(f"{path} can't be drawn: only {' and '.join(readers)} are read back.")
@@ -64,13 +64,13 @@ def draw_traces(table: pd.DataFrame, told: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    kind = "r" if any(name.endswith("_r") for name in table) else "c"
-    names = [name for name in table if name.endswith(f"_{kind}")]
+    kind = "r" if any(str(name).endswith("_r") for name in table.columns) else "c"
+    names = [name for name in map(str, table.columns) if name.endswith(f"_{kind}")]
     aus = {f"AU{facts['au']:02d}": facts for facts in told["calibrator"]["aus"]}
     timed = bool((table["timestamp"] > 0).any())
     x = table["timestamp"] if timed else table["frame"]
     height = 0.62 * len(names) + 1.1
-    style = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
+    style: Any = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
     with plt.rc_context({**style, "figure.dpi": 120}):
         figure, rows = plt.subplots(len(names), figsize=(9, height), sharex=True, squeeze=False)
         for axes, name in zip(rows[:, 0], names, strict=True):
