@@ -119,7 +119,7 @@ def laid_by(a, b, c, d, aspect=None):
     return tagged
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mov"])
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
 @pytest.mark.parametrize("name", LAID)
 def test_all_eight_ways_to_lay_a_picture_are_followed(tmp_path, name, suffix):
     stored = head(64)[:48]

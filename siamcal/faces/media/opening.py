@@ -179,6 +179,8 @@ def _open_live(where: Path | str) -> FrameStream:
         name = without_password(where)
         return video_stream(open_container(where, name), name, live=True)
     name = "stdin" if where == "-" else str(where)
+    if where == "-" and (sys.stdin is None or sys.stdin.isatty()):
+        raise MediaError("Nothing is sent to stdin: ffmpeg -i FILE -f matroska - | siamcal ... -")
     piped = Recorded(sys.stdin.buffer if where == "-" else checked(Path(where)).open("rb"))
     try:
         container = open_container(piped, name)
