@@ -145,8 +145,8 @@ def _open(inputs: list[str]) -> FrameStream:
 def _check_live(stream: FrameStream, reference: str | None, number: int | None) -> None:
     if stream.live and (number is not None or reference == "auto"):
         raise ConfigError(
-            f"{stream.sources[0]} has no frames yet, and gives each only once: give --reference FILE "
-            f"or --profile FILE."
+            f"{stream.sources[0]} has no frames yet, and gives each only once: give "
+            f"--reference FILE or --profile FILE."
         )
 
 
