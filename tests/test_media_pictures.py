@@ -249,6 +249,16 @@ def test_pictures_are_known_by_content_in_a_folder_too(tmp_path):
     assert [rgb.shape[0] for rgb in rgbs(open_media(tmp_path))] == [32, 64]
 
 
+def test_what_is_wrong_with_a_file_in_a_folder_is_said_of_it(tmp_path):
+    Image.fromarray(head(16)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").touch()
+    (tmp_path / "c.png").write_bytes((tmp_path / "a.png").read_bytes()[:-200])
+    problems = [frame.problem for frame in open_media(tmp_path)]
+    assert problems[0] == ""
+    assert "b.png is empty (0 bytes)" in problems[1]
+    assert "c.png can't be read" in problems[2]
+
+
 def test_names_that_count_in_odd_digits_are_sorted(tmp_path):
     for name in ("m²3.png", "1²3.png", "٣.png", "10.png"):
         Image.fromarray(head(16)).save(tmp_path / name)

@@ -61,9 +61,7 @@ def read_image(path: str | Path) -> np.ndarray:
     """
     path = checked(Path(path))
     with _words(path), _opened(path) as image:
-        for number in _numbers(image):
-            image.seek(number)
-            break
+        image.seek(next(_numbers(image)))
         return _upright(image)
 
 
@@ -99,6 +97,8 @@ def pictures_in(
     """
     index, seconds = first, 0.0
     try:
+        if isinstance(file, Path):
+            checked(file)
         with _words(name), _opened(file) as image:
             for number in _numbers(image):
                 try:
