@@ -90,7 +90,8 @@ def _open_named(names: list[Path | str]) -> FrameStream:
     for name in names:
         if is_live(name):
             if len(names) > 1:
-                raise MediaError(f"{name} is a stream and is read alone, not with other inputs.")
+                shown = without_password(str(name))
+                raise MediaError(f"{shown} is a stream and is read alone, not with other inputs.")
             return _open_live(name)
     notes: list[str] = []
     files: list[Path] = []
