@@ -83,7 +83,6 @@ def predict(
         calibrator, device=choose_device(device), batch_size=batch_size
     ) as predictor:
         stream = _open(inputs)
-        _check_live(stream, reference, reference_frame)
         person = _reference(inputs, reference, reference_frame, profile, predictor)
         if save_profile is not None:
             inference.save_profile(person, save_profile, predictor)
@@ -142,14 +141,6 @@ def _open(inputs: list[str]) -> FrameStream:
     return open_media(inputs)
 
 
-def _check_live(stream: FrameStream, reference: str | None, number: int | None) -> None:
-    if stream.live and (number is not None or reference == "auto"):
-        raise ConfigError(
-            f"{stream.sources[0]} has no frames yet, and gives each only once: give "
-            f"--reference FILE or --profile FILE."
-        )
-
-
 def _reference(
     inputs: list[str],
     reference: str | None,
@@ -160,8 +151,11 @@ def _reference(
     from siamcal import inference
     from siamcal.inference.references import reference_frame
 
+    live = inputs[0].startswith("camera:")
     if profile is not None:
         return inference.load_profile(profile, predictor)
+    if live and (number is not None or reference == "auto"):
+        raise ConfigError("A camera has no frames yet: give --reference FILE or --profile FILE.")
     if number is not None:
         return reference_frame([*inputs], predictor, number)
     if reference is not None and reference != "auto":
