@@ -2,6 +2,7 @@
 
 import io
 import struct
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -25,10 +26,13 @@ def coded(tile):
     with av.open(file, "w", format="matroska") as container:
         stream = container.add_stream("libx265", rate=1)
         stream.height, stream.width = tile.shape[:2]
-        stream.pix_fmt, stream.options = "yuvj444p", {"crf": "4", "x265-params": "log-level=none"}
+        stream.pix_fmt, stream.options = (
+            "yuvj444p",
+            {"crf": "4", "x265-params": "log-level=none:pools=none:frame-threads=1"},
+        )
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(tile), format="rgb24")
         frame = frame.reformat(format="yuvj444p", dst_color_range=2, dst_colorspace="ITU601")
-        frame.pts = 0
+        frame.pts, frame.time_base = 0, Fraction(1)
         container.mux([*stream.encode(frame), *stream.encode()])
     file.seek(0)
     with av.open(file) as container:

@@ -1,5 +1,9 @@
 """Image files: upright in every format, whole, with all their pages and moments."""
 
+import shutil
+from fractions import Fraction
+
+import av
 import cv2
 import numpy as np
 import pytest
@@ -205,11 +209,46 @@ def test_only_the_picture_that_is_meant_of_files_with_previews(tmp_path):
     assert [rgb.shape for rgb in rgbs(open_media(tmp_path / "photo.mpo"))] == [(64, 64, 3)]
 
 
-def test_pixels_that_are_not_square_are_said(tmp_path):
-    Image.fromarray(head(64)).save(tmp_path / "fax.tiff", dpi=(204, 98))
-    Image.fromarray(head(64)).save(tmp_path / "square.tiff", dpi=(300, 300))
-    assert any("aren't square" in note for note in open_media(tmp_path / "fax.tiff").notes)
-    assert not open_media(tmp_path / "square.tiff").notes
+ENCODERS = {".png": ("png", "rgb24"), ".jpg": ("mjpeg", "yuvj444p"), ".tiff": ("tiff", "rgb24")}
+
+
+def write_anamorphic(path, picture, aspect):
+    """An image file as FFmpeg writes a frame whose pixels are not square."""
+    codec, pixels = ENCODERS[path.suffix]
+    with av.open(str(path), "w", format="image2", options={"update": "1"}) as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width = picture.shape[:2]
+        stream.pix_fmt = pixels
+        stream.codec_context.sample_aspect_ratio = aspect
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        container.mux([*stream.encode(frame), *stream.encode()])
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tiff"])
+@pytest.mark.parametrize("size", [(96, 192), (192, 135)])
+def test_pixels_of_pictures_become_square(tmp_path, suffix, size):
+    width, height = size
+    stored = cv2.resize(head(192), (width, height), interpolation=cv2.INTER_AREA)
+    path = write_anamorphic(tmp_path / f"face.{suffix}", stored, Fraction(height, width))
+    for rgb in (read_image(path), read_frame(path, 0), read_frame(tmp_path, 0)):
+        assert np.abs(np.subtract(rgb.shape, (192, 192, 3))).max() <= 1
+        assert difference(cv2.resize(rgb, (192, 192)), head(192)) < 8
+    shutil.copy(path, tmp_path / f"second.{suffix}")
+    for given in (path, tmp_path):
+        assert any("times as wide as high" in note for note in open_media(given).notes)
+
+
+def test_a_fax_on_its_side(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = Image.fromarray(np.rot90(head(128), 1)).resize((128, 64))
+    stored.save(tmp_path / "fax.tiff", dpi=(200, 100), exif=exif)
+    stored.save(tmp_path / "fax.jpg", dpi=(200, 100), exif=exif, quality=95)
+    stored.save(tmp_path / "square.png", dpi=(300, 300))
+    for name in ("fax.tiff", "fax.jpg"):
+        assert difference(read_image(tmp_path / name), head(128)) < 10
+    assert not open_media(tmp_path / "square.png").notes
 
 
 # --- folders -------------------------------------------------------------------------------------
@@ -247,6 +286,16 @@ def test_pictures_are_known_by_content_in_a_folder_too(tmp_path):
     Image.fromarray(head(32)).save(tmp_path / "plain.png")
     (tmp_path / "plain.png").rename(tmp_path / "frame1")
     assert [rgb.shape[0] for rgb in rgbs(open_media(tmp_path))] == [32, 64]
+
+
+def test_what_is_wrong_with_a_file_in_a_folder_is_said_of_it(tmp_path):
+    Image.fromarray(head(16)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").touch()
+    (tmp_path / "c.png").write_bytes((tmp_path / "a.png").read_bytes()[:-200])
+    problems = [frame.problem for frame in open_media(tmp_path)]
+    assert problems[0] == ""
+    assert "b.png is empty (0 bytes)" in problems[1]
+    assert "c.png can't be read" in problems[2]
 
 
 def test_names_that_count_in_odd_digits_are_sorted(tmp_path):

@@ -90,7 +90,8 @@ def _open_named(names: list[Path | str]) -> FrameStream:
     for name in names:
         if is_live(name):
             if len(names) > 1:
-                raise MediaError(f"{name} is a stream and is read alone, not with other inputs.")
+                shown = without_password(str(name))
+                raise MediaError(f"{shown} is a stream and is read alone, not with other inputs.")
             return _open_live(name)
     notes: list[str] = []
     files: list[Path] = []
@@ -118,7 +119,11 @@ def _open_list(files: list[Path]) -> FrameStream:
 
     names = tuple(str(file) for file in files)
     # A file may hold several pages.
-    return FrameStream("images", names, len(files), None, frames(), estimated=True)
+    stream = FrameStream("images", names, len(files), None, frames(), estimated=True)
+    first = kind_of(files[0])
+    if first and first.aspect != 1:
+        stream.notes.append(_stretched(names[0], first.aspect))
+    return stream
 
 
 def _looks_like_video(path: Path) -> bool:
@@ -158,12 +163,16 @@ def _picture_stream(file: Path | io.BytesIO, name: str) -> FrameStream:
     total, moving = (kind.total, kind.moving) if kind else (1, False)
     frames = pictures_in(file, name, moving=moving)
     stream = FrameStream("video" if moving else "images", (name,), total, None, frames)
-    if kind and not kind.square:
-        stream.notes.append(
-            f"{name} notes pixels that aren't square, which programs take in different ways; it is "
-            f"read as it is stored. If the face looks squeezed, resample the picture."
-        )
+    if kind and kind.aspect != 1:
+        stream.notes.append(_stretched(name, kind.aspect))
     return stream if total > 1 else replace(stream, frames=_whole(frames))
+
+
+def _stretched(name: str, aspect: float) -> str:
+    return (
+        f"{name} notes pixels {aspect:.2f} times as wide as high and was stretched accordingly. If "
+        f"that is wrong, and the face looks too broad or too narrow, save it without a resolution."
+    )
 
 
 def _whole(frames: Iterator[Frame]) -> Iterator[Frame]:
@@ -179,6 +188,8 @@ def _open_live(where: Path | str) -> FrameStream:
         name = without_password(where)
         return video_stream(open_container(where, name), name, live=True)
     name = "stdin" if where == "-" else str(where)
+    if where == "-" and (sys.stdin is None or sys.stdin.isatty()):
+        raise MediaError("Nothing is sent to stdin: ffmpeg -i FILE -f matroska - | siamcal ... -")
     piped = Recorded(sys.stdin.buffer if where == "-" else checked(Path(where)).open("rb"))
     try:
         container = open_container(piped, name)

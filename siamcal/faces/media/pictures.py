@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from siamcal.errors import MediaError
+from siamcal.faces.media.aspect import believed, square_size
 from siamcal.faces.media.boxes import missing_bytes
 from siamcal.faces.media.files import checked, reason
 from siamcal.faces.media.frames import Frame
@@ -28,6 +29,7 @@ ANIMATIONS = {"GIF", "PNG", "WEBP", "AVIF", "FLI"}
 USUAL_DURATION = 0.1
 # Bits of TIFF's NewSubfileType: a smaller copy, and a transparency mask, of another page.
 NEW_SUBFILE_TYPE, NO_PAGE = 254, 0b101
+ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,12 @@ class Kind:
     Attributes:
         form: Pillow's name of the format.
         total: Number of pages or pictures; 1 for formats in which only one is meant.
-        square: False where the file notes pixels that aren't square.
+        aspect: Width of a pixel by its height.
     """
 
     form: str
     total: int = 1
-    square: bool = True
+    aspect: float = 1.0
 
     @property
     def moving(self) -> bool:
@@ -53,17 +55,15 @@ class Kind:
 def read_image(path: str | Path) -> np.ndarray:
     """An image file as (H, W, 3) uint8 RGB.
 
-    EXIF rotation is applied; grey and palette images become RGB; 16 bit are reduced to 8;
-    transparent parts become black. Of several pages or pictures the first is read.
+    EXIF rotation is applied; pixels become square; grey and palette images become RGB; 16 bit are
+    reduced to 8; transparent parts become black. Of several pages or pictures the first is read.
 
     Raises:
         MediaError: Missing, empty, not an image, or broken.
     """
     path = checked(Path(path))
     with _words(path), _opened(path) as image:
-        for number in _numbers(image):
-            image.seek(number)
-            break
+        image.seek(next(_numbers(image)))
         return _upright(image)
 
 
@@ -76,14 +76,20 @@ def kind_of(file: Path | io.BytesIO) -> Kind | None:
         return Kind("too large")
     except Exception:  # Pillow's plug-ins raise nearly everything on broken files
         return None
-    return Kind(form, total, _square(info))
+    return Kind(form, total, _aspect(info))
 
 
-def _square(info: dict[str, Any]) -> bool:
-    """Whether pixels are as wide as high, as far as an image's header says."""
-    noted = info.get("aspect") or info.get("dpi") or info.get("jfif_density") or (1, 1)
-    across, down = float(noted[0]), float(noted[1])
-    return not across > 0 or not down > 0 or abs(across / down - 1) < 0.01
+def _aspect(info: dict[str, Any]) -> float:
+    """Width of a pixel by its height, by an image's header."""
+    across, down = info.get("dpi", (1, 1))[::-1]  # more dots an inch are narrower ones
+    if "aspect" in info:  # PNG without a unit: width by height, as FFmpeg writes and reads it
+        across, down = info["aspect"]
+    elif info.get("jfif_unit") == 0:
+        across, down = info["jfif_density"]
+    if not across > 0 or not down > 0:
+        return 1.0
+    aspect = float(across) / float(down)
+    return aspect if believed(aspect) and abs(aspect - 1) > 0.01 else 1.0
 
 
 def pictures_in(
@@ -99,6 +105,8 @@ def pictures_in(
     """
     index, seconds = first, 0.0
     try:
+        if isinstance(file, Path):
+            checked(file)
         with _words(name), _opened(file) as image:
             for number in _numbers(image):
                 try:
@@ -170,11 +178,18 @@ def _words(path: str | Path) -> Iterator[None]:
 
 
 def _upright(image: Any) -> np.ndarray:
+    import cv2
     from PIL import ImageOps
 
+    aspect = _aspect(image.info)
+    on_its_side = image.getexif().get(ORIENTATION) in (5, 6, 7, 8)
     image.load()
     # Also returns a copy in memory, so that the file can be closed.
-    return _to_rgb(ImageOps.exif_transpose(image))
+    rgb = _to_rgb(ImageOps.exif_transpose(image))
+    if aspect == 1:
+        return rgb
+    size = square_size(rgb.shape[1], rgb.shape[0], 1 / aspect if on_its_side else aspect)
+    return cv2.resize(rgb, size, interpolation=cv2.INTER_CUBIC)
 
 
 def _to_rgb(image: Any) -> np.ndarray:

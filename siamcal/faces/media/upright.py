@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from siamcal.faces.media.aspect import believed, square_size
+
 __all__ = ["Upright"]
 
-# Beyond these a pixel's shape is a writing error: anamorphic recordings lie between 1/2 and 2.
-NARROWEST, WIDEST = Fraction(1, 4), Fraction(4)
 # ITU-T H.273: matrix and transfer curves.
 BT709, BT601, UNSPECIFIED = 1, 5, 2
 PQ, HLG, SRGB = 16, 18, 13
@@ -49,9 +49,7 @@ class Upright:
         return self._turned(self._square(frame), self._matrices[frame.rotation])
 
     def _square(self, frame: Any) -> np.ndarray:
-        # Only ever enlarged: nothing that the camera saw is lost.
-        width = round(frame.width * max(self.aspect, Fraction(1)))
-        height = round(frame.height / min(self.aspect, Fraction(1)))
+        width, height = square_size(frame.width, frame.height, self.aspect)
         made: dict[str, Any] = {"width": width, "height": height, "format": "rgb24"}
         if self.aspect != 1:
             made["interpolation"] = "BICUBIC"
@@ -78,7 +76,7 @@ class Upright:
     def _plausible(self, aspect: Fraction | None) -> Fraction:
         if not aspect or aspect == 1:
             return Fraction(1)
-        if not NARROWEST <= aspect <= WIDEST:
+        if not believed(aspect):
             self._tell(f"notes pixels of {aspect}, which can't be; they are taken for square")
             return Fraction(1)
         return Fraction(aspect)

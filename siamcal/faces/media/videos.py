@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ __all__ = ["is_picture", "open_container", "video_stream"]
 LOCAL_ONLY = {"protocol_whitelist": "file,crypto,data"}
 # Seconds for a network address to answer, and between two frames.
 PATIENCE = (20.0, 30.0)
+MATROSKA_DURATION = r"(\d+):(\d+):(\d+\.?\d*)"  # 00:01:02.400000000
 HEIF_BRANDS = {"heic", "heix", "heim", "heis", "hevc", "hevx", "mif1", "msf1", "avif", "avis"}
 
 
@@ -116,9 +118,8 @@ def _header(container: Any, track: Any) -> tuple[int | None, float | None]:
     seconds = None
     if track.duration and track.time_base:
         seconds = float(track.duration * track.time_base)
-    elif "DURATION" in track.metadata:  # Matroska: 00:01:02.400000000
-        hours, minutes, rest = track.metadata["DURATION"].split(":")
-        seconds = int(hours) * 3600 + int(minutes) * 60 + float(rest)
+    elif noted := re.fullmatch(MATROSKA_DURATION, track.metadata.get("DURATION", "")):
+        seconds = int(noted[1]) * 3600 + int(noted[2]) * 60 + float(noted[3])
     elif len(container.streams) == 1 and container.duration:
         seconds = container.duration / 1e6
     if not track.frames:
