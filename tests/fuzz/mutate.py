@@ -188,7 +188,7 @@ def _other_table(table: Any, rng: random.Random) -> Any:
     if table.shape[1] == 0 or len(table) == 0:
         return table
     name = rng.choice(list(table.columns))
-    how = rng.randrange(7)
+    how = rng.randrange(9)
     if how == 0:
         return table.drop(columns=name)
     if how == 1:
@@ -204,7 +204,11 @@ def _other_table(table: Any, rng: random.Random) -> Any:
         return table
     if how == 5:
         return table.iloc[: rng.randrange(len(table))]
-    return table.set_index(name)
+    if how == 6:
+        return table.set_index(name)
+    if how == 7:
+        return table.astype({name: "category"})
+    return table.astype({name: rng.choice(("float16", "int8", "bool", "datetime64[ns]", bytes))})
 
 
 KINDS: dict[str, Callable[[bytes, random.Random], bytes]] = {
