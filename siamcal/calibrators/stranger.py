@@ -99,7 +99,8 @@ def check_contact(name: str, downloads: bool, trust: bool) -> str:
     """
     source, _, rest = name.partition(":")
     # transformers takes a folder of that name in the working folder for the model.
-    repository = source == "hf-hub" or "/" in rest or (rest and Path(rest).exists())
+    beside = source == "transformers" and Path(rest).exists()
+    repository = source == "hf-hub" or "/" in rest or beside
     if not (repository or downloads):
         return ""
     if not trust:

@@ -153,7 +153,8 @@ def _safetensors(data: bytes, rng: random.Random) -> bytes:
     header, rest = data[8 : 8 + length], data[8 + length :]
     how = rng.random()
     if how < 0.2:
-        length = rng.choice((0, 1, length - 1, length + 1, 1 << 20, 1 << 33, (1 << 64) - 1))
+        wrong = (0, 1, abs(length - 1), length + 1, 1 << 20, 1 << 33, (1 << 64) - 1)
+        length = min(rng.choice(wrong), (1 << 64) - 1)
         return struct.pack("<Q", length) + header + rest
     changed = _json(header, rng) if how < 0.8 else _bytes(header, rng)
     return struct.pack("<Q", len(changed)) + changed + rest
