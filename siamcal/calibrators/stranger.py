@@ -98,9 +98,10 @@ def check_contact(name: str, downloads: bool, trust: bool) -> str:
         ConfigError: It isn't trusted.
     """
     source, _, rest = name.partition(":")
-    # transformers takes a folder of that name in the working folder for the model.
-    beside = source == "transformers" and Path(rest).exists()
-    repository = source == "hf-hub" or "/" in rest or beside
+    # transformers takes a folder of that name in the working folder for the model. Sources that a
+    # package or script of the user's registered are theirs to know.
+    beside = "/" in rest or Path(rest).exists()
+    repository = source == "hf-hub" or (source == "transformers" and beside)
     if not (repository or downloads):
         return ""
     if not trust:
