@@ -70,7 +70,8 @@ def make_folder(folder: str | Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"The folder {folder} can't be made ({error.strerror}); name another place."
+            f"The folder {folder} can't be made ({error.strerror}), so its files can't be written; "
+            "name another place."
         ) from None
     return folder
 

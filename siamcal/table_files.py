@@ -48,6 +48,9 @@ def read_table(path: Path) -> pd.DataFrame:
     if twice:
         raise ConfigError(f"{path} has the column {', '.join(twice)[:200]} twice; keep one.")
     texts = [name for name in table.columns if table[name].dtype.kind not in "biufcmM"]
+    for name in texts:
+        if table[name].dtype.name == "category":  # takes no other values
+            table[name] = table[name].astype(object)
     return table.fillna(dict.fromkeys(texts, ""))
 
 

@@ -22,6 +22,8 @@ from siamcal.model.weights_file import TensorInfo
 
 __all__ = ["check_contact", "check_header", "check_probe", "name_to_build", "reached"]
 
+# Sources that download; one that a package or script of the user's registered is theirs to know.
+_FETCHING = ("hf-hub", "timm", "torchvision", "transformers")
 # Proving a cut takes some forwards of two images. Up to this side they cost what any use does.
 _FREE_SIDE = 384
 # Beyond it, in one forward: together below two seconds and 200 MB.
@@ -99,8 +101,9 @@ def check_contact(name: str, downloads: bool, trust: bool) -> str:
     """
     source, _, rest = name.partition(":")
     # transformers takes a folder of that name in the working folder for the model.
-    repository = source == "hf-hub" or "/" in rest or (rest and Path(rest).exists())
-    if not (repository or downloads):
+    beside = "/" in rest or Path(rest).exists()
+    repository = source == "hf-hub" or (source == "transformers" and beside)
+    if not (repository or (downloads and source in _FETCHING)):
         return ""
     if not trust:
         what = f"the repository or folder {rest[:100]!r}" if repository else "public weights"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -212,8 +211,7 @@ def _frames(raw: pd.DataFrame, path: Path, problems: Problems) -> pd.DataFrame:
     if (given.str.contains("\0", regex=False)).any():
         raise ConfigError(f"{path} holds zero bytes in the column path: it is damaged.")
     resolved = {p: str((path.parent / p).resolve()) for p in given.unique()}
-    missing = sorted(p for p, full in resolved.items() if not os.path.exists(full))
-    _check_kinds(given, resolved, path, problems)
+    missing = _check_files(given, resolved, path, problems)
     if len(missing) == len(resolved):
         raise HOLDER.missing(
             path,
@@ -239,15 +237,21 @@ def _frames(raw: pd.DataFrame, path: Path, problems: Problems) -> pd.DataFrame:
     return table
 
 
-def _check_kinds(
+def _check_files(
     given: pd.Series, resolved: dict[str, str], path: Path, problems: Problems
-) -> None:
-    """Refuse folders, pipes and devices in the place of pictures and videos."""
+) -> list[str]:
+    """The paths where nothing lies; folders, pipes and devices are refused."""
+    missing = []
     for name, full in resolved.items():
-        kind = kind_of_file(full) if os.path.exists(full) else ""
+        try:
+            kind = kind_of_file(full)
+        except OSError:
+            missing.append(name)
+            continue
         if kind:
             row = int(np.flatnonzero((given == name).to_numpy())[0])
             problems.error(path, f"{name} is {kind}, not a picture or a video.", row + 2)
+    return sorted(missing)
 
 
 def _frame_numbers(

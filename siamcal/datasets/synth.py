@@ -41,8 +41,7 @@ def synth(
     """Rendered people whose resting faces differ; made on first use, then kept on disk.
 
     Args:
-        data_root: Folder to render into, new, empty or with rendered people only; default the
-            user's cache.
+        data_root: New or own folder to render into; default the user's cache.
         size: "tiny" (6 people x 10 frames), "small" (60 x 65, the default job), "full"
             (27 x 4,845 x 2 views, as DISFA) or "training" (400 x 40, other people than the rest).
         bias: 0 to 1, scale of resting offsets and permanent wrinkles; 0 is the control arm.
@@ -60,15 +59,13 @@ def synth(
         workers: Processes that render.
 
     Raises:
-        ConfigError: An option is out of range, the disk too full, or the folder somebody else's.
+        ConfigError: An option is out of range, the disk too full, or the folder another set's.
     """
     from siamcal.datasets.base import DatasetSource
     from siamcal.synth.actions import AUS
     from siamcal.synth.library import ensure_rendered, read_tables
     from siamcal.synth.plan import FPS, make_plan
 
-    if data_root is not None:
-        _check_own(Path(data_root))
     named = views.split(",") if isinstance(views, str) else views
     plan = make_plan(
         size,
@@ -84,7 +81,7 @@ def synth(
         occlusion=occlusion,
         look=look,
     )
-    folder = ensure_rendered(plan, None if data_root is None else Path(data_root), workers)
+    folder = ensure_rendered(plan, None if data_root is None else _own(data_root), workers)
     table, people = read_tables(folder)
     names = sorted(table["participant"].unique())
     folds = tuple(tuple(names[k::_FOLDS]) for k in range(min(_FOLDS, len(names))))
@@ -106,10 +103,10 @@ def synth(
     )
 
 
-def _check_own(root: Path) -> None:
-    """Refuse a folder with anything but rendered people: it is the data of a set not named."""
+def _own(root: Path) -> Path:
+    """The folder, unless anything but rendered people is in it: the data of a set not named."""
     if not root.exists():
-        return
+        return root
     found = sorted(e.name for e in root.iterdir()) if root.is_dir() else [root.name]
     foreign = [name for name in found if not _OWN.fullmatch(name) and not name.startswith(".")]
     if foreign:
@@ -119,3 +116,4 @@ def _check_own(root: Path) -> None:
             "data, name it: --dataset disfa, disfa-plus, unbc or manifest. To render, give a new "
             "or empty folder, or leave --data-root out."
         )
+    return root

@@ -72,10 +72,8 @@ def _fault(results: Any) -> str:
     if not isinstance(dataset.get("rendered"), bool):
         return "doesn't say whether the people were rendered"
     folds = dataset.get("folds")
-    people = [p for fold in folds for p in (fold if isinstance(fold, list) else [None])] if (
-        isinstance(folds, list)
-    ) else [None]  # fmt: skip
-    if not all(isinstance(p, str) for p in people):
+    listed = isinstance(folds, list) and all(isinstance(fold, list) for fold in folds)
+    if not listed or not all(isinstance(person, str) for fold in folds for person in fold):
         return "doesn't list its folds' participants"
     return ""
 

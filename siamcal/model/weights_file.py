@@ -200,8 +200,7 @@ def _check_sizes(path: Path, max_bytes: int) -> None:
             f"{path} has {size:,} bytes; at most {max_bytes:,} are accepted. No calibrator is that "
             "large; if you made it yourself, pass max_bytes."
         )
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
+    length = int.from_bytes(_first_bytes(path, 8), "little")
     if length > _MAX_HEADER_BYTES:
         raise WeightsError(
             f"{path} declares a header of {length:,} bytes; at most {_MAX_HEADER_BYTES:,} are "
@@ -209,6 +208,14 @@ def _check_sizes(path: Path, max_bytes: int) -> None:
             "are never read. Ask its author for model.safetensors, or convert face weights with "
             "`siamcal convert`."
         )
+
+
+def _first_bytes(path: Path, count: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(count)
+    except OSError as error:
+        raise WeightsError(f"{path} can't be read ({error.strerror}).") from None
 
 
 def _check_ordinary(path: Path) -> None:
@@ -242,8 +249,7 @@ def opened_tensors(path: Path, max_bytes: int = MAX_WEIGHTS_BYTES) -> Iterator[A
 
 def _unpickled(path: Path) -> Mapping[Any, Any]:
     _check_ordinary(path)
-    with path.open("rb") as file:
-        is_zip = file.read(2) == b"PK"
+    is_zip = _first_bytes(path, 2) == b"PK"
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except Exception as error:  # whatever a damaged file makes torch raise

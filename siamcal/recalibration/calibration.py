@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,7 @@ class OutputCalibration:
                 raise ConfigError(f"quantile is {self.quantile}; it lies between 0 and 1.")
         self.span = _span(self.span)
         if self.names is not None:
-            listed = isinstance(self.names, list | tuple)
+            listed = isinstance(self.names, Iterable) and not isinstance(self.names, str)
             if not listed or not all(isinstance(n, str) for n in self.names):
                 raise ConfigError(f"names is {self.names!r:.200}; a text for each AU is needed.")
             self.names = tuple(self.names)

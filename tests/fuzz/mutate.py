@@ -153,7 +153,8 @@ def _safetensors(data: bytes, rng: random.Random) -> bytes:
     header, rest = data[8 : 8 + length], data[8 + length :]
     how = rng.random()
     if how < 0.2:
-        length = rng.choice((0, 1, length - 1, length + 1, 1 << 20, 1 << 33, (1 << 64) - 1))
+        wrong = (0, 1, abs(length - 1), length + 1, 1 << 20, 1 << 33, (1 << 64) - 1)
+        length = min(rng.choice(wrong), (1 << 64) - 1)
         return struct.pack("<Q", length) + header + rest
     changed = _json(header, rng) if how < 0.8 else _bytes(header, rng)
     return struct.pack("<Q", len(changed)) + changed + rest
@@ -188,7 +189,7 @@ def _other_table(table: Any, rng: random.Random) -> Any:
     if table.shape[1] == 0 or len(table) == 0:
         return table
     name = rng.choice(list(table.columns))
-    how = rng.randrange(7)
+    how = rng.randrange(9)
     if how == 0:
         return table.drop(columns=name)
     if how == 1:
@@ -204,7 +205,11 @@ def _other_table(table: Any, rng: random.Random) -> Any:
         return table
     if how == 5:
         return table.iloc[: rng.randrange(len(table))]
-    return table.set_index(name)
+    if how == 6:
+        return table.set_index(name)
+    if how == 7:
+        return table.astype({name: "category"})
+    return table.astype({name: rng.choice(("float16", "int8", "bool", "datetime64[ns]", bytes))})
 
 
 KINDS: dict[str, Callable[[bytes, random.Random], bytes]] = {
