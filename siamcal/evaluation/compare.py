@@ -120,7 +120,7 @@ def compare(job: Job, faces: FaceSet) -> Comparison:
     asked = {"methods": methods, "tasks": tasks, "seeds": seeds, "folds": numbers}
     done = {name: list(values) for name, values in asked.items()}
     if is_finished(folder, done):
-        logger.info(f"{folder} holds these results; its networks were deleted, none is trained")
+        logger.warning(f"{folder} holds these results; its networks were deleted, none is trained")
         known = {found.task: found for found in TaskPredictions.load(folder)}
         return Comparison(read_json(folder / "results.json"), known)
     write_json(folder / "recipe.json", to_dict(recipe))
