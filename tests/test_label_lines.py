@@ -157,7 +157,7 @@ def test_bytes_that_are_no_text_are_named_by_their_line(tmp_path, problems) -> N
 def test_shallow_folders_come_first_and_each_once(tmp_path) -> None:
     for name in ("b/1.txt", "a/z/2.txt", "a/1.txt", "a/0.txt", "c/.hidden", "__MACOSX/x", ".d/y"):
         touch(tmp_path / name)
-    (tmp_path / "b" / "again").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "again").symlink_to(tmp_path / "b")
     (tmp_path / "b" / "round").symlink_to(tmp_path)
     found = [(str(f.relative_to(tmp_path)), names) for f, names in walk_files(tmp_path)]
     assert found == [("a", ["0.txt", "1.txt"]), ("b", ["1.txt"]), ("a/z", ["2.txt"])]
