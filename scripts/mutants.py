@@ -59,7 +59,7 @@ TESTS = {
     "siamcal/datasets/pictures.py": _LICENSED,
     "siamcal/datasets/manifest.py": _MANIFEST,
     "siamcal/datasets/manifest_labels.py": _MANIFEST,
-    "siamcal/training/batches.py": "test_batches.py test_loop.py test_training.py",
+    "siamcal/training/batches.py": "test_batches.py test_frozen.py test_loop.py test_training.py",
     "siamcal/datasets/crops/fingerprints.py": _CROPS,
     "siamcal/datasets/crops/prepare.py": _CROPS,
     "siamcal/datasets/crops/store.py": _CROPS,

@@ -27,6 +27,7 @@ from siamcal.datasets.reading import (
     last_number,
     mask_foreign,
     read_label_text,
+    read_metadata,
     reduced,
     report_gaps,
     walk_files,
@@ -190,6 +191,16 @@ def test_small_helpers(problems) -> None:
         "1 frames have no label",
         "2 labelled frames are missing",
     ]
+
+
+def test_a_table_of_people_may_have_spaces_behind_its_commas(tmp_path) -> None:
+    path = touch(tmp_path / "people.csv", "participant, sex, age\n007, f, 30\n")
+    assert read_metadata(path).to_dict("list") == {
+        "participant": ["007"],
+        "sex": ["f"],
+        "age": [30],
+    }
+    assert read_metadata(None) is None
 
 
 def test_a_strict_check_raises_and_another_one_collects(caplog) -> None:
