@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CORE := $(VENV)/.core
 STAMP := $(VENV)/.installed
 
-.PHONY: bench test test-all test-fast fuzz lint format clean
+.PHONY: bench test test-all test-fast fuzz mutants lint format clean
 
 ## Set-up and the main job on the embedded data set
 bench: $(CORE)
@@ -27,6 +27,11 @@ test-all: $(STAMP) lint
 ## The tests that take seconds: all but trainings and whole commands
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not long"
+
+## Do the tests notice a changed line? docs/tests.md; an hour
+mutants: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[mutants]"
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/mutants.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -27,6 +27,7 @@ from siamcal.datasets.reading import (
     last_number,
     mask_foreign,
     read_label_text,
+    read_metadata,
     reduced,
     report_gaps,
     walk_files,
@@ -157,7 +158,7 @@ def test_bytes_that_are_no_text_are_named_by_their_line(tmp_path, problems) -> N
 def test_shallow_folders_come_first_and_each_once(tmp_path) -> None:
     for name in ("b/1.txt", "a/z/2.txt", "a/1.txt", "a/0.txt", "c/.hidden", "__MACOSX/x", ".d/y"):
         touch(tmp_path / name)
-    (tmp_path / "b" / "again").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "again").symlink_to(tmp_path / "b")
     (tmp_path / "b" / "round").symlink_to(tmp_path)
     found = [(str(f.relative_to(tmp_path)), names) for f, names in walk_files(tmp_path)]
     assert found == [("a", ["0.txt", "1.txt"]), ("b", ["1.txt"]), ("a/z", ["2.txt"])]
@@ -190,6 +191,16 @@ def test_small_helpers(problems) -> None:
         "1 frames have no label",
         "2 labelled frames are missing",
     ]
+
+
+def test_a_table_of_people_may_have_spaces_behind_its_commas(tmp_path) -> None:
+    path = touch(tmp_path / "people.csv", "participant, sex, age\n007, f, 30\n")
+    assert read_metadata(path).to_dict("list") == {
+        "participant": ["007"],
+        "sex": ["f"],
+        "age": [30],
+    }
+    assert read_metadata(None) is None
 
 
 def test_a_strict_check_raises_and_another_one_collects(caplog) -> None:

@@ -88,6 +88,7 @@ def test_variances_between_and_within_people() -> None:
     expected = by_anova(rows.numpy(), people.numpy())
     np.testing.assert_allclose(between, expected[0], rtol=1e-9)
     np.testing.assert_allclose(within, expected[1], rtol=1e-9)
+    assert noise_ratio(torch.zeros(2), torch.tensor([0.0, 1.0])).tolist() == [math.inf, math.inf]
     ratio = noise_ratio(torch.tensor([0.0, 2.0]), torch.tensor([1.0, 3.0]))
     assert ratio.tolist() == [math.inf, 1.5]
     assert shrinkage(ratio).tolist() == pytest.approx([0, 0.4])
@@ -238,6 +239,9 @@ def test_other_sizes_need_an_anchor_per_channel() -> None:
         Anchored(SHAPE, channel_dim=1).fit(wide)
     form = Anchored(SHAPE, channel_dim=1, per="channel", shrinkage=1).fit(wide)
     torch.testing.assert_close(form(wide, wide), form.anchor[None, :, :, None].expand_as(wide))
+    word = "".join(["posi", "tion"])  # equal, and another object than the one in the source
+    with pytest.raises(ConfigError, match="has 10 positions"):
+        fitted(Anchored, per=word)(wide, wide)
     with pytest.raises(ConfigError, match="2 persons for 12 frames"):
         fitted(Anchored, [0, 1])
 
@@ -290,3 +294,27 @@ def test_channels_are_where_they_are_said_to_be() -> None:
             ChannelForm(shape, channel_dim=given)
     with pytest.raises(ConfigError, match="takes a whole number"):
         ChannelForm(SHAPE, channel_dim=1.0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "dim", "to_rows"),
+    [
+        ((3, 4), BatchLayout(), None, lambda x: x[:, :, None]),
+        ((3, 5, 4), BatchLayout(), 2, lambda x: x.mT),
+        ((5, 3, 4), BatchLayout(1), 2, lambda x: x.permute(1, 2, 0)),
+        ((6, 5, 4), BatchLayout(0, 2), 2, lambda x: x.reshape(3, 10, 4).mT),
+        (
+            (6, 5, 4),
+            BatchLayout(0, 2, False),
+            2,
+            lambda x: x.reshape(2, 3, 5, 4).permute(1, 3, 0, 2).flatten(2),
+        ),
+    ],
+)
+def test_rows_are_samples_channels_and_positions(shape, layout, dim, to_rows) -> None:
+    features = torch.arange(math.prod(shape)).reshape(shape).float()
+    one = list(shape)
+    one[layout.dim] = layout.groups
+    form = ChannelForm(one, layout=layout, channel_dim=dim)
+    assert torch.equal(form.rows(features), to_rows(features))
+    assert torch.equal(form.features(form.rows(features), features), features)

@@ -113,11 +113,12 @@ def test_the_oval_lies_in_the_middle_of_its_face() -> None:
     assert (large > 0).mean() == pytest.approx((mask > 0).mean(), abs=0.01)
 
 
-def test_local_contrast_is_in_units_of_the_deviation_around() -> None:
-    stripes = np.full((96, 96, 3), 100, np.uint8)
-    stripes[:, ::2] = 140  # mean 120, deviation 20
+@pytest.mark.parametrize("deviation", [2, 6, 20])
+def test_local_contrast_is_in_units_of_the_deviation_around(deviation) -> None:
+    stripes = np.full((96, 96, 3), 120 - deviation, np.uint8)
+    stripes[:, ::2] = 120 + deviation
     found = local_contrast(stripes)[40:56, 40:56, 0].astype(float)
-    expected = 42 * 20 / math.sqrt(20**2 + 6**2)
+    expected = 42 * deviation / math.sqrt(deviation**2 + 6**2)
     assert np.abs(found[:, 1::2] - (GREY - expected)).max() < 3
     assert np.abs(found[:, ::2] - (GREY + expected)).max() < 3
 

@@ -85,15 +85,6 @@ def test_a_reference_encoded_once_equals_its_images(merge_at):
 
 
 @pytest.mark.parametrize("branches", ["separate", "concatenate"])
-def test_an_index_counts_also_where_references_are_as_many_as_targets(branches):
-    model = CalibratingSiamese(backbone(), "layer3", branches=branches)
-    targets, neutral, index = images(3, 1), images(3, 2), torch.tensor([2, 0, 2])
-    expected = model(targets, neutral[index])
-    torch.testing.assert_close(model(targets, neutral, index), expected)
-    assert not torch.allclose(model(targets, neutral), expected)
-
-
-@pytest.mark.parametrize("branches", ["separate", "concatenate"])
 @pytest.mark.parametrize("merge_at", ["layer4", "fc", "output"])
 def test_an_index_says_whose_reference_is_whose(merge_at, branches):
     model = CalibratingSiamese(backbone(), merge_at, branches=branches)
