@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 _PATIENCE = 5.0
 
 
-def ahead(items: Iterable[Item], depth: int = 4) -> Generator[Item, None, None]:
+def ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
     """The same items in the same order, made in a thread while the caller works on earlier ones.
 
     Decoders and networks leave Python's lock while they work. An error or interruption inside
