@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,12 @@ import av
 import cv2
 import numpy as np
 
+from siamcal.errors import SiamcalError
+from siamcal.faces import FaceDetector
 from siamcal.faces._litert import TASK
 from siamcal.faces._mediapipe import import_vision
 from siamcal.faces._quiet import quiet_stderr
+from siamcal.faces.boxes import cut_window
 from siamcal.faces.media import open_media
 from siamcal.files import asset
 from siamcal.inference import PersonReference, Predictor, load_model, predict_to_table
@@ -30,15 +34,22 @@ FPS = 25
 
 
 def write_clip(pictures: list[np.ndarray], size: tuple[int, int], path: Path) -> None:
-    """An H.264 clip of square pictures, enlarged to the frame's height, in the middle."""
+    """An H.264 clip of faces as wide as half of the frame's height, in its middle.
+
+    MediaPipe finds them in the whole frame, without the tiles that smaller ones take.
+    """
     height, width = size
+    with FaceDetector() as detector:
+        left, top, side, _ = map(int, detector.detect(pictures[0], details=False)[0].box)
+    edges = (left - side // 2, top - side // 2, left + side * 3 // 2, top + side * 3 // 2)
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("libx264", rate=FPS)
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         for picture in pictures:
             frame = np.full((height, width, 3), 90, np.uint8)
-            left = (width - height) // 2
-            frame[:, left : left + height] = cv2.resize(picture, (height, height))
+            start = (width - height) // 2
+            head = cut_window(picture, *edges)
+            frame[:, start : start + height] = cv2.resize(head, (height, height))
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
 
@@ -81,15 +92,17 @@ def landmarker(frames: list[np.ndarray]) -> Callable[[], None]:
     )
     with quiet_stderr():
         model = vision.FaceLandmarker.create_from_options(options)
-    images = [
-        mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=frame) for frame in frames
-    ]
+    srgb, whole = mediapipe.ImageFormat.SRGB, np.ascontiguousarray
+    images = [mediapipe.Image(image_format=srgb, data=whole(frame)) for frame in frames]
     time = iter(range(0, 1 << 62, 1000 // FPS))
 
     def run() -> None:
-        for image in images:
-            model.detect_for_video(image, next(time))
+        found = [model.detect_for_video(image, next(time)).face_landmarks for image in images]
+        if not all(found):
+            raise SiamcalError("MediaPipe finds no face in some frame, so its time means nothing.")
 
+    # MediaPipe's own destructor fails at the interpreter's exit.
+    weakref.finalize(run, model.close)
     return run
 
 

@@ -15,9 +15,10 @@ from skimage import data
 from videos import astronaut, head, write_video
 
 from siamcal.errors import ConfigError, MissingDependencyError
-from siamcal.faces import FaceDetector, judge_reference
+from siamcal.faces import FaceDetector, FacePipeline, judge_reference
 from siamcal.faces._litert import _interpreter
 from siamcal.faces.engines import ENGINES
+from siamcal.inference import Predictor, load_model
 
 OUTER_EYE_CORNERS = (33, 263)
 
@@ -145,6 +146,27 @@ def test_both_engines_judge_a_reference_alike(litert, oracle):
             assert ours.score == pytest.approx(theirs.score, abs=0.05)
             words = [[p.split(" (")[0] for p in j.problems] for j in (ours, theirs)]
             assert words[0] == words[1]
+
+
+def test_the_packaged_calibrator_reads_the_same_by_both_engines(litert, oracle):
+    model = load_model()
+    readings = []
+    for detector in (litert, oracle):
+        pipeline = FacePipeline(model.config.preprocessing)
+        pipeline.detector = detector
+        predictor = Predictor(model, pipeline=pipeline)
+        of_people = []
+        for index in range(3):
+            person = RenderedPerson(index)
+            frames = [person({au: 4.0, 25: 2.0}, yaw=3.0 * au - 12) for au in (1, 4, 6, 12)]
+            crops = np.stack([pipeline.crop(frame) for frame in frames])
+            of_people.append(predictor.read(crops, predictor.encode(pipeline.crop(person()))))
+        readings.append(np.concatenate(of_people))
+    ours, theirs = readings
+    say(f"{ours.size} readings differ by at most {np.abs(ours - theirs).max():.3f}")
+    assert ours.std() > 0.5
+    assert np.abs(ours - theirs).max() < 0.25
+    assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.999
 
 
 def test_an_unknown_engine_is_refused_with_what_each_sends():

@@ -96,6 +96,15 @@ def test_a_small_face_in_a_wide_frame_is_found(pipeline, astronaut):
     assert 1500 < face.landmarks[33, 0] < face.landmarks[263, 0] < 1730
 
 
+def test_a_picture_longer_than_opencv_counts_is_read(pipeline, astronaut):
+    tall = np.zeros((33_000, 400, 3), np.uint8)
+    tall[32_500:32_900] = cv2.resize(astronaut[:300, 80:380], (400, 400))
+    (face,) = pipeline.detect(tall)
+    assert np.allclose(face.landmarks[33, :2], (153, 32_635), atol=8)
+    near = np.ascontiguousarray(tall[32_000:])
+    assert np.abs(pipeline.align(tall, face).astype(int) - pipeline.crop(near)).mean() < 6
+
+
 def test_a_face_that_fills_the_picture_is_found(pipeline, astronaut):
     tight = np.ascontiguousarray(astronaut[78:172, 186:266])
     (face,) = pipeline.detect(tight)

@@ -60,3 +60,18 @@ def test_the_table_has_every_part(tmp_path):
     assert len(told["rows"]) == len(table.rows) == 7
     assert told["environment"]["processor"]
     assert "| ratio |" in (tmp_path / "speed.md").read_text()
+
+
+@pytest.mark.slow
+def test_videos_are_read_beside_mediapipes_landmarker(tmp_path, monkeypatch):
+    import siamcal.benchmarks.speed as module
+
+    monkeypatch.setattr(module, "SIZES", ["480p"])
+    table = benchmarks.get("speed")(tmp_path, rounds=1, frames=3, only="video")
+    alone, decoding, faces, whole, cold = table.rows
+    assert "MediaPipe's FaceLandmarker alone" in alone.part
+    assert decoding.milliseconds < whole.milliseconds
+    assert faces.milliseconds < whole.milliseconds
+    assert whole.ratio > 0
+    assert cold.unit == "picture"
+    assert cold.milliseconds > 100  # of a process that imports torch

@@ -5,6 +5,8 @@ One file a command, or a few of one purpose; each registers its functions on `ap
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 from typing import Any
@@ -67,8 +69,12 @@ def _load_commands() -> None:
 
 def main() -> None:
     """Run the command line; a deliberate error is one message on stderr and exit code 2."""
-    # mediapipe's C++ part logs to stderr from import on.
+    # LiteRT's and mediapipe's C++ parts log to stderr from import on.
     os.environ.setdefault("GLOG_minloglevel", "3")
+    # torch brings objects by the hundred thousand, through which Python would look for unused rings
+    # while it imports them and again when it ends: half a second of processor time.
+    gc.set_threshold(50_000)
+    atexit.register(gc.freeze)
     _load_commands()
     try:
         app()

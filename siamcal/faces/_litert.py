@@ -32,16 +32,16 @@ class Network:
 
     Args:
         name: The bundle's member.
-        threads: That the network may use.
 
     Raises:
         MissingDependencyError: LiteRT isn't installed.
     """
 
-    def __init__(self, name: str, threads: int = 1) -> None:
+    def __init__(self, name: str) -> None:
         content = task_member(name)
         with quiet_stderr():
-            self._run = _interpreter()(model_content=content, num_threads=threads)
+            # One thread: videos and data sets are shared out over processes.
+            self._run = _interpreter()(model_content=content, num_threads=1)
             self._run.allocate_tensors()
         self._input = self._run.get_input_details()[0]["index"]
         self._outputs = [output["index"] for output in self._run.get_output_details()]

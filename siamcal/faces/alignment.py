@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from siamcal.faces.boxes import cut_window
+from siamcal.faces.boxes import LARGEST, cut_window
 from siamcal.faces.detection import Face
 
 # Indices into MediaPipe's 478-point mesh; left and right as in the picture.
@@ -190,6 +190,8 @@ def warp(
     Where the frame is finer than the crop, the crop is sampled several times as finely and
     averaged: reading single pixels would let fine skin texture flicker with the smallest motion.
     """
+    if max(rgb.shape) > LARGEST:
+        rgb, matrix = _around(rgb, matrix, width, height)
     density = 1 / math.sqrt(abs(float(np.linalg.det(matrix[:, :2]))))  # frame pixels a crop pixel
     factor = min(max(round(density), 1), 8)
     fine = matrix * factor
@@ -206,3 +208,17 @@ def warp(
     if factor == 1:
         return warped
     return cv2.resize(warped, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _around(
+    rgb: np.ndarray, matrix: np.ndarray, width: int, height: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The part of the frame that a crop shows, with room to blend, and the matrix from there."""
+    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], float)
+    places = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
+    room = (places.max(0) - places.min(0)).max()
+    left, top = np.maximum(np.floor(places.min(0) - room), 0).astype(int)
+    right, bottom = np.ceil(places.max(0) + room).astype(int)
+    moved = matrix.copy()
+    moved[:, 2] += matrix[:, :2] @ (left, top)
+    return rgb[top:bottom, left:right], moved

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from siamcal.faces._litert import Network
-from siamcal.faces.boxes import Box, overlap
+from siamcal.faces.boxes import LARGEST, Box, overlap
 
 __all__ = ["MIN_SCORE", "BlazeFace", "Detection"]
 
@@ -54,37 +54,36 @@ class Detection:
 
 
 class BlazeFace:
-    """The detector, ready for single pictures.
+    """The detector, ready for single pictures."""
 
-    Args:
-        threads: That the network may use.
-    """
-
-    def __init__(self, threads: int = 1) -> None:
-        self._network = Network("face_detector.tflite", threads)
+    def __init__(self) -> None:
+        self._network = Network("face_detector.tflite")
         self._anchors = _anchors()
 
     def __call__(self, rgb: np.ndarray, same_box: float = SAME_BOX) -> list[Detection]:
         """The faces in `rgb`, (H, W, 3) uint8, the surest first.
 
         Args:
-            rgb: The picture; it is reduced to 128 x 128 with black at two sides.
+            rgb: The picture; it is reduced to 128 x 128 with black at two sides, and of one that is
+                longer than `LARGEST` every second or third pixel is read.
             same_box: Boxes that share more than this of their union are one face.
         """
+        step = -(-max(rgb.shape) // LARGEST)
+        if step > 1:
+            rgb = np.ascontiguousarray(rgb[::step, ::step])
         height, width = rgb.shape[:2]
         side = max(height, width)
         left, top = (width - side) / 2, (height - side) / 2
         small = cv2.remap(rgb, *_sampling(left, top, side), cv2.INTER_LINEAR)
         coordinates, logits = self._network(small[None], 1 / 127.5, -1)
-        with np.errstate(over="ignore"):
-            scores = 1 / (1 + np.exp(-np.clip(logits[0, :, 0], -100, 100)))  # (896,)
+        scores = 1 / (1 + np.exp(-np.clip(logits[0, :, 0], -80, 80)))  # (896,)
         found = np.flatnonzero(scores >= MIN_SCORE)
         places = coordinates[0, found].reshape(-1, 8, 2) / SIDE  # centre, size, six points
         places[:, 0] += self._anchors[found]
         places[:, 2:] += self._anchors[found, None]
         places = places.astype(np.float64) * side
         places[:, [0, *range(2, 8)]] += (left, top)
-        return _merged(places, scores[found], same_box)
+        return _merged(places * step, scores[found], same_box)
 
 
 def _sampling(left: float, top: float, side: int) -> tuple[np.ndarray, np.ndarray]:

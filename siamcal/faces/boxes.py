@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-__all__ = ["Box", "cut_window", "distinct", "overlap"]
+__all__ = ["LARGEST", "Box", "cut_window", "distinct", "overlap"]
+
+# OpenCV counts the pixels of a picture that it warps in 16 bits.
+LARGEST = 32_000
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,8 @@ class FaceDetector:
 
     BlazeFace (short range) gives boxes and scores, first on the whole frame, then, only where it
     found nothing, on the frame with a black border (a face that fills the picture) and on
-    overlapping tiles (a face that is small in a wide picture). The landmark network then reads a
-    window around each box.
+    overlapping tiles (a face that is small in a wide picture). In a window around each box it then
+    places the face more exactly for the landmark network.
 
     The models don't survive a fork: each process loads its own, which happens by itself at the
     first `detect` in a new process.
@@ -188,9 +188,10 @@ def _read(models: Engine, rgb: np.ndarray, box: Box, details: bool) -> Face | No
 def _search_windows(height: int, width: int) -> Iterator[list[tuple[int, int, int, int]]]:
     """Groups of (left, top, right, bottom) to look into, until one group holds a face."""
     yield [(0, 0, width, height)]
-    border = max(height, width) // 4
-    yield [(-border, -border, width + border, height + border)]
-    side = min(height, width)
+    border, side = max(height, width) // 4, min(height, width)
+    # Of a long, narrow picture a border along its length as wide as itself is enough.
+    x, y = (border, min(border, side)) if width > height else (min(border, side), border)
+    yield [(-x, -y, width + x, height + y)]
     if max(height, width) < 1.2 * side:
         side //= 2
     for _ in range(2):

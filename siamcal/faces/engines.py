@@ -54,16 +54,12 @@ class Engine(Protocol):
 
 
 class LiteRTEngine:
-    """BlazeFace, landmarks and blendshapes by LiteRT, pose by the canonical mesh.
+    """BlazeFace, landmarks and blendshapes by LiteRT, pose by the canonical mesh."""
 
-    Args:
-        threads: That a network may use.
-    """
-
-    def __init__(self, threads: int = 1) -> None:
-        self._detector = BlazeFace(threads)
-        self._mesh = FaceMesh(threads)
-        self._blendshapes = Blendshapes(threads)
+    def __init__(self) -> None:
+        self._detector = BlazeFace()
+        self._mesh = FaceMesh()
+        self._blendshapes = Blendshapes()
 
     def boxes(self, rgb: np.ndarray) -> list[Box]:
         """See `Engine.boxes`."""

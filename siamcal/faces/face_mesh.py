@@ -38,14 +38,10 @@ class Mesh:
 
 
 class FaceMesh:
-    """The landmark network, ready for single faces.
+    """The landmark network, ready for single faces."""
 
-    Args:
-        threads: That the network may use.
-    """
-
-    def __init__(self, threads: int = 1) -> None:
-        self._network = Network("face_landmarks_detector.tflite", threads)
+    def __init__(self) -> None:
+        self._network = Network("face_landmarks_detector.tflite")
 
     def __call__(self, rgb: np.ndarray, detection: Detection) -> np.ndarray | None:
         """Landmarks of a detected face, (478, 3) float32 in pixels; None where there is no face.
@@ -82,14 +78,10 @@ def _region(detection: Detection) -> np.ndarray:
 
 
 class Blendshapes:
-    """The network that reads ARKit's coefficients from landmarks.
+    """The network that reads ARKit's coefficients from landmarks."""
 
-    Args:
-        threads: That the network may use.
-    """
-
-    def __init__(self, threads: int = 1) -> None:
-        self._network = Network("face_blendshapes.tflite", threads)
+    def __init__(self) -> None:
+        self._network = Network("face_blendshapes.tflite")
 
     def __call__(self, landmarks: np.ndarray) -> dict[str, float]:
         """51 coefficients in [0, 1] by name.

@@ -21,21 +21,18 @@ FIELD_OF_VIEW = math.radians(63)  # upright, of the camera that MediaPipe suppos
 NEAR = 1.0  # centimetres from the camera to the plane of projection
 
 
-def pose_matrix(points: np.ndarray, aspect: float = 1.0) -> np.ndarray:
-    """The transform from the canonical face to a face in a picture.
+def pose_matrix(points: np.ndarray) -> np.ndarray:
+    """The transform from the canonical face to a face in a square picture.
 
     Args:
-        points: (478, 3) landmarks in shares of the picture: x and z of its width, y of its height.
-        aspect: The picture's width over its height.
+        points: (478, 3) landmarks in shares of the picture's side.
 
     Returns:
         (4, 4) float64, in centimetres: x to the right, y up, z towards the camera.
     """
     canonical, chosen, weights = _canonical()
-    height = 2 * NEAR * math.tan(FIELD_OF_VIEW / 2)
-    sides = np.array([aspect * height, height, aspect * height])
-    screen = points[:MESH_POINTS].astype(np.float64) * (1, -1, 1) + (-0.5, 0.5, 0)
-    screen *= sides
+    side = 2 * NEAR * math.tan(FIELD_OF_VIEW / 2)
+    screen = side * (points[:MESH_POINTS].astype(np.float64) * (1, -1, 1) + (-0.5, 0.5, 0))
     depth = screen[:, 2].mean()
     screen = screen[chosen]
 

@@ -26,4 +26,4 @@ class DispatchMode(TorchDispatchMode):
             chosen = kept_out if "torch._dynamo" in sys.modules else plain
             return chosen(self, *args, **kwargs)
 
-        cls.__torch_dispatch__ = dispatch
+        cls.__torch_dispatch__ = dispatch  # type: ignore[method-assign, assignment]

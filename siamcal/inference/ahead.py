@@ -11,8 +11,11 @@ __all__ = ["ahead"]
 
 Item = TypeVar("Item")
 
+# Seconds until a thread is left behind that a camera or a pipe keeps waiting.
+_PATIENCE = 5.0
 
-def ahead(items: Iterable[Item], depth: int = 4) -> Generator[Item, None, None]:
+
+def ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
     """The same items in the same order, made in a thread while the caller works on earlier ones.
 
     Decoders and networks leave Python's lock while they work. An error or interruption inside
@@ -52,4 +55,4 @@ def ahead(items: Iterable[Item], depth: int = 4) -> Generator[Item, None, None]:
     finally:
         closed.set()
         room.release()
-        thread.join()
+        thread.join(_PATIENCE)

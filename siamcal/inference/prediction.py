@@ -57,8 +57,8 @@ class Predictor:
     Args:
         model: A calibrator with a config, in eval mode.
         device: Where the network runs.
-        batch_size: Frames that go through the network at once; also how many rows at most are
-            not yet written when a run is cut off.
+        batch_size: Frames that go through the network at once; so many rows at most, and those
+            of the few frames that are read ahead, aren't written yet when a run is cut off.
         pipeline: Finds and cuts the faces; None makes one from the model's preprocessing.
 
     Example:
