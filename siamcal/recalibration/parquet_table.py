@@ -48,7 +48,10 @@ class ParquetTable:
                 )
             if _boolean(kind):
                 column = column.cast(pa.int8())
-            values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+            try:
+                values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+            except pa.ArrowInvalid as error:  # whole numbers that no float holds
+                raise ConfigError(f"{self.path}, column {name}: {error}.") from None
             if np.isinf(values).any():
                 where = self.place(int(np.flatnonzero(np.isinf(values))[0]))
                 raise ConfigError(f"{where}, column {name}: the number is infinite.")
