@@ -226,6 +226,28 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     assert FakePipeline.calls <= whole + 2  # at most what wasn't flushed is cropped twice
 
 
+def test_a_unit_that_was_finished_but_not_taken_over_is_not_cropped_again(
+    fake, tmp_path, monkeypatch
+):
+    from siamcal.datasets.crops.store import Store
+
+    save(tmp_path / "0.png", picture(60))
+    source = make_source([["A", "left", "s", 0, str(tmp_path / "0.png"), -1, True, 0, 0]])
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "append", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(source, SMALL, cache=tmp_path / "cache", workers=1)
+    calls = fake.calls
+    faces = prepare(source, SMALL, cache=tmp_path / "cache", workers=1)
+    assert brightness(faces) == [60]
+    assert fake.calls == calls
+    assert list(faces.table.columns) == list(source.table.columns)
+
+
 def test_torn_files_of_a_killed_unit_are_cut_to_what_belongs_together(tmp_path):
     for number in range(6):
         save(tmp_path / f"{number}.png", picture(50 + 10 * number))

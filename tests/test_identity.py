@@ -11,6 +11,7 @@ from facesets import RECIPE, squares
 from siamcal.errors import ConfigError
 from siamcal.evaluation.compare import Job, compare
 from siamcal.evaluation.run import run_name
+from siamcal.training.identity import recipe_facts
 from siamcal.training.loop import fit
 
 SHORT = dataclasses.replace(RECIPE, steps=2)
@@ -122,6 +123,21 @@ def test_start_weights_count_by_what_is_in_them(faces, tmp_path) -> None:
         found[seed, folder] = network.backbone[0].weight.detach()
     torch.testing.assert_close(found[2, "a"], found[2, "b"])
     assert not torch.allclose(found[1, "a"], found[2, "a"])
+
+
+def test_the_files_that_a_recipe_names_count_by_their_content(tmp_path) -> None:
+    for name in ("w.pth", "c.pth", "net.py"):
+        (tmp_path / name).write_text(name)
+    named = {
+        "weights": str(tmp_path / "w.pth"),
+        "checkpoint": str(tmp_path / "c.pth"),
+        "backbone": f"{tmp_path / 'net.py'}:build",
+    }
+    for field, value in named.items():
+        facts = recipe_facts(dataclasses.replace(SHORT, **{field: value}))
+        assert len(facts[f"{field}_sha256"]) == 64
+        assert [key for key in facts if key.endswith("_sha256")] == [f"{field}_sha256"]
+        assert ("checkpoint" in facts) == (field == "checkpoint")
 
 
 def test_a_damaged_identity_is_named(faces, tmp_path) -> None:

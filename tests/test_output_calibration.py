@@ -252,6 +252,17 @@ def test_a_changed_file_is_refused(change, words, tmp_path):
         OutputCalibration.load(path)
 
 
+@pytest.mark.parametrize("field", ["grid", "quantiles"])
+def test_saved_ranks_and_quantiles_of_another_shape_are_refused(field, tmp_path):
+    path = tmp_path / "c.json"
+    fitted("quantile")[0].save(path)
+    saved = json.loads(path.read_text())
+    saved["people"][field] = [[value] for value in saved["people"][field]]
+    path.write_text(json.dumps(saved))
+    with pytest.raises(ConfigError, match="what mode 'quantile' needs"):
+        OutputCalibration.load(path)
+
+
 @pytest.mark.parametrize("field", ["mean", "within", "between"])
 @pytest.mark.parametrize(
     "value", [[float("nan")] * 3, [-1.0, 0.0], "abc", [[1.0, 2.0], [1.0]], None]

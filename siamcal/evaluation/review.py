@@ -72,8 +72,8 @@ def _fault(results: Any) -> str:
     if not isinstance(dataset.get("rendered"), bool):
         return "doesn't say whether the people were rendered"
     folds = dataset.get("folds")
-    listed = isinstance(folds, list) and all(isinstance(fold, list) for fold in folds)
-    if not listed or not all(isinstance(person, str) for fold in folds for person in fold):
+    listed = folds if isinstance(folds, list) else [None]
+    if not all(isinstance(f, list) and all(isinstance(p, str) for p in f) for f in listed):
         return "doesn't list its folds' participants"
     return ""
 

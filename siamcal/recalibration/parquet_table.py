@@ -26,11 +26,11 @@ class ParquetTable:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.table = pq.read_table(path, partitioning=None)
-        except (OSError, pa.ArrowException) as error:
-            raise ConfigError(f"{path} can't be read as Parquet ({error}).") from error
-        # OpenFace's spaces survive a conversion.
-        self.columns = [name.strip() for name in self.table.column_names]
+            self.table = pq.read_table(path, partitioning=None, page_checksum_verification=True)
+            # OpenFace's spaces survive a conversion.
+            self.columns = [name.strip() for name in self.table.column_names]
+        except Exception as error:  # whatever a damaged file makes its reader raise
+            raise ConfigError(f"{path} can't be read as Parquet ({str(error)[:200]}).") from error
 
     def read(self, numeric: Collection[str], texts: Collection[str]) -> dict[str, np.ndarray]:
         """Columns as (N,) float64, NaN for null, or as (N,) str.
@@ -48,13 +48,19 @@ class ParquetTable:
                 )
             if _boolean(kind):
                 column = column.cast(pa.int8())
-            values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+            try:
+                values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+            except pa.ArrowInvalid as error:  # whole numbers that no float holds
+                raise ConfigError(f"{self.path}, column {name}: {error}.") from None
             if np.isinf(values).any():
                 where = self.place(int(np.flatnonzero(np.isinf(values))[0]))
                 raise ConfigError(f"{where}, column {name}: the number is infinite.")
             found[name] = np.array(values)
         for name in texts:
-            told = self._column(name).to_pylist()
+            try:
+                told = self._column(name).to_pylist()
+            except UnicodeDecodeError:
+                raise ConfigError(f"{self.path}, column {name} holds what isn't text.") from None
             found[name] = np.array(["" if v is None else str(v) for v in told], dtype=str)
         return found
 
