@@ -1,6 +1,7 @@
 """The default engine against MediaPipe itself, as the oracle; and what each engine sends."""
 
 import pickle
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -169,6 +170,18 @@ def test_the_packaged_calibrator_reads_the_same_by_both_engines(litert, oracle):
     assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.999
 
 
+def test_the_mirrored_face_is_where_a_search_of_the_mirrored_frame_finds_it(litert):
+    for frame in (in_frame(RenderedPerson(0)()), RenderedPerson(1)(yaw=20), astronaut()):
+        (face,) = litert.detect(frame)
+        (searched,) = litert.detect(np.ascontiguousarray(frame[:, ::-1]), details=False)
+        known = litert.mirrored(frame, face)
+        (landmarks, _, _) = differences([known], [searched])
+        assert np.median(landmarks) < 2
+    covered = in_frame(np.full((256, 256, 3), 90, np.uint8))
+    (face,) = litert.detect(in_frame(RenderedPerson(0)()))
+    assert litert.mirrored(covered, face) is None
+
+
 def test_an_unknown_engine_is_refused_with_what_each_sends():
     with pytest.raises(ConfigError, match="'dlib' was given") as caught:
         FaceDetector("dlib")
@@ -213,8 +226,10 @@ def _counters(text):
 
 
 def alone_in_a_network():
-    told = subprocess.run(["unshare", "--map-root-user", "--net", "true"], capture_output=True)
-    return told.returncode == 0
+    if shutil.which("unshare") is None:
+        return False
+    command = ["unshare", "--map-root-user", "--net", "true"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 @pytest.mark.slow

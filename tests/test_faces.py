@@ -417,7 +417,7 @@ def test_a_missing_library_is_answered_with_its_package(message, expected):
     def importer(name):
         raise (OSError if message.startswith("lib") else ImportError)(message)
 
-    with pytest.raises(MissingDependencyError, match="Finding faces needs") as caught:
+    with pytest.raises(MissingDependencyError, match="The face engine 'mediapipe' needs") as caught:
         import_vision(importer)
     assert expected in str(caught.value)
 

@@ -1,6 +1,8 @@
 """The calibrator and the start weights inside the package."""
 
 import json
+import subprocess
+import sys
 
 import torch
 from safetensors import safe_open
@@ -46,6 +48,15 @@ def test_it_says_what_it_was_trained_on_and_claims_nothing_for_real_faces() -> N
     assert config.rendered is True
     assert "shown on real faces" not in config.au_status
     assert sum(f.stat().st_size for f in asset("calibrator").iterdir()) < 8e6
+
+
+def test_loading_it_does_not_import_torchs_compiler() -> None:
+    code = (
+        "import sys; from siamcal.inference import load_model; load_model()\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n"
 
 
 def test_an_equal_reference_gives_the_same_whatever_the_face() -> None:

@@ -55,8 +55,8 @@ def missing_library(error: Exception) -> MissingDependencyError:
     found = re.search(r"(lib[\w.+-]+?\.so)[\w.]*", str(error))
     if found is None:
         return MissingDependencyError(
-            f"Finding faces needs the package mediapipe, which can't be imported ({error}). "
-            f"Install it: pip install 'mediapipe>=1.2'"
+            f"The face engine 'mediapipe' needs the package mediapipe, which can't be imported "
+            f"({error}). Install it: pip install 'mediapipe>=1.2'; or take the engine 'litert'."
         )
     package = DEBIAN_PACKAGES.get(found.group(1))
     advice = (
@@ -65,9 +65,10 @@ def missing_library(error: Exception) -> MissingDependencyError:
         else f"apt-file search {found.group(1)} names the package that holds it"
     )
     return MissingDependencyError(
-        f"Finding faces needs the system library {found.group(1)}"
+        f"The face engine 'mediapipe' needs the system library {found.group(1)}"
         + (f" (Debian package {package})" if package else "")
-        + f", which isn't on this machine. On Debian or Ubuntu: {advice}"
+        + f", which isn't on this machine. On Debian or Ubuntu: {advice}; "
+        "or take the engine 'litert'."
     )
 
 

@@ -145,6 +145,29 @@ class FaceDetector:
                 break
         return faces
 
+    def mirrored(self, rgb: np.ndarray, face: Face) -> Face | None:
+        """A face that was found, read once more from the mirrored picture, without details.
+
+        Args:
+            rgb: (H, W, 3) uint8, the frame as it is.
+            face: The face in it.
+
+        Returns:
+            The face in coordinates of the frame's mirror image; None where there is none.
+        """
+        left, top, width, height = map(round, face.box)
+        reach = math.ceil(WINDOW / 2 * max(width, height))  # the window around the box lies within
+        edges = (left - reach, top - reach, left + width + reach, top + height + reach)
+        piece = np.ascontiguousarray(cut_window(rgb, *edges)[:, ::-1])
+        box = Box(reach, reach, width, height, face.score)
+        found = _read(self._loaded(), piece, box, details=False)
+        if found is None:
+            return None
+        shift = np.array([rgb.shape[1] - edges[2], edges[1], 0], np.float32)
+        moved = box.moved(float(shift[0]), float(shift[1]))
+        place = (moved.left, moved.top, moved.width, moved.height)
+        return Face(found.landmarks + shift, place, face.score)
+
     def _loaded(self) -> Engine:
         if self._models is None or self._process != os.getpid():
             self._models = make_engine(self.engine)

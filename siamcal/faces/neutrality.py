@@ -178,15 +178,10 @@ def _edges(grey: np.ndarray, face: Face, points: tuple[int, ...]) -> float:
 
 
 def _mirror_shift(rgb: np.ndarray, face: Face, detector: FaceDetector) -> float:
-    mirrored = np.ascontiguousarray(rgb[:, ::-1])
-    expected = face.landmarks[:, 0].mean()
-    width = rgb.shape[1] - 1
-    # The same person: the face whose mirror image lies nearest.
-    others = detector.detect(mirrored, details=False)
-    if not others:
+    other = detector.mirrored(rgb, face)
+    if other is None:
         return 1.0
-    other = min(others, key=lambda f: abs(width - float(f.landmarks[:, 0].mean()) - expected))
-    points = other.landmarks[:, :2] * (-1, 1) + (width, 0)
+    points = other.landmarks[:, :2] * (-1, 1) + (rgb.shape[1] - 1, 0)
     distance = max(float(np.linalg.norm(face.landmarks[33] - face.landmarks[263])), 1.0)
     return max(
         float(np.linalg.norm(face.landmarks[a, :2] - points[b])) / distance for a, b in _MIRRORED
