@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from siamcal.errors import ConfigError
-from siamcal.faces.boxes import Box, cut_window, distinct
+from siamcal.faces.boxes import Box, cut_window, distinct, overlap
 from siamcal.faces.engines import DEFAULT, Engine, check_engine, make_engine
 from siamcal.faces.head_pose import angles
 
@@ -28,6 +28,8 @@ USUAL_WINDOW = 512
 MIN_TILE = 320
 # Two boxes that share more than this of their union are the same face, seen in two tiles.
 SAME_FACE = 0.3
+# Meshes that share more than this are the same face, read from two boxes.
+SAME_MESH = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +119,7 @@ class FaceDetector:
         *,
         max_faces: int | None = None,
         once: bool = False,
+        everyone: bool = False,
         details: bool = True,
     ) -> list[Face]:
         """All faces in `rgb`, the widest box first.
@@ -125,6 +128,8 @@ class FaceDetector:
             rgb: (H, W, 3) uint8.
             max_faces: Stop after so many faces; None means all.
             once: Look at the whole frame only.
+            everyone: Look into all tiles too where the whole frame shows some faces already: beside
+                a wide face a small one may be missed there.
             details: Also read expression and pose, which a crop doesn't need.
 
         Returns:
@@ -137,9 +142,9 @@ class FaceDetector:
         check_rgb(rgb)
         models = self._loaded()
         faces: list[Face] = []
-        for box in sorted(_find_boxes(models, rgb, once), key=lambda b: -b.width):
+        for box in sorted(_find_boxes(models, rgb, once, everyone), key=lambda b: -b.width):
             face = _read(models, rgb, box, details)
-            if face is not None:
+            if face is not None and not _found_before(face, faces):
                 faces.append(face)
             if max_faces is not None and len(faces) >= max_faces:
                 break
@@ -175,15 +180,21 @@ class FaceDetector:
         return self._models
 
 
-def _find_boxes(models: Engine, rgb: np.ndarray, once: bool) -> list[Box]:
+def _find_boxes(models: Engine, rgb: np.ndarray, once: bool, everyone: bool) -> list[Box]:
+    found: list[Box] = []
     for windows in itertools.islice(_search_windows(*rgb.shape[:2]), 1 if once else None):
-        found: list[Box] = []
         for left, top, right, bottom in windows:
             piece = cut_window(rgb, left, top, right, bottom)
             found += [box.moved(left, top) for box in models.boxes(piece)]
-        if found:
-            return distinct(found, SAME_FACE)
-    return []
+        if found and not everyone:
+            break
+    return distinct(found, SAME_FACE)
+
+
+def _found_before(face: Face, faces: list[Face]) -> bool:
+    """Whether two boxes led to one face, as where one head stands half behind another."""
+    own = Box.around(face.landmarks)
+    return any(overlap(own, Box.around(other.landmarks)) > SAME_MESH for other in faces)
 
 
 def _read(models: Engine, rgb: np.ndarray, box: Box, details: bool) -> Face | None:

@@ -1,0 +1,69 @@
+"""Who is who from frame to frame: crossing, leaving and coming back."""
+
+import numpy as np
+import pytest
+from crowds import film
+
+from siamcal.faces.appearance import LENGTH, describe_appearance
+from siamcal.faces.detection import FaceDetector
+from siamcal.inference.tracks import FaceTracker, appearance_distance
+
+
+@pytest.fixture(scope="module")
+def detector():
+    with FaceDetector() as detector:
+        yield detector
+
+
+def numbers_of(people, scene, detector, count=24, seed=0, keep=lambda frame: True):
+    """Person -> the numbers that their faces got, where nobody stands before them."""
+    tracker, found = FaceTracker(), {}
+    for frame, (rgb, places) in enumerate(film(people, scene, count, seed)):
+        if not keep(frame):
+            continue
+        faces = detector.detect(rgb)
+        where = np.array(places)
+        for face, number in zip(faces, tracker.update(frame, rgb, faces), strict=True):
+            away = np.hypot(*(where - face.landmarks[:, :2].mean(0)).T)
+            own = int(np.argmin(away))
+            others = np.hypot(*(where - where[own]).T)
+            if away[own] < 50 and np.sort(others)[1] > 70:
+                found.setdefault(people[own], []).append(number)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("people", "scene"), [((0, 1), "cross"), ((5, 6), "leave"), ((14, 15), "stand")]
+)
+def test_everybody_keeps_their_number(detector, people, scene):
+    found = numbers_of(people, scene, detector)
+    assert all(len(set(numbers)) == 1 for numbers in found.values()), found
+    assert len({numbers[0] for numbers in found.values()}) == 2
+    assert min(map(len, found.values())) >= 6
+
+
+def test_frames_may_be_left_out(detector):
+    found = numbers_of((0, 1), "cross", detector, count=40, keep=lambda frame: frame % 3 == 0)
+    assert all(len(set(numbers)) == 1 for numbers in found.values()), found
+
+
+def test_another_person_in_the_same_place_is_another_number(detector):
+    tracker = FaceTracker()
+    numbers = []
+    for start, person in ((0, 2), (6, 4)):
+        for frame, (rgb, _) in enumerate(film((person,), "stand", 6), start):
+            faces = detector.detect(rgb)
+            numbers.append(tracker.update(frame, rgb, faces))
+    assert numbers == [[0]] * 6 + [[1]] * 6
+
+
+def test_looks_outside_the_picture_do_not_count(detector):
+    (rgb, _), *_ = film((0,), "stand", 1)
+    (face,) = detector.detect(rgb)
+    looks = describe_appearance(rgb, face)
+    assert looks.shape == (LENGTH,)
+    assert np.isfinite(looks).all()
+    bottom = round(face.landmarks[:, 1].max()) + 10
+    cut = describe_appearance(rgb[:bottom], face)
+    assert np.isnan(cut[21:30]).all()
+    assert appearance_distance(looks, cut) < 0.01
