@@ -107,7 +107,7 @@ class Registry:
     def _unknown(self, name: str) -> str:
         names = self.names()
         near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
-        hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+        hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else _elsewhere(name)
         known = f"Known: {', '.join(names)}."
         return f"No {self.kind} is called {name!r}. {hint} {known}".replace("  ", " ")
 
@@ -129,6 +129,15 @@ class Registry:
                 f"'{self.package}' isn't installed: Python imports siamcal from {root}, a source "
                 f"checkout. Run `pip install -e {root}` once."
             ) from None
+
+
+def _elsewhere(name: str) -> str:
+    """Where a name of another kind is meant, which it is."""
+    for other in (recipes, datasets, benchmarks, merges):
+        near = difflib.get_close_matches(str(name), other.names(), n=1, cutoff=0.8)
+        if near:
+            return f"There is a {other.kind} {near[0]!r}."
+    return ""
 
 
 backbones = Registry("backbone", "siamcal.backbones")

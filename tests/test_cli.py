@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from siamcal.cli import PANELS, main
+from siamcal import __version__ as siamcal_version
+from siamcal.cli import PANELS, main, tell
 from siamcal.errors import UnknownNameError
 from siamcal.training.choice import choose_recipe
 
@@ -74,7 +75,8 @@ def test_disfa_without_the_data_says_how_to_get_it_and_exits_2(tmp_path) -> None
     ("arguments", "words"),
     [
         (["show", "disfa_intensit"], "disfa_intensity"),
-        (["ls", "backbone"], "backbones"),
+        (["show", "disfaa"], "There is a data set 'disfa'"),
+        (["ls", "backbone"], "Did you mean 'backbones'"),
         (["ls", "merge-points"], "siamcal ls merge-points ir50"),
         (["bench", "--set", "epoch=1"], "epochs (now"),
         (["bench", "--backbone", "ir5"], "ir50"),
@@ -89,12 +91,37 @@ def test_disfa_without_the_data_says_how_to_get_it_and_exits_2(tmp_path) -> None
         (["bench", "--table", "2", "--checkpoint", "w.pth"], "takes no --checkpoint"),
         (["bench", "--checkpoint", "w.pth"], "no file w.pth"),
         (["train", "nothing"], "synth"),
+        (["train", "synth", "--task", "both"], "--task intensity"),
+        (["stats", "nope"], "they lie in runs/"),
     ],
 )
 def test_a_wrong_word_is_answered_with_what_is_allowed(arguments, words, refused) -> None:
     code, said = refused(*arguments)
     assert code == 2
     assert words in said
+
+
+def test_the_version_and_what_can_be_listed(monkeypatch, capfd) -> None:
+    monkeypatch.setattr(sys, "argv", ["siamcal", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert capfd.readouterr().out == f"siamcal {siamcal_version}\n"
+    monkeypatch.setattr(sys, "argv", ["siamcal", "ls"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    listed = capfd.readouterr().out
+    assert all(kind in listed for kind in ("backbones", "merge-points", "formats"))
+
+
+def test_no_color_is_obeyed(monkeypatch) -> None:
+    colours = []
+    monkeypatch.setattr("typer.secho", lambda text, err, fg: colours.append(fg))
+    for no_colour in ("", "1"):
+        monkeypatch.setenv("NO_COLOR", no_colour)
+        tell("siamcal: wrong", "red")
+    assert colours == ["red", None]
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import atexit
 import gc
 import os
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 import typer.core
@@ -17,7 +17,7 @@ import typer.core
 from siamcal.errors import SiamcalError
 from siamcal.registry import import_all
 
-__all__ = ["COMPARE", "DATA", "LOOK_UP", "PANELS", "READ", "SHARE", "app", "main"]
+__all__ = ["COMPARE", "DATA", "LOOK_UP", "PANELS", "READ", "SHARE", "app", "main", "tell"]
 
 # Panels of the help, in its order; a command names its own.
 PANELS = COMPARE, READ, DATA, LOOK_UP, SHARE = (
@@ -43,7 +43,7 @@ class _Panels(typer.core.TyperGroup):
         except KeyboardInterrupt:
             resumes = set(sys.argv[1:2]) & {"bench", "train", "data", "pull"}
             hint = "; the same command goes on where it stopped" if resumes else ""
-            typer.secho(f"siamcal: interrupted{hint}.", err=True)
+            tell(f"siamcal: interrupted{hint}.")
             sys.exit(130)
 
     @staticmethod
@@ -63,6 +63,31 @@ app = typer.Typer(
 )
 
 
+def tell(text: str, colour: str | None = None) -> None:
+    """A line for people, on stderr; without colour where NO_COLOR is set (no-color.org)."""
+    typer.secho(text, err=True, fg=None if os.environ.get("NO_COLOR") else colour)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from siamcal import __version__
+
+        print(f"siamcal {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and end."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
 def _load_commands() -> None:
     import_all(sys.modules[__name__])
 
@@ -79,5 +104,5 @@ def main() -> None:
     try:
         app()
     except SiamcalError as error:
-        typer.secho(f"siamcal: {error}", err=True, fg=typer.colors.RED)
+        tell(f"siamcal: {error}", typer.colors.RED)
         sys.exit(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ points of a backbone.
 
 Examples:
 
+    siamcal ls
     siamcal ls recipes
     siamcal ls merge-points ir50
     siamcal ls merge-points timm:convnext_tiny --size 224
@@ -33,6 +35,7 @@ Examples:
 
     siamcal show synth
     siamcal show disfa_intensity --json
+    siamcal show runs/synth-ir_tiny-intensity-0f3a9c    # a finished run: its tables
     siamcal show owner/name
 
 Of a published calibrator only its description is downloaded.
@@ -55,7 +58,9 @@ def list_things(
     """List things by kind."""
     from siamcal.errors import ConfigError
 
-    if hub:
+    if what is None and not hub:
+        rows = [_of_kind(kind) for kind in KINDS]
+    elif hub:
         from siamcal.calibrators.hub import list_published
 
         rows = list_published(contains or "")
@@ -66,11 +71,21 @@ def list_things(
     elif what in KINDS:
         rows = [r for r in _names(what) if not contains or contains in r["name"]]
     else:
-        raise ConfigError(f"Say what to list: {', '.join(KINDS)}, or --hub. Got {what!r}.")
+        near = difflib.get_close_matches(str(what), KINDS, n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"{what!r} is nothing to list.{hint} There are {', '.join(KINDS)}.")
     if as_json:
         print(json.dumps(rows, indent=2))
     else:
         _print_rows(rows)
+
+
+def _of_kind(kind: str) -> dict[str, Any]:
+    """A line of `siamcal ls`: how many there are, and some of them."""
+    if kind == "merge-points":
+        return {"list": kind, "how many": "", "such as": "siamcal ls merge-points ir50"}
+    names = [row["name"] for row in _names(kind)]
+    return {"list": kind, "how many": len(names), "such as": ", ".join(names[:5])}
 
 
 def _names(what: str) -> list[dict[str, Any]]:
@@ -122,7 +137,9 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
 
 @app.command(help=SHOW_EXAMPLES, rich_help_panel=LOOK_UP)
 def show(
-    name: Annotated[str, typer.Argument(help="A recipe, a calibrator's folder or a Hub name.")],
+    name: Annotated[
+        str, typer.Argument(help="A recipe, a run's or calibrator's folder, a Hub name.")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Show a recipe or a calibrator."""
@@ -134,6 +151,10 @@ def show(
         values = to_dict(load_recipe(name))
         if name in recipes:
             values = {"summary": recipes.summary(name), **values}
+    elif (Path(name) / "results.json").is_file():
+        run = Path(name)
+        print((run / ("results.json" if as_json else "table.md")).read_text(encoding="utf-8"))
+        return
     elif "/" in name or Path(name).is_dir():
         from siamcal.calibrators.hub import describe
 

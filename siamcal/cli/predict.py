@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from siamcal.cli import READ, app
+from siamcal.cli import READ, app, tell
 from siamcal.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def _one(work: Work, output: Path | None, save_profile: Path | None, *, as_json:
         request = request_of(work, predictor)
         kept = kept_table(work, request) if work.resume and output is not None else None
         if kept is not None:
-            _say(f"{output} is complete already: kept.")
+            tell(f"{output} is complete already: kept.")
             summary = kept.summary
         else:
             person = resolve_reference(asked, inputs, predictor)
@@ -244,12 +244,12 @@ def _many(
     done = predict_many(recordings, folder, model=choice, options=options, **settings)
     failed = [one for one in done if one.error]
     for one in failed:
-        _say(f"Failed: {one.work.recording.inputs[0]}: {one.error}", colour=typer.colors.RED)
+        tell(f"Failed: {one.work.recording.inputs[0]}: {one.error}", typer.colors.RED)
     doubtful = [one for one in done if one.summary.warnings and not one.error]
     for one in doubtful:
-        _say(f"Warning: {one.work.output.name}: {' '.join(one.summary.warnings)}")
+        tell(f"Warning: {one.work.output.name}: {' '.join(one.summary.warnings)}")
     kept = sum(one.kept for one in done)
-    _say(
+    tell(
         f"{len(done) - len(failed)} of {len(done)} recordings -> {folder}"
         + (f" ({kept} were complete)" if kept else "")
     )
@@ -337,28 +337,24 @@ def _announce(predictor: Predictor, person: PersonReference) -> None:
 
     engine = predictor.pipeline.detector.engine
     if engine != DEFAULT:
-        _say(f"Faces are found by {engine!r}: {ENGINES[engine]}.")
+        tell(f"Faces are found by {engine!r}: {ENGINES[engine]}.")
 
     config = predictor.config
     if config.rendered:
-        _say(f"Note: {RENDERED_NOTE}")
+        tell(f"Note: {RENDERED_NOTE}")
     by_status: dict[str, list[str]] = {}
     for au, status in zip(config.aus, config.au_status, strict=True):
         by_status.setdefault(status, []).append(f"AU{au}")
     for status, aus in by_status.items():
-        _say(f"  {status}: {', '.join(aus)}")
+        tell(f"  {status}: {', '.join(aus)}")
     source = person.facts.get("source", person.facts.get("profile", ""))
     frame = person.facts.get("frame", 1)
-    _say(f"Reference: {source}" + (f", frame {frame}" if frame != 1 else ""))
+    tell(f"Reference: {source}" + (f", frame {frame}" if frame != 1 else ""))
 
 
 def _report(summary: Summary, output: Path | None) -> None:
     for warning in summary.warnings:
-        _say(f"Warning: {warning}", colour=typer.colors.YELLOW)
+        tell(f"Warning: {warning}", typer.colors.YELLOW)
     where = f" -> {output}" if output else ""
     stopped = "" if summary.status == "complete" else f" ({summary.status})"
-    _say(f"{summary.frames} frames, {summary.successes} with values{where}{stopped}")
-
-
-def _say(text: str, colour: str | None = None) -> None:
-    typer.secho(text, err=True, fg=colour)
+    tell(f"{summary.frames} frames, {summary.successes} with values{where}{stopped}")

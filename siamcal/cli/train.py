@@ -10,6 +10,7 @@ import typer
 
 from siamcal.cli import COMPARE, app
 from siamcal.cli._options import Compile, Settings, Tensorboard, Workers
+from siamcal.errors import ConfigError
 from siamcal.training.choice import choose_recipe
 
 EXAMPLES = """
@@ -47,6 +48,11 @@ def train(
     settings = [*(settings or []), *["compile=true"] * compile_network]
     from siamcal.training.everyone import train_everyone
 
+    if task == "both":
+        raise ConfigError(
+            "A calibrator has one task: train it with --task intensity, and another one with "
+            "--task detection."
+        )
     run = Path(recipe)
     is_run = (run / "recipe.json").is_file()
     chosen = choose_recipe(

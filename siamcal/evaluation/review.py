@@ -42,7 +42,7 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[TaskPredictions]]:
     if not (folder / "results.json").is_file() or not found:
         raise DataNotFoundError(
             f"{folder} holds no finished run (results.json and predictions_*.parquet). "
-            f"Make one: siamcal bench --name {folder.name or 'NAME'}"
+            "A run's folder is printed at the end of siamcal bench; they lie in runs/."
         )
     results = read_json(folder / "results.json")
     if fault := _fault(results):
