@@ -203,3 +203,27 @@ def test_samples_that_can_not_be_told_apart_are_said_so():
     encoded = model.encode(images(batch=2))
     with pytest.raises(ConfigError, match="can't be told apart"):
         model(images(), encoded, torch.tensor([0, 1, 0]))
+
+
+def test_a_module_that_only_a_constant_enters_is_no_merge_point():
+    """Seed 12667539: a module's second output was `zeros_like(x) + .5`, its first passed by."""
+
+    class Pair(nn.Module):
+        def forward(self, x):
+            return x * 0.5, torch.zeros_like(x) + 0.5
+
+    class Constant(Net):
+        def __init__(self):
+            super().__init__()
+            self.pair = Pair()
+
+        def forward(self, x):
+            features = self.stem(x)
+            _, constant = self.pair(features)
+            return self.head(self.middle(constant)), features
+
+    network = Constant()
+    for verify in (True, False):
+        with pytest.raises(MergePointError, match="no tensor that depends on the image"):
+            CalibratingSiamese(network, "middle", example_inputs=images(), verify=verify)
+    assert "middle" not in [p.name for p in list_merge_points(network, images())]

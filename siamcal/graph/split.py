@@ -228,12 +228,18 @@ class FxSplit(Split):
 
     def may_depend(self, leaves: list[Any], state: Any) -> list[bool]:
         """Whether the graph leads from an image to each leaf."""
+        return self._of_leaves(self._halves_now().depends_on_image, leaves, state)
+
+    def enters(self, leaves: list[Any], state: Any) -> list[bool]:
+        """Whether each leaf goes into the merge module itself; the others pass it by."""
+        return self._of_leaves(self._halves_now().enters, leaves, state)
+
+    @staticmethod
+    def _of_leaves(told: Sequence[bool], leaves: list[Any], state: Any) -> list[bool]:
+        """What is told of each crossing value, for each of its leaves."""
         values = pytree.tree_unflatten(leaves, state)
-        return [
-            depends
-            for value, depends in zip(values, self._halves_now().depends_on_image, strict=True)
-            for _ in pytree.tree_leaves(value)
-        ]
+        pairs = zip(values, told, strict=True)
+        return [fact for value, fact in pairs for _ in pytree.tree_leaves(value)]
 
     def on(self, network: nn.Module) -> Split:
         """The same cut, and the same code, for a replica."""
@@ -332,11 +338,12 @@ class _Halves:
             raise IllegalPointError(f"'{merge_at}' {called(len(calls))}")
         flow = Dataflow(traced.graph, network, images)
         if not any(n in flow.depends_on_image for n in calls[0].inputs):
-            raise IllegalPointError(_unrelated(merge_at, images))
+            raise IllegalPointError(unrelated(merge_at, images))
         cut = flow.cut(calls[0].inputs, calls[0].index)
         self.pre, self.post = compile_parts(traced, cut)
         self.sharing = flow.sharing()
         self.depends_on_image = tuple(n in flow.depends_on_image for n in cut.crossing)
+        self.enters = tuple(n in calls[0].inputs for n in cut.crossing)
         owners = {
             p: [n in cut.pre for n in traced.graph.nodes if traced.owner.get(n) == p]
             for p in set(traced.owner.values())
@@ -344,7 +351,7 @@ class _Halves:
         self.pre_modules = tuple(sorted(p for p, inside in owners.items() if p and all(inside)))
 
 
-def _unrelated(merge_at: str, images: Sequence[bool]) -> str:
+def unrelated(merge_at: str, images: Sequence[bool] = ()) -> str:
     """Why a module that nothing of the image enters is no merge point."""
     text = f"no tensor that depends on the image is seen to enter '{merge_at}' (tuples, lists and "
     text += "dicts are looked into, other objects aren't)"

@@ -40,7 +40,7 @@ from siamcal.graph.inputs import (
 from siamcal.graph.points import marked
 from siamcal.graph.randomness import Randomness, RandomState
 from siamcal.graph.roles import assign_roles, close, largest_difference
-from siamcal.graph.split import FxSplit, IllegalPointError, Split
+from siamcal.graph.split import FxSplit, IllegalPointError, Split, unrelated
 from siamcal.graph.state import hookable, in_mode, kept_buffers
 
 __all__ = ["BypassError", "MismatchError", "check_split"]
@@ -204,6 +204,11 @@ def _find_roles(split: Split, probe: Probe, images: ImageInputs) -> None:
         # What left torch on its way (numbers, numpy) is told by running on other images.
         others, _ = split.crossing(fresh(probe.other))
         depends = _varying(leaves, others, depends, possible)
+    if isinstance(split, FxSplit):
+        entering = split.enters(leaves, state)
+        if any(entering) and not any(d for d, e in zip(depends, entering, strict=True) if e):
+            # A module's second output may be a constant, which the trace can't tell.
+            raise IllegalPointError(unrelated(split.merge_at))
     small = _small(split, probe)[0] if probe.small is not None else None
     assign_roles(split, leaves, small, depends, 2 if small is not None else 1, probe.unit)
 
