@@ -10,6 +10,7 @@ import torch
 
 from siamcal.faces import FacePipeline
 from siamcal.faces.media import Frame
+from siamcal.faces.quality import FaceMeasures, TargetQuality, judge_target, measure_face
 from siamcal.model.heads import AUOutput
 from siamcal.model.siamese import CalibratingSiamese, Reference
 
@@ -30,6 +31,7 @@ class FrameResult:
         faces: Number of faces found, counted up to 2.
         problem: Why there are no values; "" where there are.
         notes: What speaks against values that are there.
+        judged: Pose, eyes, light and sharpness of the face; None without one.
     """
 
     index: int
@@ -41,6 +43,7 @@ class FrameResult:
     problem: str = ""
     raw: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+    judged: TargetQuality | None = None
 
     @property
     def quality(self) -> str:
@@ -104,8 +107,19 @@ class Predictor:
         values = output.intensity if isinstance(output, AUOutput) else output
         return values.float().cpu().numpy()
 
-    def results(self, frames: Iterable[Frame], reference: Reference) -> Iterator[FrameResult]:
+    def results(
+        self,
+        frames: Iterable[Frame],
+        reference: Reference,
+        seen: FaceMeasures | None = None,
+    ) -> Iterator[FrameResult]:
         """Results in the order of the frames, one each.
+
+        Args:
+            frames: Of one person.
+            reference: Of the person, encoded.
+            seen: The reference's eyes, colours and sharpness (`PersonReference.measures`), against
+                which the frames' are judged; None: what needs them isn't judged.
 
         An error or an interruption inside `frames` is passed on after the results of the frames
         before it were given out.
@@ -114,7 +128,7 @@ class Predictor:
         waiting: list[tuple[FrameResult, np.ndarray | None]] = []
         try:
             for frame in frames:
-                waiting.append(self._find(frame))
+                waiting.append(self._find(frame, seen))
                 found = sum(crop is not None for _, crop in waiting)
                 if found >= self.batch_size or len(waiting) >= 4 * self.batch_size:
                     yield from self._finish(waiting, reference)
@@ -124,7 +138,9 @@ class Predictor:
             raise
         yield from self._finish(waiting, reference)
 
-    def _find(self, frame: Frame) -> tuple[FrameResult, np.ndarray | None]:
+    def _find(
+        self, frame: Frame, seen: FaceMeasures | None
+    ) -> tuple[FrameResult, np.ndarray | None]:
         result = FrameResult(frame.index, frame.timestamp, frame.source, None)
         if frame.rgb is None or frame.problem:
             return replace(result, problem=frame.problem or "it can't be decoded"), None
@@ -132,9 +148,10 @@ class Predictor:
         if not faces:
             return replace(result, problem="no face"), None
         crop = self.pipeline.align(frame.rgb, faces[0])
-        notes = ("several faces, the widest was taken",) if len(faces) > 1 else ()
-        found = replace(result, confidence=faces[0].score, faces=len(faces), notes=notes)
-        return found, crop
+        judged = judge_target(measure_face(frame.rgb, faces[0]), seen)
+        others = ("several faces, the widest was taken",) if len(faces) > 1 else ()
+        found = replace(result, confidence=faces[0].score, faces=len(faces), judged=judged)
+        return replace(found, notes=(*others, *judged.notes)), crop
 
     def _finish(
         self, waiting: list[tuple[FrameResult, np.ndarray | None]], reference: Reference

@@ -1,36 +1,22 @@
-"""A person's neutral reference: from a picture, from a frame, chosen by itself, or saved before."""
+"""A person's neutral reference, from a picture or a frame that the user names."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from siamcal.errors import ConfigError, FaceNotFoundError, MediaError
-from siamcal.faces import FacePipeline, ReferenceJudgement, judge_reference
-from siamcal.faces.media import FrameStream, open_media, read_frame
-from siamcal.faces.neutrality import expression
+from siamcal.errors import FaceNotFoundError, MediaError
+from siamcal.faces import judge_reference
+from siamcal.faces.media import IMAGE_SUFFIXES, open_media, read_frame
+from siamcal.faces.quality import FaceMeasures, measure_face
 from siamcal.inference.prediction import Predictor
 from siamcal.model.siamese import Reference
-from siamcal.model.weights_file import checksum_of_tensors
-from siamcal.progress import progress_bar
 
-__all__ = ["PersonReference", "choose_reference", "load_profile", "read_reference", "save_profile"]
-
-logger = logging.getLogger(__name__)
-
-# How many frames of a video are judged when the reference is to be chosen.
-CANDIDATES = 120
-# A frame whose crop is this many median absolute deviations farther from the person's typical crop
-# than the nearest shows something else: a hand, another person, a cut.
-MOST_UNUSUAL = 4.0
+__all__ = ["PersonReference", "encoded", "read_reference", "reference_frame"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +27,18 @@ class PersonReference:
         features: What the network compares with.
         facts: Source, frame and judgement, in plain values for the sidecar file.
         warnings: What speaks against it, in words.
+        crops: (K, S, S, 3) uint8, what was encoded; None where it isn't known any more.
     """
 
     features: Reference
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    crops: np.ndarray | None = field(default=None, repr=False)
+
+    @property
+    def measures(self) -> FaceMeasures | None:
+        """Eyes, sharpness and light of the reference; None of a profile that is too old."""
+        return FaceMeasures.from_dict(self.facts.get("face"))
 
 
 def read_reference(path: str | Path, predictor: Predictor, index: int = 0) -> PersonReference:
@@ -74,155 +67,12 @@ def read_reference(path: str | Path, predictor: Predictor, index: int = 0) -> Pe
     problems = list(judgement.problems)
     if len(faces) > 1:
         problems.append("it shows several faces; the widest was taken")
+    picture = not index and Path(path).suffix.lower() in IMAGE_SUFFIXES
     facts = {"kind": "picture", "source": str(path), "frame": index + 1}
     facts["judgement"] = round(judgement.score, 3)
-    return _encoded(predictor, pipeline.align(rgb, faces[0]), facts, problems)
-
-
-def choose_reference(
-    inputs: str | Path | list[str | Path], predictor: Predictor
-) -> PersonReference:
-    """The most neutral, open-eyed, frontal, uncovered frame of a video or of images.
-
-    Up to 120 frames are judged (`siamcal.faces.judge_reference`). Among sound ones that frame wins
-    which is closest to the person's median in expression and in appearance: each single action
-    rests most of the time, so the medians are the person's own level at rest. A guess: a person who
-    never rests in the video has no neutral frame there.
-
-    Raises:
-        FaceNotFoundError: No frame shows a face.
-    """
-    stream = open_media(inputs)
-    candidates = _candidates(stream, predictor.pipeline)
-    if not candidates:
-        raise FaceNotFoundError(
-            f"No face was found in {stream.sources[0]}, so no reference frame can be chosen. "
-            f"Name one with --reference FILE."
-        )
-    best = candidates[int(np.argmin(_rank(candidates)))]
-    problems = ["it was chosen automatically; look at it", *best.judgement.problems]
-    facts = {"kind": "chosen automatically", "source": best.source, "frame": best.index + 1}
-    facts |= {"judgement": round(best.judgement.score, 3), "candidates": len(candidates)}
-    return _encoded(predictor, best.crop, facts, problems)
-
-
-def _encoded(
-    predictor: Predictor, crop: np.ndarray, facts: dict[str, Any], problems: list[str]
-) -> PersonReference:
-    facts["crop_sha256"] = hashlib.sha256(crop.tobytes()).hexdigest()
-    warnings = tuple(f"Reference: {problem}." for problem in problems)
-    return PersonReference(predictor.encode(crop), facts, warnings)
-
-
-@dataclass(frozen=True, eq=False)
-class _Candidate:
-    index: int
-    source: str
-    crop: np.ndarray
-    judgement: ReferenceJudgement
-    expression: np.ndarray
-
-
-def _rank(candidates: list[_Candidate]) -> np.ndarray:
-    """Lower is better, (N,)."""
-    shown = np.stack([c.expression for c in candidates])  # (N, K)
-    moved = np.abs(shown - np.median(shown, axis=0))
-    crops = np.stack([c.crop for c in candidates]).astype(np.int16)  # (N, S, S, 3)
-    distance = np.abs(crops - np.median(crops, axis=0).astype(np.int16)).mean((1, 2, 3))
-    spread = max(float(np.median(np.abs(distance - np.median(distance)))), 0.25)
-    unusual = (distance - distance.min()) / spread / MOST_UNUSUAL
-    unsound = np.array([2.0 * len(c.judgement.problems) for c in candidates])
-    scores = np.array([c.judgement.score for c in candidates])
-    apart = np.where(unusual > 1, 2.0, 0.3) * unusual
-    return scores + unsound + 0.5 * moved.max(1) + moved.mean(1) + apart
-
-
-def _candidates(stream: FrameStream, pipeline: FacePipeline) -> list[_Candidate]:
-    # Without a known length every frame is a candidate until there are too many: then every second
-    # one of them is dropped, and every second one of those to come.
-    step = max((stream.total or 0) // CANDIDATES, 1)
-    found: list[_Candidate] = []
-    frames = progress_bar(
-        stream, total=stream.total, description="choosing the reference", unit="frame"
-    )
-    for frame in frames:
-        if frame.index % step or frame.rgb is None or frame.problem:
-            continue
-        faces = pipeline.detect(frame.rgb, max_faces=1)
-        if not faces:
-            continue
-        judgement = judge_reference(frame.rgb, faces[0], pipeline.detector)
-        crop, shown = pipeline.align(frame.rgb, faces[0]), expression(faces[0])
-        found.append(_Candidate(frame.index, frame.source, crop, judgement, shown))
-        if len(found) >= 2 * CANDIDATES:
-            found, step = found[::2], 2 * step
-    return found
-
-
-# --- profiles ------------------------------------------------------------------------------------
-
-
-def save_profile(reference: PersonReference, path: str | Path, predictor: Predictor) -> None:
-    """Write a person's encoded reference, bound to the calibrator that encoded it.
-
-    The file holds features of a face: treat it like a photograph of the person.
-
-    Raises:
-        ConfigError: It can't be written there.
-    """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        reference.features.to("cpu").save(path)
-        with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata())
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        metadata["calibrator"] = _identity(predictor)
-        metadata["facts"] = json.dumps(reference.facts)
-        metadata["warnings"] = json.dumps(reference.warnings)
-        save_file(tensors, path, metadata)
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f"The profile {path} can't be written ({error}).") from error
-
-
-def load_profile(path: str | Path, predictor: Predictor) -> PersonReference:
-    """Read a profile that `save_profile` wrote with the same calibrator.
-
-    Raises:
-        ConfigError: Missing, damaged, no profile, or made by another calibrator.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(
-            f"There is no profile {path}. Make it: siamcal predict VIDEO --reference neutral.jpg "
-            f"--save-profile {path}"
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        features = Reference.load(path)
-        facts, warnings = json.loads(metadata["facts"]), json.loads(metadata["warnings"])
-        identity = metadata["calibrator"]
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(
-            f"{path} is no profile of siamcal predict, or it is damaged. Make it again with "
-            f"--save-profile."
-        ) from error
-    if identity != _identity(predictor):
-        raise ConfigError(
-            f"The profile {path} was made with another calibrator or another preprocessing; its "
-            f"features mean nothing to this one. Make it again with --save-profile."
-        )
-    facts = {**facts, "profile": str(path)}
-    return PersonReference(features, facts, tuple(str(w) for w in warnings))
-
-
-def _identity(predictor: Predictor) -> str:
-    """What a profile is bound to: weights, merge point and preprocessing."""
-    config = predictor.config
-    weights = config.weights_checksum or checksum_of_tensors(predictor.model.state_dict())
-    told = repr((weights, config.merge_at, config.preprocessing))
-    return hashlib.sha256(told.encode()).hexdigest()
+    facts["face"] = measure_face(rgb, faces[0]).to_dict()
+    facts["remake"] = [str(path)] if picture else [str(path), "--frame", str(index + 1)]
+    return encoded(predictor, pipeline.align(rgb, faces[0]), facts, problems)
 
 
 def reference_frame(inputs: list[str | Path], predictor: Predictor, number: int) -> PersonReference:
@@ -239,3 +89,12 @@ def reference_frame(inputs: list[str | Path], predictor: Predictor, number: int)
             raise MediaError(f"There are {len(stream.sources)} images; {number} was asked for.")
         return read_reference(stream.sources[number - 1], predictor)
     return read_reference(stream.sources[0], predictor, number - 1)
+
+
+def encoded(
+    predictor: Predictor, crop: np.ndarray, facts: dict[str, Any], problems: list[str]
+) -> PersonReference:
+    """The reference of a crop, (S, S, 3) uint8, with its facts and what speaks against it."""
+    facts["crop_sha256"] = hashlib.sha256(crop.tobytes()).hexdigest()
+    warnings = tuple(f"Reference: {problem}." for problem in problems)
+    return PersonReference(predictor.encode(crop), facts, warnings, crop[None])
