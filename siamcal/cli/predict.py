@@ -41,9 +41,10 @@ Examples:
     siamcal predict @study.csv -o tables/ --shard 3/64 # one of 64 jobs of an array
 
 Columns: frame, face_id, timestamp, confidence, success, AU01_r .. AU26_r, AU01_c .. AU26_c, pose,
-eyes, occlusion, sharpness, size and light of the face, and quality in words. `AU.._c` is 1 exactly where `AU.._r` is 2 or more; frames without a face have success 0 and
-empty cells (`--openface`: zeros, and OpenFace's columns alone). Beside aus.csv lies aus.json:
-calibrator, reference, settings, flagged frames. Files of others are never overwritten.
+eyes, occlusion, sharpness, size and light of the face, and quality in words. `AU.._c` is 1 exactly
+where `AU.._r` is 2 or more; frames without a face have success 0 and empty cells (`--openface`:
+zeros, and OpenFace's columns alone). Beside aus.csv lies aus.json: calibrator, reference, settings,
+flagged frames. Files of others are never overwritten.
 """
 
 MANY = "Many recordings"

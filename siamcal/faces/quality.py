@@ -49,7 +49,8 @@ LEAST_EYE_DISTANCE = 28.0  # pixels between the outer eye corners
 DARK, DARK_CONTRAST = 60.0, 17.0  # grey levels; a dark skin in good light has more contrast
 LEAST_MOUTH_EDGES = 0.5
 LEAST_EYE_EDGES = 0.55
-LEAST_EYE_LIGHT = -0.85  # logarithm; glasses without tint and deep-set eyes stay above -.6
+LEAST_EYE_LIGHT = -1.3  # logarithm; eyes deep under the brows in light from above reach -.95
+MOST_EYES_DARKENED = 0.6  # of the same, against the reference's
 MOST_TINT = 0.45  # logarithm of a ratio of colours, against the reference
 MOST_ASYMMETRY = (0.85, 0.4)  # below and above the nose
 # What a person's own face has more of it than this is taken off.
@@ -227,18 +228,23 @@ def judge_target(seen: FaceMeasures, reference: FaceMeasures | None) -> TargetQu
 
 
 def covering(seen: FaceMeasures, reference: FaceMeasures | None = None) -> dict[str, float]:
-    """What may cover the face, in words, and how strongly it shows; from 1 on it does."""
+    """What may cover the face, in words, and how strongly it shows; from 1 on it does.
+
+    Args:
+        seen: The face's measures.
+        reference: The same person's: a beard, deep-set eyes and uneven sides are no cover then.
+    """
     mouth = LEAST_MOUTH_EDGES / max(seen.mouth_edges, 0.05)
+    eyes = LEAST_EYE_EDGES / max(min(seen.eye_edges), 0.05)
+    eyes = max(eyes, seen.eye_light / LEAST_EYE_LIGHT)
+    own, sides = np.zeros(2), 0.0
+    if reference is not None:
+        own = np.maximum(np.subtract(reference.asymmetry, USUAL_ASYMMETRY), 0)
+        eyes = max(eyes, (reference.eye_light - seen.eye_light) / MOST_EYES_DARKENED)
     if reference is not None and not seen.dark:
-        # A beard is of another colour too, but the reference has it as well.
         mouth = max(mouth, float(np.hypot(*np.subtract(seen.tint, reference.tint))) / MOST_TINT)
-    eyes = max(seen.eye_light / LEAST_EYE_LIGHT, LEAST_EYE_EDGES / max(min(seen.eye_edges), 0.05))
-    sides = 0.0
     if seen.symmetric and not seen.dark:
-        own = (
-            np.zeros(2) if reference is None else np.subtract(reference.asymmetry, USUAL_ASYMMETRY)
-        )
-        sides = float(np.max((seen.asymmetry - np.maximum(own, 0)) / MOST_ASYMMETRY))
+        sides = float(np.max((seen.asymmetry - own) / MOST_ASYMMETRY))
     return {"covered mouth": mouth, "covered eyes": eyes, "something before the face": sides}
 
 
