@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from rendered import RenderedPerson
+from siamcal.benchmarks.quality import draw_sunglasses
 from videos import astronaut
 
 from siamcal.faces import FacePipeline
@@ -44,19 +45,6 @@ def measured(pipeline, picture):
     return measure_face(picture, face)
 
 
-def sunglasses(picture, face):
-    """Dark lenses and their bridge, drawn over the eyes."""
-    points, shade = face.landmarks[:, :2], np.zeros(picture.shape[:2], np.float32)
-    size = float(np.linalg.norm(points[33] - points[263]))
-    for outer, inner in ((33, 133), (263, 362)):
-        centre = tuple(float(v) for v in (points[outer] + points[inner]) / 2)
-        cv2.ellipse(shade, (centre, (0.56 * size, 0.44 * size), face.pose[2]), 1.0, -1)
-    ends = [tuple(int(v) for v in points[i]) for i in (133, 362)]
-    cv2.line(shade, *ends, 1.0, max(int(0.05 * size), 1))
-    shade = 0.92 * cv2.GaussianBlur(shade, (0, 0), 0.8)[..., None]
-    return (picture * (1 - shade) + 25 * shade).astype(np.uint8)
-
-
 def masked(person):
     covered = RenderedPerson.__new__(RenderedPerson)
     covered.__dict__ = {**vars(person)}
@@ -73,7 +61,7 @@ def spoiled(person, pipeline):
         "turned head": person(yaw=42),
         "closed eyes": person(blink=1.0),
         "covered mouth": masked(person),
-        "covered eyes": sunglasses(sound, face),
+        "covered eyes": draw_sunglasses(sound, face),
         "too dark": (sound * 0.15).astype(np.uint8),
         "blurred against the reference": cv2.GaussianBlur(sound, (0, 0), 2.5),
         "small face": cv2.copyMakeBorder(small, 100, 100, 100, 100, cv2.BORDER_REPLICATE),
@@ -119,7 +107,7 @@ def test_a_real_face_in_sunglasses_or_darkness(pipeline):
     reference = measured(pipeline, still)
     (face,) = pipeline.detect(still, max_faces=1)
     dark = (still * 0.1).astype(np.uint8)
-    for picture, note in ((sunglasses(still, face), "covered eyes"), (dark, "too dark")):
+    for picture, note in ((draw_sunglasses(still, face), "covered eyes"), (dark, "too dark")):
         assert note in judge_target(measured(pipeline, picture), reference).notes
 
 
@@ -161,7 +149,9 @@ def test_the_table_and_its_sidecar_tell_of_the_face(people, references, tmp_path
             )
     rows = list(csv.DictReader((tmp_path / "False.csv").open()))
     assert [row["success"] for row in rows] == ["1", "1", "0"]
-    assert float(rows[0]["eye_opening"]) == float(rows[0]["sharpness"]) == pytest.approx(1, abs=0.01)
+    assert (
+        float(rows[0]["eye_opening"]) == float(rows[0]["sharpness"]) == pytest.approx(1, abs=0.01)
+    )
     assert float(rows[1]["eye_opening"]) < 0.4
     assert [row["quality"] for row in rows] == ["", "closed eyes", "no face"]
     assert all(rows[2][name] == "" for name in JUDGED)

@@ -21,19 +21,23 @@ from siamcal.progress import progress_bar
 
 __all__ = ["choose_reference"]
 
-# How many frames are judged: one in six keeps the cost below a third of reading the recording.
-MOST_CANDIDATES, LEAST_CANDIDATES, ONE_IN = 120, 24, 6
+# How many frames are judged: one in six keeps the cost below a third of reading the recording, of a
+# short one too few would be left.
+MOST_CANDIDATES, LEAST_CANDIDATES, ONE_IN = 120, 60, 6
 # A face at rest looks alike whenever it rests: this share of the sound candidates is expected near
-# it. Where they are farther away than this (in intensity steps, and in units of the least
-# expression that is no longer rest), the person never rested.
+# it. Where they are farther away than this (in units of the least expression that is no longer
+# rest), the person never rested.
 NEIGHBOURS = 0.1
-MOST_LONELY = 1.1
+MOST_LONELY = 0.8
+LEAST_ALIKE = 3
 ENOUGH_TO_SAY = 20  # candidates
 # Actions only ever add: the lowest level of each that is seen again and again is the person's rest,
 # and nothing reads below a face at rest.
 REST_QUANTILE = 0.15
 REST_WEIGHT = 1.2
 BELOW_WEIGHT = 0.2
+# Of an intensity step: a calibrator's noise on a face at rest is larger than that of expressions.
+READING_WEIGHT = 0.6
 # Of the candidates' asymmetry: a person's own, while nothing is held before the face.
 OWN_QUANTILE = 0.25
 
@@ -129,7 +133,8 @@ def _best(
     shown = np.stack([expression(candidates[i].face) for i in among])
     score, near = rank(shown, _readings([candidates[i].crop for i in among], predictor))
     first = int(np.argmin(score))
-    return among[first], len(candidates) >= ENOUGH_TO_SAY and bool(near[first] > MOST_LONELY)
+    lonely = len(among) < LEAST_ALIKE or bool(near[first] > MOST_LONELY)
+    return among[first], lonely and len(candidates) >= ENOUGH_TO_SAY
 
 
 def _readings(crops: Sequence[np.ndarray], predictor: Predictor) -> np.ndarray:
@@ -154,7 +159,7 @@ def rank(shown: np.ndarray, readings: np.ndarray) -> tuple[np.ndarray, np.ndarra
     Returns:
         (N,) scores, lower is better, and (N,) distances within which a tenth of the frames lies.
     """
-    both = np.concatenate([shown, readings], axis=1)
+    both = np.concatenate([shown, READING_WEIGHT * readings], axis=1)
     apart = np.sqrt(((both[:, None] - both[None]) ** 2).sum(-1))  # (N, N)
     neighbours = min(max(2, round(NEIGHBOURS * len(both))), len(both) - 1)
     near = np.sort(apart, axis=1)[:, neighbours]
@@ -170,16 +175,17 @@ def _candidates(stream: FrameStream, pipeline: FacePipeline) -> list[Candidate]:
     frames = progress_bar(
         stream, total=stream.total, description="choosing the reference", unit="frame"
     )
-    for place, frame in enumerate(frames):
-        if place < due:
+    for frame in frames:
+        if frame.index < due:
             continue
-        due += step
         candidate = _candidate(frame, pipeline)
         if candidate is not None:
             found.append(candidate)
         # Without a known length every second one is dropped once there are too many.
-        if _wanted_step(place + 1) >= 2 * step:
-            found, step = found[::2], 2 * step
+        if _wanted_step(frame.index + 1) >= 2 * step:
+            step *= 2
+            found = [c for c in found if c.frame % step == 0]
+        due = (frame.index // step + 1) * step
     return found
 
 
