@@ -24,7 +24,7 @@ from siamcal.synth.traits import stream
 __all__ = ["Clip", "draw_clip", "reference"]
 
 # Of the people that nothing is trained on.
-FIRST_PERSON, CLIPS_A_PERSON = 6000, 5
+FIRST_PERSON, CLIPS_A_PERSON = 8000, 5
 SECONDS, FPS = 30, 20
 NEUTRAL = 0.5  # summed intensity up to which a frame counts as neutral
 

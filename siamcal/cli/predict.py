@@ -58,10 +58,7 @@ def predict(
         typer.Argument(help="Videos, images, folders, patterns, @list.txt or .csv, or camera:0."),
     ],
     reference: Annotated[
-        str | None,
-        typer.Option(
-            help="Neutral picture of the same person, 'auto', or 'best': as auto, sound or not."
-        ),
+        str | None, typer.Option(help="Neutral picture of the same person, auto or best.")
     ] = None,
     reference_frame: Annotated[
         int | None, typer.Option(min=1, help="Take this frame of the input (counted from 1).")

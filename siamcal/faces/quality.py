@@ -106,7 +106,10 @@ class FaceMeasures:
         names = {field.name for field in fields(cls)}
         if not isinstance(told, dict) or set(told) != names:
             return None
-        return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in told.items()})
+        values: dict[str, Any] = {
+            n: tuple(v) if isinstance(v, list) else v for n, v in told.items()
+        }
+        return cls(**values)
 
     @classmethod
     def median(cls, several: Sequence[FaceMeasures]) -> FaceMeasures:

@@ -28,13 +28,13 @@ MOST_CANDIDATES, LEAST_CANDIDATES, ONE_IN = 120, 60, 6
 # it. Where they are farther away than this (in units of the least expression that is no longer
 # rest), the person never rested.
 NEIGHBOURS = 0.1
-MOST_LONELY = 0.8
+MOST_LONELY = 0.64
 LEAST_ALIKE = 3
 ENOUGH_TO_SAY = 20  # candidates
 # Actions only ever add: the lowest level of each that is seen again and again is the person's rest,
 # and nothing reads below a face at rest.
 REST_QUANTILE = 0.15
-REST_WEIGHT = 1.2
+REST_WEIGHT = 2.4
 BELOW_WEIGHT = 0.2
 # Of an intensity step: a calibrator's noise on a face at rest is larger than that of expressions.
 READING_WEIGHT = 0.6

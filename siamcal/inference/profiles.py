@@ -88,18 +88,25 @@ def _pooled(people: list[PersonReference], predictor: Predictor) -> PersonRefere
     warnings = [f"{one.facts['source']}: {text}" for one in people for text in one.warnings]
     if predictor.config.task == "intensity":
         apart = np.abs(predictor.read(crops, features)).mean(1)  # (K,)
-        for facts, value in zip(frames, apart.tolist(), strict=True):
-            facts["reads"] = round(value, 3)
-            if value > MOST_APART:
-                warnings.append(
-                    f"{facts['source']}: it reads {value:.2f} on average against all frames "
-                    "together (0 would be right): another expression, light or person."
-                )
+        warnings += _note_apart(frames, apart.tolist())
     names = ", ".join(str(one.facts["source"]) for one in people)
     facts: dict[str, Any] = {"kind": "pooled", "source": names, "frames": frames}
     seen = [one.measures for one in people]
     facts["face"] = FaceMeasures.median([m for m in seen if m is not None]).to_dict()
     return PersonReference(features, facts, tuple(warnings), crops)
+
+
+def _note_apart(frames: list[dict[str, Any]], apart: list[float]) -> list[str]:
+    """Write into the frames' facts how much each reads; return what is to be warned of."""
+    warnings = []
+    for frame, value in zip(frames, apart, strict=True):
+        frame["reads"] = round(value, 3)
+        if value > MOST_APART:
+            warnings.append(
+                f"{frame['source']}: it reads {value:.2f} on average against all frames together "
+                "(0 would be right): another expression, light or person."
+            )
+    return warnings
 
 
 def save_profile(
