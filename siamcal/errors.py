@@ -9,6 +9,7 @@ __all__ = [
     "MediaError",
     "MergePointError",
     "MissingDependencyError",
+    "NeutralFrameError",
     "OutOfRangeError",
     "SiamcalError",
     "TrainingError",
@@ -43,6 +44,10 @@ class UnknownNameError(ConfigError, LookupError):
 
 class FaceNotFoundError(SiamcalError, ValueError):
     """No face was found in an image."""
+
+
+class NeutralFrameError(SiamcalError, ValueError):
+    """A recording has no frame that could be a person's neutral reference."""
 
 
 class MediaError(SiamcalError, ValueError):

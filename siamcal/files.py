@@ -92,10 +92,14 @@ def asset(name: str) -> Path:
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, *, private: bool = False) -> Iterator[Path]:
     """Yield a new file beside `path`, which takes its place when the block ends without an error.
 
     So a reader, and a run that goes on after a kill, sees the old file or the new one, whole.
+
+    Args:
+        path: What is replaced, or made.
+        private: Only its owner may read it (mode 600), from its first byte on.
 
     Raises:
         ConfigError: Nothing may be written there.
@@ -116,10 +120,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield Path(name)
         with open(name, "rb") as file:
             os.fsync(file.fileno())
-        # mkstemp makes files for the owner only; what is kept is an ordinary file.
+        # mkstemp makes files for the owner only; what is kept is an ordinary file, mostly.
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
+        os.chmod(name, 0o600 if private else 0o666 & ~umask)
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

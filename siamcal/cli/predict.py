@@ -32,7 +32,7 @@ Examples:
     siamcal predict clip.mp4 --reference neutral.jpg -o aus.csv
     siamcal predict clip.mp4 --reference-frame 12 -o aus.csv       # frame 12 of the clip itself
     siamcal predict clip.mp4 --reference auto -o aus.csv           # the most neutral frame: a guess
-    siamcal predict day1.mp4 --reference neutral.jpg --save-profile anna.siamcal -o day1.csv
+    siamcal calibrate neutral.jpg day0.mp4 -o anna.siamcal             # a profile of the person
     siamcal predict day2.mp4 --profile anna.siamcal -o day2.csv
     siamcal predict frames/ --reference frames/000.png --fps 25 > aus.csv
     siamcal predict camera:0 --profile anna.siamcal -o live.csv        # Ctrl-C ends it
@@ -41,10 +41,11 @@ Examples:
     siamcal predict @study.csv -o tables/ --resume     # columns video, person, reference
     siamcal predict @study.csv -o tables/ --shard 3/64 # one of 64 jobs of an array
 
-Columns: frame, face_id, timestamp, confidence, success, AU01_r .. AU26_r, AU01_c .. AU26_c and
-quality. `AU.._c` is 1 exactly where `AU.._r` is 2 or more; frames without a face have success 0 and
-empty cells (`--openface`: zeros, and OpenFace's columns alone). Beside aus.csv lies aus.json:
-calibrator, reference, settings, flagged frames. Files of others are never overwritten.
+Columns: frame, face_id, timestamp, confidence, success, AU01_r .. AU26_r, AU01_c .. AU26_c, pose,
+eyes, occlusion, sharpness, size and light of the face, and quality in words. `AU.._c` is 1 exactly
+where `AU.._r` is 2 or more; frames without a face have success 0 and empty cells (`--openface`:
+zeros, and OpenFace's columns alone). Beside aus.csv lies aus.json: calibrator, reference, settings,
+flagged frames. Files of others are never overwritten.
 """
 
 MANY = "Many recordings"
@@ -58,13 +59,13 @@ def predict(
         typer.Argument(help="Videos, images, folders, patterns, @lists, camera:0, rtsp://..., -."),
     ],
     reference: Annotated[
-        str | None, typer.Option(help="Neutral picture of the same person, or 'auto'.")
+        str | None, typer.Option(help="Neutral picture of the same person, auto or best.")
     ] = None,
     reference_frame: Annotated[
         int | None, typer.Option(min=1, help="Take this frame of the input (counted from 1).")
     ] = None,
     profile: Annotated[
-        Path | None, typer.Option(help="A reference that --save-profile wrote.")
+        Path | None, typer.Option(help="A person's profile, from siamcal calibrate.")
     ] = None,
     save_profile: Annotated[
         Path | None, typer.Option(help="Write the encoded reference, to use it again.")
@@ -184,7 +185,7 @@ def _one(work: Work, output: Path | None, save_profile: Path | None, *, as_json:
     replace = work.overwrite or work.resume
     _check_outputs(work, output, save_profile)
     stream = _open(inputs)
-    if stream.live and asked.kind in ("auto", "frame"):
+    if stream.live and asked.kind in ("auto", "best", "frame"):
         what = "A camera has no frames yet" if stream.kind == "camera" else "It is read only once"
         raise ConfigError(f"{what}: give --reference FILE or --profile FILE.")
     work.options.selection.of(stream)
@@ -197,7 +198,7 @@ def _one(work: Work, output: Path | None, save_profile: Path | None, *, as_json:
         else:
             person = resolve_reference(asked, inputs, predictor)
             if save_profile is not None:
-                inference.save_profile(person, save_profile, predictor)
+                inference.save_profile(person, save_profile, predictor, replace=replace)
             _announce(predictor, person)
             try:
                 summary = inference.predict_to_table(
@@ -296,8 +297,8 @@ def _asked(
         return Asked("profile", str(profile))
     if number is not None:
         return Asked("frame", number=number)
-    if reference == "auto":
-        return Asked("auto")
+    if reference in ("auto", "best"):
+        return Asked(reference)
     return Asked("picture", reference) if reference else Asked()
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 
 from siamcal.errors import ConfigError
 from siamcal.faces.detection import Face, FaceDetector
+from siamcal.faces.quality import FaceMeasures, covering, measure_face
 
-__all__ = ["ReferenceJudgement", "expression", "judge_reference"]
+__all__ = [
+    "ReferenceJudgement",
+    "brow_problem",
+    "expression",
+    "judge_candidate",
+    "judge_reference",
+]
 
 # Coefficients of MediaPipe's blendshape network from which on a face is no longer at rest. They are
 # high where the network already answers to resting faces (brows, eyelids); pucker is left out: it
@@ -32,20 +39,17 @@ _AT_REST = {
     "mouthUpperUp": (0.30, "a raised upper lip"),
     "noseSneer": (0.40, "a wrinkled nose"),
 }
+# People differ in these at rest: within a recording of one person they say nothing by themselves.
+_BROWS = ("browDown", "browInnerUp", "browOuterUp")
 _EYES_SHUT = 0.6
 _MAX_TURN = 20.0  # degrees of yaw; a farther turned reference hides half of the face
 _MAX_NOD = 25.0  # degrees of pitch; the mesh's own zero is uncertain by about 8
 _MIN_EYE_DISTANCE = 28.0  # pixels between the outer eye corners
-# A covered mouth or eye has no edges where the mesh says lips or lids are (mean gradient relative
-# to the whole face; about 1.1 and 2.0 on an open face, under .1 under a hand), and the mirrored
-# picture gets other landmarks (farthest of five pairs over the eye distance; about .02, with a hand
-# .08 to .2).
-_LEAST_MOUTH_EDGES = 0.3
-_LEAST_EYE_EDGES = 0.6
+# The mirrored picture gets other landmarks where something covers the face (farthest of five pairs
+# over the eye distance; about .02, with a hand .08 to .2).
 _MOST_MIRROR_SHIFT = 0.07
-_MOUTH = (61, 291, 0, 17)
-_LEFT_EYE, _RIGHT_EYE = (33, 133, 159, 145), (263, 362, 386, 374)
-_FACE = (10, 152, 234, 454)
+# As `covering` names them.
+_PARTS = {"something before the face": "face"}
 _MIRRORED = ((61, 291), (33, 263), (133, 362), (105, 334), (58, 288))
 
 
@@ -71,8 +75,8 @@ def judge_reference(rgb: np.ndarray, face: Face, detector: FaceDetector) -> Refe
     """Judge a face as a neutral reference frame.
 
     Expression and eyes are read from MediaPipe's blendshape network, which was trained on other
-    data than any calibrator here; occlusion from missing edges at mouth and eyes and from landmarks
-    that move when the picture is mirrored.
+    data than any calibrator here; occlusion from edges and colours (`siamcal.faces.quality`), and
+    from landmarks that move when the picture is mirrored.
 
     Args:
         rgb: (H, W, 3) uint8, the whole frame.
@@ -87,13 +91,37 @@ def judge_reference(rgb: np.ndarray, face: Face, detector: FaceDetector) -> Refe
             "A reference is judged by its expression, but the face was detected with "
             "details=False. Detect it again with details=True."
         )
-    parts = [
-        _expression(face),
-        _eyes(face),
-        _pose(face),
-        _resolution(face),
-        _occlusion(rgb, face, detector),
-    ]
+    cover = _cover(measure_face(rgb, face))
+    if not cover[1]:
+        cover = _mirrored(rgb, face, detector)
+    return _judgement(_expression(face), _eyes(face), _pose(face), _resolution(face), cover)
+
+
+def judge_candidate(
+    face: Face, seen: FaceMeasures, asymmetry: tuple[float, float]
+) -> ReferenceJudgement:
+    """Judge one of many frames of a recording, without the brows and the mirrored picture.
+
+    High or low brows may be the person's own; which it is the other frames tell.
+
+    Args:
+        face: The face.
+        seen: Its measures.
+        asymmetry: The person's own, as far as the recording tells.
+    """
+    rest = _expression(face, leave_out=_BROWS)
+    cover = _cover(seen, replace(seen, asymmetry=asymmetry))
+    dark = (1.5, "the face is too dark") if seen.dark else (0.0, "")
+    return _judgement(rest, _eyes(face), _pose(face), _resolution(face), cover, dark)
+
+
+def brow_problem(face: Face) -> str:
+    """What `judge_candidate` left out, in words; "" where the brows are as most people's."""
+    others = [name for name in _AT_REST if name not in _BROWS]
+    return _expression(face, leave_out=others)[1]
+
+
+def _judgement(*parts: tuple[float, str]) -> ReferenceJudgement:
     score = sum(min(part, 3.0) for part, _ in parts)
     return ReferenceJudgement(float(score), tuple(text for _, text in parts if text))
 
@@ -111,8 +139,9 @@ def _strongest(face: Face, name: str) -> float:
     return max(face.blendshapes.get(name + side, 0.0) for side in ("", "Left", "Right"))
 
 
-def _expression(face: Face) -> tuple[float, str]:
+def _expression(face: Face, leave_out: Collection[str] = ()) -> tuple[float, str]:
     over = dict(zip(_AT_REST, expression(face), strict=False))
+    over = {name: value for name, value in over.items() if name not in leave_out}
     # The mean also tells two neutral frames apart.
     score = float(max(over.values()) * 0.5 + np.mean(list(over.values())))
     shown = sorted((n for n in over if over[n] > 1), key=lambda n: -over[n])[:3]
@@ -144,37 +173,20 @@ def _resolution(face: Face) -> tuple[float, str]:
     return 1.0, f"the face is small ({distance:.0f} pixels from eye corner to eye corner)"
 
 
-def _occlusion(rgb: np.ndarray, face: Face, detector: FaceDetector) -> tuple[float, str]:
-    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-    whole = max(_edges(grey, face, _FACE), 1e-6)
-    covered = [
-        name
-        for name, points, least in (
-            ("mouth", _MOUTH, _LEAST_MOUTH_EDGES),
-            ("left eye", _LEFT_EYE, _LEAST_EYE_EDGES),
-            ("right eye", _RIGHT_EYE, _LEAST_EYE_EDGES),
-        )
-        if _edges(grey, face, points) / whole < least
-    ]
-    if covered:
-        return 2.0, f"something seems to cover the {' and the '.join(covered)} (in the picture)"
+def _cover(seen: FaceMeasures, own: FaceMeasures | None = None) -> tuple[float, str]:
+    shown = covering(seen, own)
+    covered = [name.removeprefix("covered ") for name, value in shown.items() if value > 1]
+    if not covered:
+        return 0.3 * max(shown.values()), ""
+    names = " and the ".join(_PARTS.get(name, name) for name in covered)
+    return 2.0, f"something seems to cover the {names} (in the picture)"
+
+
+def _mirrored(rgb: np.ndarray, face: Face, detector: FaceDetector) -> tuple[float, str]:
     shift = _mirror_shift(rgb, face, detector)
     if shift > _MOST_MIRROR_SHIFT:
         return 1.5, f"something seems to cover a part of the face (landmarks differ by {shift:.2f})"
     return 0.5 * shift / _MOST_MIRROR_SHIFT, ""
-
-
-def _edges(grey: np.ndarray, face: Face, points: tuple[int, ...]) -> float:
-    """Mean gradient of the box around some landmarks."""
-    places = face.landmarks[list(points), :2]
-    left, top = np.maximum(np.floor(places.min(0)).astype(int) - 2, 0)
-    right, bottom = np.ceil(places.max(0)).astype(int) + 3
-    box = grey[top:bottom, left:right]
-    if min(box.shape) < 3:
-        return 0.0
-    return float(
-        np.hypot(cv2.Sobel(box, cv2.CV_32F, 1, 0), cv2.Sobel(box, cv2.CV_32F, 0, 1)).mean()
-    )
 
 
 def _mirror_shift(rgb: np.ndarray, face: Face, detector: FaceDetector) -> float:

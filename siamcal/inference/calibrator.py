@@ -9,15 +9,12 @@ import numpy as np
 
 from siamcal.errors import ConfigError, FaceNotFoundError
 from siamcal.faces.media import Frame, open_media
+from siamcal.inference.choosing import choose_reference
 from siamcal.inference.many import ModelChoice
 from siamcal.inference.prediction import Predictor
+from siamcal.inference.profiles import load_profile
 from siamcal.inference.recordings import PROFILE_SUFFIXES
-from siamcal.inference.references import (
-    PersonReference,
-    choose_reference,
-    load_profile,
-    read_reference,
-)
+from siamcal.inference.references import PersonReference, read_reference
 from siamcal.inference.selection import Selection, smoothed
 from siamcal.inference.table import AURows
 from siamcal.progress import progress_bar
@@ -179,7 +176,8 @@ class Calibrator:
         return self.person
 
     def _results(self, frames: Any) -> Any:
-        return self.predictor.results(frames, self._need_person().features)
+        person = self._need_person()
+        return self.predictor.results(frames, person.features, person.measures)
 
     def _of_file(self, path: str | Path) -> PersonReference:
         if Path(path).suffix.lower() in PROFILE_SUFFIXES:

@@ -18,17 +18,13 @@ from siamcal.faces import FacePipeline
 from siamcal.faces.engines import DEFAULT, engine_version
 from siamcal.faces.media import open_media
 from siamcal.files import write_atomically
+from siamcal.inference.choosing import choose_reference
 from siamcal.inference.models import choose_device, load_model
 from siamcal.inference.outputs import Output, check_outputs, own_table, read_sidecar
 from siamcal.inference.prediction import Predictor
+from siamcal.inference.profiles import load_profile
 from siamcal.inference.recordings import Asked, Recording
-from siamcal.inference.references import (
-    PersonReference,
-    choose_reference,
-    load_profile,
-    read_reference,
-    reference_frame,
-)
+from siamcal.inference.references import PersonReference, read_reference, reference_frame
 from siamcal.inference.run import (
     Summary,
     TableOptions,
@@ -211,14 +207,15 @@ def resolve_reference(asked: Asked, inputs: Sequence[str], predictor: Predictor)
 
     Raises:
         ConfigError: None was named.
-        MediaError, FaceNotFoundError: It can't be read, or shows no face.
+        MediaError, FaceNotFoundError, NeutralFrameError: It can't be read, or shows no face, or
+            none at rest.
     """
     if asked.kind == "profile":
         return load_profile(asked.path, predictor)
     if asked.kind == "frame":
         return reference_frame(list(inputs), predictor, asked.number)
-    if asked.kind == "auto":
-        return choose_reference(list(inputs), predictor)
+    if asked.kind in ("auto", "best"):
+        return choose_reference(list(inputs), predictor, sound_only=asked.kind == "auto")
     if not asked.kind:
         raise ConfigError(f"No reference was named for {', '.join(inputs)}.")
     return read_reference(asked.path, predictor)

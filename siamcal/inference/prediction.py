@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ import torch
 from siamcal.errors import ConfigError
 from siamcal.faces import FacePipeline
 from siamcal.faces.media.frames import Frame, FrameStream, frames_of
+from siamcal.faces.quality import FaceMeasures, TargetQuality, judge_target, measure_face
 from siamcal.inference.ahead import ahead
 from siamcal.model.heads import AUOutput
 from siamcal.model.siamese import CalibratingSiamese, Reference
@@ -33,6 +35,7 @@ class FrameResult:
         faces: Number of faces found, counted up to 2.
         problem: Why there are no values; "" where there are.
         notes: What speaks against values that are there.
+        judged: Pose, eyes, light and sharpness of the face; None without one.
     """
 
     index: int
@@ -44,6 +47,7 @@ class FrameResult:
     problem: str = ""
     raw: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+    judged: TargetQuality | None = None
 
     @property
     def quality(self) -> str:
@@ -119,7 +123,10 @@ class Predictor:
         return values.float().cpu().numpy()
 
     def results(
-        self, frames: Iterable[Frame | np.ndarray], reference: Reference
+        self,
+        frames: Iterable[Frame | np.ndarray],
+        reference: Reference,
+        seen: FaceMeasures | None = None,
     ) -> Iterator[FrameResult]:
         """Results in the order of the frames, one each; live frames don't wait for a full batch.
 
@@ -131,6 +138,8 @@ class Predictor:
         Args:
             frames: A stream, frames, or RGB arrays (H, W, 3) of uint8.
             reference: The encoded reference; of a `PersonReference` it is `features`.
+            seen: The reference's eyes, colours and sharpness (`PersonReference.measures`), against
+                which the frames' are judged; None: what needs them isn't judged.
 
         Raises:
             ConfigError: `reference` is something else.
@@ -139,7 +148,8 @@ class Predictor:
         reference = self._on_device(reference)
         size = 1 if isinstance(frames, FrameStream) and frames.live else self.batch_size
         waiting: list[tuple[FrameResult, np.ndarray | None]] = []
-        with closing(ahead(map(self._find, ahead(frames_of(frames))))) as found:
+        find = partial(self._find, seen=seen)
+        with closing(ahead(map(find, ahead(frames_of(frames))))) as found:
             try:
                 for one in found:
                     waiting.append(one)
@@ -161,7 +171,9 @@ class Predictor:
             )
         return reference.to(self.device)
 
-    def _find(self, frame: Frame) -> tuple[FrameResult, np.ndarray | None]:
+    def _find(
+        self, frame: Frame, seen: FaceMeasures | None
+    ) -> tuple[FrameResult, np.ndarray | None]:
         result = FrameResult(frame.index, frame.timestamp, frame.source, None)
         if frame.rgb is None or frame.problem:
             return replace(result, problem=frame.problem or "it can't be decoded"), None
@@ -169,9 +181,10 @@ class Predictor:
         if not faces:
             return replace(result, problem="no face"), None
         crop = self.pipeline.align(frame.rgb, faces[0])
-        notes = ("several faces, the widest was taken",) if len(faces) > 1 else ()
-        found = replace(result, confidence=faces[0].score, faces=len(faces), notes=notes)
-        return found, crop
+        judged = judge_target(measure_face(frame.rgb, faces[0]), seen)
+        others = ("several faces, the widest was taken",) if len(faces) > 1 else ()
+        found = replace(result, confidence=faces[0].score, faces=len(faces), judged=judged)
+        return replace(found, notes=(*others, *judged.notes)), crop
 
     def _finish(
         self, waiting: list[tuple[FrameResult, np.ndarray | None]], reference: Reference

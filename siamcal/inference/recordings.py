@@ -27,7 +27,8 @@ class Asked:
 
     Attributes:
         kind: "picture" (a picture, or the first frame of a video), "frame" (of the recording
-            itself), "auto" (chosen from the recording), "profile", or "" (none was named).
+            itself), "auto" (chosen from the recording), "best" (the same, sound or not),
+            "profile", or "" (none was named).
         path: Of a picture or profile.
         number: Of a frame, from 1 on.
     """
@@ -38,8 +39,8 @@ class Asked:
 
     @classmethod
     def parse(cls, text: str) -> Asked:
-        """`auto`, `frame:12`, a profile (.siamcal, .safetensors) or a picture."""
-        if text in ("", "auto"):
+        """`auto`, `best`, `frame:12`, a profile (.siamcal, .safetensors) or a picture."""
+        if text in ("", "auto", "best"):
             return cls(text)
         frame = re.fullmatch(r"frame:(\d+)", text)
         if frame:
@@ -74,8 +75,8 @@ def find_recordings(inputs: Sequence[str], reference: Asked) -> list[Recording]:
     A video is a recording; so are all pictures of one folder, and all pictures that are named one
     by one, together. Folders are searched to their ends, hidden files left out. `@list.txt` holds
     an input a line; `@list.csv` has a column `video` and, if wanted, `person` and `reference`
-    (`auto`, `frame:12`, a picture, a profile; empty: as the command says), with names that start
-    where the list lies. Patterns (`*.mp4`) that the shell left are expanded.
+    (`auto`, `best`, `frame:12`, a picture, a profile; empty: as the command says), with names that
+    start where the list lies. Patterns (`*.mp4`) that the shell left are expanded.
 
     Args:
         inputs: As a user names them.

@@ -181,7 +181,7 @@ def predict_to_table(
     with _opened(output) as file:
         table = make_table(file, rows.columns)
         try:
-            results = predictor.results(chosen, reference.features)
+            results = predictor.results(chosen, reference.features, reference.measures)
             results = smoothed(results, options.smooth)
             _fill(table, rows, chosen, results, predictor.batch_size, summary)
             summary.status = "complete"
@@ -287,6 +287,18 @@ def _conclude(summary: Summary, stream: FrameStream, *, whole: bool) -> None:
         )
 
 
+_JUDGED_IN_WORDS = {
+    "yaw": "degrees; positive where the nose points to the right of the picture",
+    "pitch": "degrees; positive where the nose points down",
+    "roll": "degrees; positive where the head leans to the right of the picture",
+    "eye_opening": "height over width of the eyes, over the reference's: 1 as open, 0 shut",
+    "occlusion": "how strongly something seems to cover the face; from 1 on quality says so",
+    "sharpness": "finest detail of the face over the reference's; below 1 is more blurred",
+    "face_size": "pixels between the outer eye corners",
+    "brightness": "median grey level of the face, 0 to 255",
+}
+
+
 def describe_columns(rows: AURows) -> dict[str, str]:
     """What each column of a table means."""
     empty = "all AU columns are 0" if rows.openface else "the AU columns are empty"
@@ -305,6 +317,7 @@ def describe_columns(rows: AURows) -> dict[str, str]:
     if rows.raw:
         told["AU.._raw"] = "the reading without the person's reference, clipped to 0 to 5"
     if "quality" in rows.columns:
+        told |= _JUDGED_IN_WORDS
         told["quality"] = "what speaks against the frame, in words; empty where nothing does"
     if "file" in rows.columns:
         told["file"] = "name of the picture"

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 # OpenFace writes 0 to 5 as well; what lies outside is the network's overshoot.
 LOWEST, HIGHEST = 0.0, 5.0
 DECIMALS = 3
-
+#: What is told of a frame's face, by the names of `siamcal.faces.quality.TargetQuality`.
+JUDGED = (
+    *("yaw", "pitch", "roll", "eye_opening", "occlusion", "sharpness", "face_size", "brightness"),
+)
 
 #: A cell; None is an empty one.
 Cell = float | str | None
@@ -46,7 +49,8 @@ class AURows:
         task: "intensity" or "detection".
         openface: Columns and zeros as OpenFace writes them: rows without success hold 0 in all
             AU columns (filter by `success == 1`). Else their cells are empty, pictures have a
-            column `file`, and `quality` says in words what is wrong with a frame.
+            column `file`, the columns `JUDGED` tell of the face, and `quality` says in words what
+            is wrong with a frame.
         raw: Rows carry uncalibrated readings too, as `AU01_raw`.
         pictures: The frames are picture files.
 
@@ -75,6 +79,7 @@ class AURows:
         if self.raw:
             self.columns |= {f"AU{au:02d}_raw": float for au in aus}
         if not openface:
+            self.columns |= dict.fromkeys(JUDGED, float)
             self.columns["quality"] = str
             self.columns |= {"file": str} if pictures else {}
         self._pictures = pictures
@@ -91,6 +96,8 @@ class AURows:
             raw = result.raw if result.raw is not None else [None] * len(self.thresholds)
             cells += [None if v is None else _clipped(v) for v in raw]
         if not self.openface:
+            told = [getattr(result.judged, name, None) for name in JUDGED]
+            cells += [None if v is None else _rounded(v) for v in told]
             cells.append(result.quality or None)
             cells += [name] if self._pictures else []
         return cells

@@ -229,6 +229,8 @@ class Reference:
         *,
         model: _Encodes | None = None,
         facts: Mapping[str, str] | None = None,
+        beside: Mapping[str, Tensor] | None = None,
+        private: bool = False,
     ) -> None:
         """Write the features and the fingerprint of the network that made them (.safetensors).
 
@@ -238,6 +240,8 @@ class Reference:
             path: Where to.
             model: The model that encoded it, where the Reference doesn't know it (it was pickled).
             facts: What else the file shall hold.
+            beside: Further tensors for it, which `load` doesn't read.
+            private: Only its owner may read it.
 
         Raises:
             ConfigError: The model isn't known, was trained on since, or the file can't be written.
@@ -254,7 +258,8 @@ class Reference:
         if self._frames is not None:
             metadata["frames"] = json.dumps(self._frames.tolist())
         tensors = {f"features.{i}": t for i, t in enumerate(self.tensors)}
-        write_sealed(tensors, {**metadata, **(facts or {})}, Path(path))
+        tensors |= dict(beside or {})
+        write_sealed(tensors, {**metadata, **(facts or {})}, Path(path), private=private)
 
     @classmethod
     def load(

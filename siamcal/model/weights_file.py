@@ -135,13 +135,15 @@ def _check_tensor(path: Path, name: str, value: Tensor) -> None:
         )
 
 
-def write_sealed(tensors: Mapping[str, Tensor], facts: Mapping[str, str], path: Path) -> None:
-    """Write tensors and facts about them, with a checksum of both, atomically."""
+def write_sealed(
+    tensors: Mapping[str, Tensor], facts: Mapping[str, str], path: Path, *, private: bool = False
+) -> None:
+    """Write tensors and facts about them, with a checksum of both, atomically (`replacing`)."""
     from safetensors.torch import save_file
 
     # Equal memory behind two tensors is refused by the format.
     plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    with replacing(path) as place:
+    with replacing(path, private=private) as place:
         save_file(plain, place, {**facts, SEAL: _seal(plain, facts)})
 
 

@@ -1,0 +1,323 @@
+"""How well a face can be read: pose, eyes, light, sharpness, and what may cover it.
+
+All is measured in a picture of fixed size, cut by rigid points, so that it doesn't depend on the
+frame's; thresholds were set on rendered people (`siamcal bench quality`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import cv2
+import numpy as np
+
+from siamcal.faces.alignment import rigid_placement
+from siamcal.faces.detection import Face
+
+__all__ = ["FaceMeasures", "TargetQuality", "covering", "judge_target", "measure_face"]
+
+SIDE = 96  # pixels; the outer eye corners lie 42 apart
+# Landmarks of both sides that mirror each other; the left one first. From the nose down, and above.
+LOWER_PAIRS = (
+    *((38, 268), (39, 269), (58, 288), (77, 325), (85, 315), (92, 322), (98, 327), (135, 364)),
+    *((136, 365), (138, 367), (140, 369), (148, 377), (150, 379), (167, 393), (177, 401)),
+    *((178, 402), (182, 406), (187, 411), (192, 416), (201, 421), (203, 423), (204, 424)),
+    *((205, 425), (206, 426), (207, 427), (210, 430), (212, 432), (213, 433), (216, 436)),
+    (239, 459),
+)
+UPPER_PAIRS = (
+    *((36, 266), (46, 276), (50, 280), (54, 284), (67, 297), (93, 323), (104, 333), (107, 336)),
+    *((108, 337), (109, 338), (111, 340), (118, 347), (127, 356), (158, 385), (162, 389)),
+    *((163, 390), (193, 417), (223, 443), (231, 451), (234, 454), (236, 456), (237, 457)),
+)
+_MOUTH = (61, 291, 0, 17)
+_EYES = ((33, 133, 159, 145), (263, 362, 386, 374))
+# Outer and inner corner, upper lid, lower lid.
+_LIDS = ((33, 133, (160, 159, 158), (144, 145, 153)), (263, 362, (387, 386, 385), (373, 374, 380)))
+_ORBITS = ((27, 222, 23, 230), (257, 442, 253, 450))
+_LOWER_SKIN = ((207, 187), (427, 411), (0, 17, 13), (199, 175, 152), (57,), (287,))
+_UPPER_SKIN = ((9, 151), (67, 69), (297, 299), (50, 117), (280, 346))
+
+# From here on a target's note says so.
+MOST_YAW, MOST_PITCH = 30.0, 30.0  # degrees
+LEAST_EYE_OPENING = 0.4  # of the reference's
+CLOSED = 0.5  # of MediaPipe's blink coefficient; both must say so
+LEAST_SHARPNESS = 0.7  # of the reference's
+LEAST_EYE_DISTANCE = 28.0  # pixels between the outer eye corners
+DARK, DARK_CONTRAST = 60.0, 17.0  # grey levels; a dark skin in good light has more contrast
+LEAST_MOUTH_EDGES = 0.5
+LEAST_EYE_EDGES = 0.55
+LEAST_EYE_LIGHT = -1.3  # logarithm; eyes deep under the brows in light from above reach -.95
+MOST_EYES_DARKENED = 0.6  # of the same, against the reference's
+MOST_TINT = 0.45  # logarithm of a ratio of colours, against the reference
+MOST_ASYMMETRY = (0.85, 0.4)  # below and above the nose
+# What a person's own face has more of it than this is taken off.
+USUAL_ASYMMETRY = (0.25, 0.1)
+# A head turned farther than this is no mirror image of itself.
+SYMMETRIC_YAW, SYMMETRIC_PITCH = 18.0, 20.0  # degrees
+
+
+@dataclass(frozen=True)
+class FaceMeasures:
+    """What can be measured on one face, without a reference.
+
+    Attributes:
+        yaw: Degrees; positive where the nose points to the right of the picture.
+        pitch: Degrees; positive where it points down.
+        roll: Degrees; positive where the head leans to the right of the picture.
+        face_size: Pixels between the outer eye corners.
+        brightness: Median grey level of the face, 0 to 255.
+        contrast: Standard deviation of its grey levels.
+        eye_aspect: Height over width of the open eye, mean of both.
+        blink: MediaPipe's blink coefficient, of the eye that is more shut.
+        sharpness: Finest detail over detail four times as coarse.
+        mouth_edges: Mean gradient at the mouth over the face's; about 1.2, on a mask .2.
+        eye_edges: The same at the left and the right eye of the picture; about 1.8.
+        eye_light: Logarithm of the light around the eyes over that of the cheeks and forehead.
+        tint: Colour of the lower face over that of the upper one: logarithms of red and blue
+            over green.
+        asymmetry: 1 - correlation of edges on both sides, below and above the nose.
+    """
+
+    yaw: float
+    pitch: float
+    roll: float
+    face_size: float
+    brightness: float
+    contrast: float
+    eye_aspect: float
+    blink: float
+    sharpness: float
+    mouth_edges: float
+    eye_edges: tuple[float, float]
+    eye_light: float
+    tint: tuple[float, float]
+    asymmetry: tuple[float, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, rounded, for a sidecar or a profile."""
+        return {name: _rounded(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, told: Any) -> FaceMeasures | None:
+        """Back from `to_dict`; None where anything else was told."""
+        names = {field.name for field in fields(cls)}
+        if not isinstance(told, dict) or set(told) != names:
+            return None
+        values: dict[str, Any] = {
+            n: tuple(v) if isinstance(v, list) else v for n, v in told.items()
+        }
+        return cls(**values)
+
+    @classmethod
+    def median(cls, several: Sequence[FaceMeasures]) -> FaceMeasures:
+        """The median of each measure."""
+        return cls(
+            **{
+                field.name: _plain(np.median([getattr(m, field.name) for m in several], axis=0))
+                for field in fields(cls)
+            }
+        )
+
+    @property
+    def dark(self) -> bool:
+        """Whether there is too little light on the face."""
+        return self.brightness < DARK and self.contrast < DARK_CONTRAST
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the head is straight enough for its sides to be compared."""
+        return abs(self.yaw) < SYMMETRIC_YAW and abs(self.pitch) < SYMMETRIC_PITCH
+
+
+@dataclass(frozen=True)
+class TargetQuality:
+    """What a table says of a frame's face.
+
+    Attributes:
+        yaw: As in `FaceMeasures`; likewise pitch, roll, face_size, brightness.
+        eye_opening: Against the reference's: 1 is as open, 0 shut.
+        occlusion: From 1 on something seems to cover a part of the face.
+        sharpness: Against the reference's; below 1 is more blurred.
+        notes: What speaks against the frame, in words.
+    """
+
+    yaw: float
+    pitch: float
+    roll: float
+    eye_opening: float | None
+    occlusion: float
+    sharpness: float | None
+    face_size: float
+    brightness: float
+    notes: tuple[str, ...] = ()
+
+
+def measure_face(rgb: np.ndarray, face: Face) -> FaceMeasures:
+    """Measure a face.
+
+    Args:
+        rgb: (H, W, 3) uint8, the whole frame.
+        face: The face in it.
+    """
+    points = face.landmarks
+    placement = rigid_placement(points)
+    matrix = placement.matrix(SIDE)
+    smaller = placement.eye_distance > SIDE / 2.3
+    flags = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    crop = cv2.warpAffine(rgb, matrix, (SIDE, SIDE), flags=flags)  # (S, S, 3)
+    places = points[:, :2] @ matrix[:, :2].T + matrix[:, 2]  # (478, 2) in the crop
+    grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    inside = grey[18:86, 18:78]
+    light = np.log((crop / 255.0) ** 2.2 + 1e-3)  # (S, S, 3), about linear light
+    gradient = _gradient(grey)
+    whole = float(gradient[18:86, 18:78].mean()) + 1e-3
+    return FaceMeasures(
+        *face.pose,
+        face_size=float(np.linalg.norm(points[33] - points[263])),
+        brightness=float(np.median(inside)),
+        contrast=float(inside.std()),
+        eye_aspect=_eye_aspect(points),
+        blink=max(face.blendshapes.get(f"eyeBlink{side}", 0.0) for side in ("Left", "Right")),
+        sharpness=_sharpness(grey),
+        mouth_edges=_mean_in_box(gradient, places, _MOUTH) / whole,
+        eye_edges=(
+            _mean_in_box(gradient, places, _EYES[0]) / whole,
+            _mean_in_box(gradient, places, _EYES[1]) / whole,
+        ),
+        eye_light=_eye_light(light, places),
+        tint=_tint(light, places),
+        asymmetry=_asymmetry(grey, places),
+    )
+
+
+def judge_target(seen: FaceMeasures, reference: FaceMeasures | None) -> TargetQuality:
+    """What a table says of a face that is read against a reference.
+
+    Args:
+        seen: The face's.
+        reference: The reference's; None: what needs it isn't judged.
+    """
+    opening = sharpness = None
+    if reference is not None:
+        opening = seen.eye_aspect / max(reference.eye_aspect, 1e-3)
+        sharpness = seen.sharpness / max(reference.sharpness, 1e-3)
+    covers = covering(seen, reference)
+    notes = []
+    if abs(seen.yaw) > MOST_YAW or abs(seen.pitch) > MOST_PITCH:
+        notes.append(f"turned head (yaw {seen.yaw:.0f}, pitch {seen.pitch:.0f} degrees)")
+    if seen.blink > CLOSED and (opening is None or opening < LEAST_EYE_OPENING):
+        notes.append("closed eyes")
+    notes += [name for name, value in covers.items() if value > 1]
+    if seen.dark:
+        notes.append("too dark")
+    if sharpness is not None and sharpness < LEAST_SHARPNESS:
+        notes.append("blurred against the reference")
+    if seen.face_size < LEAST_EYE_DISTANCE:
+        notes.append(f"small face ({seen.face_size:.0f} pixels between the eye corners)")
+    return TargetQuality(
+        seen.yaw,
+        seen.pitch,
+        seen.roll,
+        opening,
+        max(covers.values()),
+        sharpness,
+        seen.face_size,
+        seen.brightness,
+        tuple(notes),
+    )
+
+
+def covering(seen: FaceMeasures, reference: FaceMeasures | None = None) -> dict[str, float]:
+    """What may cover the face, in words, and how strongly it shows; from 1 on it does.
+
+    Args:
+        seen: The face's measures.
+        reference: The same person's: a beard, deep-set eyes and uneven sides are no cover then.
+    """
+    mouth = LEAST_MOUTH_EDGES / max(seen.mouth_edges, 0.05)
+    eyes = LEAST_EYE_EDGES / max(min(seen.eye_edges), 0.05)
+    eyes = max(eyes, seen.eye_light / LEAST_EYE_LIGHT)
+    own, sides = np.zeros(2), 0.0
+    if reference is not None:
+        own = np.maximum(np.subtract(reference.asymmetry, USUAL_ASYMMETRY), 0)
+        eyes = max(eyes, (reference.eye_light - seen.eye_light) / MOST_EYES_DARKENED)
+    if reference is not None and not seen.dark:
+        mouth = max(mouth, float(np.hypot(*np.subtract(seen.tint, reference.tint))) / MOST_TINT)
+    if seen.symmetric and not seen.dark:
+        sides = float(np.max((seen.asymmetry - own) / MOST_ASYMMETRY))
+    return {"covered mouth": mouth, "covered eyes": eyes, "something before the face": sides}
+
+
+def _gradient(grey: np.ndarray) -> np.ndarray:
+    return np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+
+
+def _eye_aspect(points: np.ndarray) -> float:
+    aspects = []
+    for outer, inner, upper, lower in _LIDS:
+        heights = np.linalg.norm(points[list(upper)] - points[list(lower)], axis=1)
+        width = max(float(np.linalg.norm(points[outer] - points[inner])), 1e-3)
+        aspects.append(float(heights.mean()) / width)
+    return float(np.mean(aspects))
+
+
+def _sharpness(grey: np.ndarray) -> float:
+    smooth = cv2.GaussianBlur(grey, (0, 0), 1.0)
+    fine, coarse = grey - smooth, smooth - cv2.GaussianBlur(grey, (0, 0), 4.0)
+    return float(fine[18:86, 18:78].std() / max(coarse[18:86, 18:78].std(), 1e-3))
+
+
+def _mean_in_box(image: np.ndarray, places: np.ndarray, points: Sequence[int]) -> float:
+    """Mean of the box around some landmarks; 0 where it leaves the crop."""
+    some = places[list(points)]
+    left, top = np.clip(np.floor(some.min(0)).astype(int) - 2, 0, SIDE)
+    right, bottom = np.clip(np.ceil(some.max(0)).astype(int) + 3, 0, SIDE)
+    box = image[top:bottom, left:right]
+    return float(box.mean()) if box.size else 0.0
+
+
+def _patch(light: np.ndarray, places: np.ndarray, points: Sequence[int]) -> np.ndarray:
+    """Median colour (3,) of squares of 5 pixels around some landmarks."""
+    at = np.clip(np.rint(places[list(points)]).astype(int), 3, SIDE - 4)
+    squares = [light[y - 2 : y + 3, x - 2 : x + 3].reshape(-1, 3) for x, y in at]
+    return np.median(np.concatenate(squares), axis=0)
+
+
+def _eye_light(light: np.ndarray, places: np.ndarray) -> float:
+    skin = np.median([_patch(light, places, p).mean() for p in _UPPER_SKIN[1:]])
+    return float(max(_patch(light, places, orbit).mean() for orbit in _ORBITS) - skin)
+
+
+def _tint(light: np.ndarray, places: np.ndarray) -> tuple[float, float]:
+    lower, upper = (
+        np.mean([_patch(light, places, points) for points in parts], axis=0)
+        for parts in (_LOWER_SKIN, _UPPER_SKIN)
+    )
+    red, green, blue = lower - upper
+    return float(red - green), float(blue - green)
+
+
+def _asymmetry(grey: np.ndarray, places: np.ndarray) -> tuple[float, float]:
+    light = np.log(grey + 8)
+    edges = np.log(cv2.GaussianBlur(_gradient(light), (0, 0), 2.0) + 0.05)
+    at = np.clip(np.rint(places).astype(int), 0, SIDE - 1)
+    strength = edges[at[:, 1], at[:, 0]]  # (478,)
+
+    def unlike(pairs: Sequence[tuple[int, int]]) -> float:
+        left, right = strength[[a for a, _ in pairs]], strength[[b for _, b in pairs]]
+        spread = float(left.std() * right.std())
+        together = float(((left - left.mean()) * (right - right.mean())).mean())
+        return 1 - together / max(spread, 1e-6)
+
+    return unlike(LOWER_PAIRS), unlike(UPPER_PAIRS)
+
+
+def _plain(value: np.ndarray) -> Any:
+    return float(value) if value.ndim == 0 else tuple(float(v) for v in value)
+
+
+def _rounded(value: Any) -> Any:
+    return [round(v, 4) for v in value] if isinstance(value, tuple) else round(float(value), 4)

@@ -1,0 +1,213 @@
+"""The most neutral frame of a recording, or the answer that there is none."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from siamcal.errors import FaceNotFoundError, NeutralFrameError
+from siamcal.faces import Face, FacePipeline, ReferenceJudgement
+from siamcal.faces.media import Frame, FrameStream, open_media
+from siamcal.faces.media.files import refuse_live
+from siamcal.faces.neutrality import brow_problem, expression, judge_candidate
+from siamcal.faces.quality import FaceMeasures, measure_face
+from siamcal.inference.prediction import Predictor
+from siamcal.inference.references import PersonReference, encoded
+from siamcal.progress import progress_bar
+
+__all__ = ["choose_reference"]
+
+# How many frames are judged: one in six keeps the cost below a third of reading the recording, of a
+# short one too few would be left.
+MOST_CANDIDATES, LEAST_CANDIDATES, ONE_IN = 120, 60, 6
+# A face at rest looks alike whenever it rests: this share of the sound candidates is expected near
+# it. Where they are farther away than this (in units of the least expression that is no longer
+# rest), the person never rested.
+NEIGHBOURS = 0.1
+MOST_LONELY = 0.64
+LEAST_ALIKE = 3
+ENOUGH_TO_SAY = 20  # candidates
+# Actions only ever add: the lowest level of each that is seen again and again is the person's rest,
+# and nothing reads below a face at rest.
+REST_QUANTILE = 0.15
+REST_WEIGHT = 2.4
+BELOW_WEIGHT = 0.2
+# Of an intensity step: a calibrator's noise on a face at rest is larger than that of expressions.
+READING_WEIGHT = 0.6
+# Of the candidates' asymmetry: a person's own, while nothing is held before the face.
+OWN_QUANTILE = 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    frame: int  # 0-based
+    source: str
+    crop: np.ndarray
+    face: Face
+    seen: FaceMeasures
+
+
+def choose_reference(
+    inputs: str | Path | list[str | Path] | FrameStream,
+    predictor: Predictor,
+    *,
+    sound_only: bool = True,
+) -> PersonReference:
+    """The most neutral, open-eyed, frontal, uncovered frame of a video or of images.
+
+    Up to 120 frames, evenly over time, are judged. Among the sound ones that frame wins whose
+    expression is seen again and again and below which nothing lies (`rank`): a face at rest looks
+    alike whenever it rests, also where the person acts most of the time. A guess: a person who
+    holds one expression throughout has no neutral frame there.
+
+    Args:
+        inputs: One recording of one person.
+        predictor: Model and face pipeline.
+        sound_only: Refuse a recording without a sound frame; else its best one is taken.
+
+    Raises:
+        FaceNotFoundError: No frame shows a face.
+        NeutralFrameError: No frame is sound, or the face never rests; the message names the best.
+    """
+    refuse_live(inputs, "choosing a reference from it")
+    stream = open_media(inputs)
+    candidates = _candidates(stream, predictor.pipeline)
+    if not candidates:
+        raise FaceNotFoundError(
+            f"No face was found in {stream.sources[0]}, so no reference frame can be chosen. "
+            f"Name one with --reference FILE."
+        )
+    judgements = judge_candidates(candidates)
+    chosen, lonely = _best(candidates, judgements, predictor)
+    best, problems = candidates[chosen], list(judgements[chosen].problems)
+    if lonely:
+        problems.append("hardly any other frame looks like it, so the face never seems to rest")
+    if problems and sound_only:
+        raise NeutralFrameError(_no_neutral_frame(stream, judgements, best, problems))
+    if brows := brow_problem(best.face):
+        problems.append(f"{brows}; the person's own, as far as this recording tells")
+    facts: dict[str, Any] = {"kind": "chosen automatically", "source": best.source}
+    facts |= {"frame": best.frame + 1, "judgement": round(judgements[chosen].score, 3)}
+    facts |= {"candidates": len(candidates), "face": best.seen.to_dict()}
+    number = ["--frame", str(best.frame + 1)]
+    facts["remake"] = [best.source, *(number if stream.kind == "video" else [])]
+    problems = ["it was chosen automatically; look at it", *problems]
+    return encoded(predictor, best.crop, facts, problems)
+
+
+def judge_candidates(candidates: Sequence[Candidate]) -> list[ReferenceJudgement]:
+    """Judge frames of one recording, each against what is usual in it."""
+    sides = [c.seen.asymmetry for c in candidates if c.seen.symmetric]
+    low, high = np.quantile(sides, OWN_QUANTILE, axis=0) if sides else (0.0, 0.0)
+    return [judge_candidate(c.face, c.seen, (float(low), float(high))) for c in candidates]
+
+
+def _no_neutral_frame(
+    stream: FrameStream,
+    judgements: Sequence[ReferenceJudgement],
+    best: Candidate,
+    problems: Sequence[str],
+) -> str:
+    found = [problem for judgement in judgements for problem in judgement.problems]
+    kinds = Counter(problem.split(" (")[0].split(":")[0] for problem in found)
+    told = "; ".join(f"{count} times {kind}" for kind, count in kinds.most_common(4))
+    told = f" ({told})" if told else ""
+    name = best.source if stream.kind == "images" else f"frame {best.frame + 1}"
+    own = "" if stream.kind == "images" else f"--reference-frame {best.frame + 1} or "
+    return (
+        f"No good neutral frame was found in {stream.sources[0]}: {len(judgements)} frames were "
+        f"judged{told}. Best is {name}, but {'; '.join(problems)}. Give a neutral picture of the "
+        f"person (--reference FILE) or a profile; {own}--reference best takes it all the same."
+    )
+
+
+def _best(
+    candidates: Sequence[Candidate], judgements: Sequence[ReferenceJudgement], predictor: Predictor
+) -> tuple[int, bool]:
+    """Which candidate is the most neutral, and whether too few others are like it."""
+    problems = [len(judgement.problems) for judgement in judgements]
+    among = [i for i, count in enumerate(problems) if count == min(problems)]
+    shown = np.stack([expression(candidates[i].face) for i in among])
+    score, near = rank(shown, _readings([candidates[i].crop for i in among], predictor))
+    first = int(np.argmin(score))
+    lonely = len(among) < LEAST_ALIKE or bool(near[first] > MOST_LONELY)
+    return among[first], lonely and len(candidates) >= ENOUGH_TO_SAY
+
+
+def _readings(crops: Sequence[np.ndarray], predictor: Predictor) -> np.ndarray:
+    """Intensities (N, A) against any one of the frames; (N, 0) of a calibrator without any."""
+    if predictor.config.task != "intensity":
+        return np.zeros((len(crops), 0), np.float32)
+    reference, size = predictor.encode(crops[0]), predictor.batch_size
+    batches = [np.stack(crops[i : i + size]) for i in range(0, len(crops), size)]
+    return np.concatenate([predictor.read(batch, reference) for batch in batches])
+
+
+def rank(shown: np.ndarray, readings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How neutral the frames of one person are, by two witnesses.
+
+    MediaPipe's coefficients don't see some actions (AU 9), a calibrator may never have seen a real
+    face; where both find a frame alike to many and below the others, it is at rest.
+
+    Args:
+        shown: (N, K) `siamcal.faces.neutrality.expression` of each.
+        readings: (N, A) AU intensities of each against the same frame.
+
+    Returns:
+        (N,) scores, lower is better, and (N,) distances within which a tenth of the frames lies.
+    """
+    both = np.concatenate([shown, READING_WEIGHT * readings], axis=1)
+    apart = np.sqrt(((both[:, None] - both[None]) ** 2).sum(-1))  # (N, N)
+    neighbours = min(max(2, round(NEIGHBOURS * len(both))), len(both) - 1)
+    near = np.sort(apart, axis=1)[:, neighbours]
+    over = np.maximum(shown - np.quantile(shown, REST_QUANTILE, axis=0), 0).mean(1)
+    below = np.maximum(readings[:, None] - readings[None], 0).sum(-1).mean(1)
+    return near + REST_WEIGHT * over + BELOW_WEIGHT * below, near
+
+
+def _candidates(stream: FrameStream, pipeline: FacePipeline) -> list[Candidate]:
+    step = _wanted_step(stream.total or 0)
+    found: list[Candidate] = []
+    due = 0.0
+    frames = progress_bar(
+        stream, total=stream.total, description="choosing the reference", unit="frame"
+    )
+    for frame in frames:
+        if frame.index < due:
+            continue
+        candidate = _candidate(frame, pipeline)
+        if candidate is not None:
+            found.append(candidate)
+        # Without a known length every second one is dropped once there are too many.
+        if _wanted_step(frame.index + 1) >= 2 * step:
+            step *= 2
+            found = [c for c in found if c.frame % step == 0]
+        due = (frame.index // step + 1) * step
+    return found
+
+
+def _wanted_step(total: int) -> float:
+    """Every so manieth frame of so many is judged."""
+    return max(total / min(MOST_CANDIDATES, max(LEAST_CANDIDATES, total / ONE_IN)), 1.0)
+
+
+def _candidate(frame: Frame, pipeline: FacePipeline) -> Candidate | None:
+    if frame.rgb is None or frame.problem:
+        return None
+    faces = pipeline.detect(frame.rgb, max_faces=1)
+    if not faces:
+        return None
+    (face,) = faces
+    seen = measure_face(frame.rgb, face)
+    return Candidate(
+        frame.index,
+        frame.source,
+        pipeline.align(frame.rgb, face),
+        face,
+        seen,
+    )

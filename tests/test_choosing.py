@@ -1,0 +1,104 @@
+"""The chosen reference is neutral where the person mostly acts, or there is said to be none."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from rendered import RenderedPerson
+from siamcal.benchmarks.reference import NEUTRAL, draw_clip
+
+from siamcal.errors import NeutralFrameError
+from siamcal.faces.media import Frame, FrameStream
+from siamcal.inference import Predictor, choose_reference, choosing, load_model
+from siamcal.inference.many import resolve_reference
+from siamcal.inference.recordings import Asked
+
+# Person, clip and whether the person acts most of the time: a slice of `siamcal bench reference`.
+CLIPS = [(6000, 0, True), (6000, 1, False)]
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    with Predictor(load_model()) as predictor:
+        yield predictor
+
+
+def stream_of(pictures, total=True):
+    frames = (Frame(i, i / 25, rgb, "clip") for i, rgb in enumerate(pictures))
+    return FrameStream("video", ("clip",), len(pictures) if total else None, 25.0, frames)
+
+
+def smiles(person, count):
+    """Frames of one smile that is held, never quite the same."""
+    return [person({12: 4 + 0.5 * np.sin(i), 6: 3 + 0.5 * np.cos(i)}) for i in range(count)]
+
+
+def test_neutral_frames_win_against_a_smile_that_is_held(predictor):
+    person = RenderedPerson(1)
+    neutral = [person(yaw=2 * turn, pitch=turn) for turn in (-2, -1, 0, 1, 2)]
+    pictures = [*smiles(person, 12), *neutral, *smiles(person, 8)]
+    chosen = choose_reference(stream_of(pictures), predictor)
+    assert 13 <= chosen.facts["frame"] <= 17
+    assert chosen.warnings[0] == "Reference: it was chosen automatically; look at it."
+
+
+def test_a_smile_throughout_has_no_neutral_frame(predictor):
+    pictures = smiles(RenderedPerson(1), 22)
+    with pytest.raises(NeutralFrameError, match="22 times the face isn't at rest") as told:
+        choose_reference(stream_of(pictures), predictor)
+    for words in ("Best is frame", "a smile (mouthSmile", "--reference FILE", "--reference best"):
+        assert words in str(told.value)
+    best = choose_reference(stream_of(pictures), predictor, sound_only=False)
+    assert any("a smile" in text for text in best.warnings)
+    assert f"--reference-frame {best.facts['frame']} or" in str(told.value)
+
+
+def test_best_is_asked_for_by_its_name(predictor, tmp_path):
+    from PIL import Image
+
+    for number, picture in enumerate(smiles(RenderedPerson(1), 2)):
+        Image.fromarray(picture).save(tmp_path / f"{number}.png")
+    with pytest.raises(NeutralFrameError):
+        resolve_reference(Asked.parse("auto"), [str(tmp_path)], predictor)
+    best = resolve_reference(Asked.parse("best"), [str(tmp_path)], predictor)
+    assert best.facts["kind"] == "chosen automatically"
+
+
+@pytest.mark.parametrize(("person", "clip", "acting"), CLIPS)
+def test_clips_of_the_benchmark(predictor, person, clip, acting):
+    drawn = draw_clip(person, clip, 60, 0.0, acting=acting)
+    chosen = choose_reference(drawn.stream(), predictor)
+    assert drawn.truth[chosen.facts["frame"] - 1].sum() <= NEUTRAL
+
+
+@pytest.mark.parametrize("total", [True, False])
+@pytest.mark.parametrize(("length", "most"), [(30, 30), (300, 60), (600, 100), (2400, 120)])
+def test_candidates_are_few_and_even_over_time(monkeypatch, total, length, most):
+    seen = []
+
+    def candidate(frame, _):
+        seen.append(frame.index)
+        return SimpleNamespace(frame=frame.index)
+
+    monkeypatch.setattr(choosing, "_candidate", candidate)
+    pictures = [np.zeros((2, 2, 3), np.uint8)] * length
+    kept = [c.frame for c in choosing._candidates(stream_of(pictures, total), pipeline=None)]
+    assert most / 2 <= len(kept) <= (most if total else 2 * most)
+    assert len(seen) <= (most if total else 5 * most)
+    assert kept[0] == 0
+    assert np.ptp(np.diff(kept)) <= 1
+    assert kept[-1] >= length - 2 * length / most
+
+
+def test_what_is_alike_and_lowest_ranks_first():
+    rest = np.zeros((5, 3)) + 0.02 * np.arange(5)[:, None]
+    held = np.tile([0.9, 0.0, 0.0], (5, 1)) + 0.02 * np.arange(5)[:, None]
+    odd = np.eye(3) * 3
+    shown = np.concatenate([held, odd, rest])
+    score, near = choosing.rank(shown, np.zeros((len(shown), 0)))
+    assert int(np.argmin(score)) >= 8
+    assert near[5:8].min() > 1 > near[8:].max()
+    # What the expressions don't see the readings do.
+    blind = np.zeros((10, 3))
+    readings = np.concatenate([np.full((7, 2), 2.0), np.zeros((3, 2))])
+    assert int(np.argmin(choosing.rank(blind, readings)[0])) >= 7
