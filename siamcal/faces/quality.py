@@ -52,7 +52,8 @@ LEAST_EYE_EDGES = 0.55
 LEAST_EYE_LIGHT = -1.3  # logarithm; eyes deep under the brows in light from above reach -.95
 MOST_EYES_DARKENED = 0.6  # of the same, against the reference's
 MOST_TINT = 0.45  # logarithm of a ratio of colours, against the reference
-MOST_ASYMMETRY = (0.85, 0.4)  # below and above the nose
+# Below and above the nose, of a straight face and of one turned by SYMMETRIC_YAW.
+MOST_ASYMMETRY = ((0.5, 0.25), (1.05, 0.45))
 # What a person's own face has more of it than this is taken off.
 USUAL_ASYMMETRY = (0.25, 0.1)
 # A head turned farther than this is no mirror image of itself.
@@ -247,7 +248,9 @@ def covering(seen: FaceMeasures, reference: FaceMeasures | None = None) -> dict[
     if reference is not None and not seen.dark:
         mouth = max(mouth, float(np.hypot(*np.subtract(seen.tint, reference.tint))) / MOST_TINT)
     if seen.symmetric and not seen.dark:
-        sides = float(np.max((seen.asymmetry - own) / MOST_ASYMMETRY))
+        straight, turned = np.array(MOST_ASYMMETRY)
+        most = straight + (turned - straight) * abs(seen.yaw) / SYMMETRIC_YAW
+        sides = float(np.max((seen.asymmetry - own) / most))
     return {"covered mouth": mouth, "covered eyes": eyes, "something before the face": sides}
 
 
