@@ -10,7 +10,7 @@ from test_inference import make_calibrator
 from videos import head, moved_frames, write_video
 
 from siamcal import Calibrator
-from siamcal.errors import ConfigError, FaceNotFoundError
+from siamcal.errors import ConfigError, FaceNotFoundError, NeutralFrameError
 from siamcal.faces.media import open_media
 from siamcal.inference import predict_to_table, save_profile
 
@@ -72,7 +72,10 @@ def test_a_profile_and_a_video_calibrate_too(calibrator, folder, tmp_path):
     save_profile(person, tmp_path / "anna.siamcal", calibrator.predictor)
     calibrator.calibrate(tmp_path / "anna.siamcal")
     assert np.array_equal(calibrator.read(head()), expected)
-    assert calibrator.calibrate(folder / "clip.mp4").facts["kind"] == "chosen automatically"
+    with pytest.raises(NeutralFrameError, match="a smile"):
+        calibrator.calibrate(folder / "clip.mp4")
+    chosen = calibrator.calibrate(folder / "clip.mp4", sound_only=False)
+    assert chosen.facts["kind"] == "chosen automatically"
 
 
 def test_what_is_missing_is_said(calibrator, folder):

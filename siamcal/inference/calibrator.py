@@ -88,7 +88,7 @@ class Calibrator:
         """Names of the readings: "AU01", ..."""
         return [f"AU{au:02d}" for au in self.predictor.config.aus]
 
-    def calibrate(self, neutral: Picture) -> PersonReference:
+    def calibrate(self, neutral: Picture, *, sound_only: bool = True) -> PersonReference:
         """Take a person's neutral face; all readings from now on are relative to it.
 
         Args:
@@ -99,11 +99,11 @@ class Calibrator:
             The reference; its `warnings` say what speaks against it.
 
         Raises:
-            FaceNotFoundError: It shows no face.
+            FaceNotFoundError: It shows no face, or a video no neutral one (`NeutralFrameError`).
             MediaError, ConfigError: It can't be read.
         """
         if isinstance(neutral, str | Path):
-            self.person = self._of_file(neutral)
+            self.person = self._of_file(neutral, sound_only)
         else:
             self.person = read_reference(_rgb(neutral), self.predictor)
         return self.person
@@ -179,11 +179,11 @@ class Calibrator:
         person = self._need_person()
         return self.predictor.results(frames, person.features, person.measures)
 
-    def _of_file(self, path: str | Path) -> PersonReference:
+    def _of_file(self, path: str | Path, sound_only: bool) -> PersonReference:
         if Path(path).suffix.lower() in PROFILE_SUFFIXES:
             return load_profile(path, self.predictor)
         if open_media(path).kind == "video":
-            return choose_reference(path, self.predictor)
+            return choose_reference(path, self.predictor, sound_only=sound_only)
         return read_reference(path, self.predictor)
 
     def _frame(self, picture: Picture) -> Frame:
