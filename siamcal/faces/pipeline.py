@@ -57,11 +57,17 @@ class FacePipeline:
         self.detector.close()
 
     def detect(
-        self, rgb: np.ndarray, *, max_faces: int | None = None, details: bool = True
+        self,
+        rgb: np.ndarray,
+        *,
+        max_faces: int | None = None,
+        everyone: bool = False,
+        details: bool = True,
     ) -> list[Face]:
         """Faces in `rgb`, (H, W, 3) uint8, the widest first; see `FaceDetector.detect`."""
         once = self.preprocessing.detection == "once"
-        return self.detector.detect(rgb, max_faces=max_faces, once=once, details=details)
+        options = {"once": once, "everyone": everyone and not once, "details": details}
+        return self.detector.detect(rgb, max_faces=max_faces, **options)
 
     def crop(self, rgb: np.ndarray) -> np.ndarray:
         """The crop of the widest face.

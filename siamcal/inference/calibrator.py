@@ -94,6 +94,7 @@ class Calibrator:
         Args:
             neutral: A picture at rest with open eyes, from the front; a video, of which the most
                 neutral frame is chosen; or a profile (`siamcal calibrate`, `--save-profile`).
+            sound_only: Refuse a video without a sound neutral frame; else its best one is taken.
 
         Returns:
             The reference; its `warnings` say what speaks against it.

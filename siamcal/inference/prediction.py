@@ -1,11 +1,10 @@
-"""Frames of one person -> AU values, in batches, against a reference that was encoded once."""
+"""Frames of people -> AU values, in batches, against references that were encoded once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,46 +12,13 @@ import torch
 from siamcal.errors import ConfigError
 from siamcal.faces import FacePipeline
 from siamcal.faces.media.frames import Frame, FrameStream, frames_of
-from siamcal.faces.quality import FaceMeasures, TargetQuality, judge_target, measure_face
+from siamcal.faces.quality import FaceMeasures
 from siamcal.inference.ahead import ahead
+from siamcal.inference.seeing import Everybody, Found, FrameResult, OnePerson
 from siamcal.model.heads import AUOutput
 from siamcal.model.siamese import CalibratingSiamese, Reference
 
-
-@dataclass(frozen=True, eq=False)
-class FrameResult:
-    """What was read from one frame.
-
-    Attributes:
-        index: 0-based position in the stream.
-        timestamp: Seconds.
-        source: File.
-        values: (A,) float32 intensities (neither clipped nor rounded) or logits; None without
-            success.
-        raw: (A,) float32, the same without calibration (by the null reference); None without
-            success, or where the calibrator has no null reference.
-        confidence: The face detector's score in [0, 1]; 0 without a face.
-        faces: Number of faces found, counted up to 2.
-        problem: Why there are no values; "" where there are.
-        notes: What speaks against values that are there.
-        judged: Pose, eyes, light and sharpness of the face; None without one.
-    """
-
-    index: int
-    timestamp: float
-    source: str
-    values: np.ndarray | None
-    confidence: float = 0.0
-    faces: int = 0
-    problem: str = ""
-    raw: np.ndarray | None = None
-    notes: tuple[str, ...] = ()
-    judged: TargetQuality | None = None
-
-    @property
-    def quality(self) -> str:
-        """All that is wrong with the frame, in words; "" where nothing is."""
-        return self.problem or "; ".join(self.notes)
+__all__ = ["FrameResult", "Predictor"]
 
 
 class Predictor:
@@ -145,22 +111,49 @@ class Predictor:
             ConfigError: `reference` is something else.
             MediaError: Something among `frames` is neither a frame nor an array.
         """
-        reference = self._on_device(reference)
+        references = {0: self._on_device(reference)}
+        followed = isinstance(frames, FrameStream) and frames.kind != "images"
+        find = OnePerson(self.pipeline, seen, followed=followed)
+        yield from self._read_all(frames, find, references)
+
+    def results_of_people(
+        self,
+        frames: Iterable[Frame | np.ndarray],
+        references: Mapping[int, Reference],
+        seen: Mapping[int, FaceMeasures | None] | None = None,
+    ) -> Iterator[FrameResult]:
+        """Results for everybody in the frames of a recording, those of one frame by `face_id`.
+
+        Args:
+            frames: See `results`.
+            references: Number of a person (0: the first who is seen, of several the widest face)
+                -> their encoded reference. Others have rows without values.
+            seen: Their references' measures.
+        """
+        own = {number: self._on_device(reference) for number, reference in references.items()}
+        find = Everybody(self.pipeline, {number: (seen or {}).get(number) for number in own})
+        yield from self._read_all(frames, find, own)
+
+    def _read_all(
+        self,
+        frames: Iterable[Frame | np.ndarray],
+        find: Callable[[Frame], list[Found]],
+        references: Mapping[int, Reference],
+    ) -> Iterator[FrameResult]:
         size = 1 if isinstance(frames, FrameStream) and frames.live else self.batch_size
-        waiting: list[tuple[FrameResult, np.ndarray | None]] = []
-        find = partial(self._find, seen=seen)
+        waiting: list[Found] = []
         with closing(ahead(map(find, ahead(frames_of(frames))))) as found:
             try:
                 for one in found:
-                    waiting.append(one)
+                    waiting += one
                     crops = sum(crop is not None for _, crop in waiting)
                     if crops >= size or len(waiting) >= 4 * size:
-                        yield from self._finish(waiting, reference)
+                        yield from self._finish(waiting, references)
                         waiting = []
             except (KeyboardInterrupt, Exception):
-                yield from self._finish(waiting, reference)
+                yield from self._finish(waiting, references)
                 raise
-        yield from self._finish(waiting, reference)
+        yield from self._finish(waiting, references)
 
     def _on_device(self, reference: Reference) -> Reference:
         reference = getattr(reference, "features", reference)
@@ -171,34 +164,28 @@ class Predictor:
             )
         return reference.to(self.device)
 
-    def _find(
-        self, frame: Frame, seen: FaceMeasures | None
-    ) -> tuple[FrameResult, np.ndarray | None]:
-        result = FrameResult(frame.index, frame.timestamp, frame.source, None)
-        if frame.rgb is None or frame.problem:
-            return replace(result, problem=frame.problem or "it can't be decoded"), None
-        faces = self.pipeline.detect(frame.rgb, max_faces=2, details=False)
-        if not faces:
-            return replace(result, problem="no face"), None
-        crop = self.pipeline.align(frame.rgb, faces[0])
-        judged = judge_target(measure_face(frame.rgb, faces[0]), seen)
-        others = ("several faces, the widest was taken",) if len(faces) > 1 else ()
-        found = replace(result, confidence=faces[0].score, faces=len(faces), judged=judged)
-        return replace(found, notes=(*others, *judged.notes)), crop
-
     def _finish(
-        self, waiting: list[tuple[FrameResult, np.ndarray | None]], reference: Reference
+        self, waiting: list[Found], references: Mapping[int, Reference]
     ) -> Iterator[FrameResult]:
-        crops = [crop for _, crop in waiting if crop is not None]
-        stacked = np.stack(crops) if crops else np.empty(0)
-        values = iter(self.read(stacked, reference) if crops else ())
-        raws = iter(self.read(stacked, None) if crops and self.reads_raw else [None] * len(crops))
-        for result, crop in waiting:
-            if crop is None:
+        """The results that wait, with their values."""
+        values: dict[int, np.ndarray] = {}
+        raws: dict[int, np.ndarray] = {}
+        for number, reference in references.items():
+            mine = [
+                (place, crop)
+                for place, (result, crop) in enumerate(waiting)
+                if crop is not None and result.face_id == number
+            ]
+            if mine:
+                places, crops = [place for place, _ in mine], np.stack([crop for _, crop in mine])
+                values |= zip(places, self.read(crops, reference), strict=True)
+                if self.reads_raw:
+                    raws |= zip(places, self.read(crops, None), strict=True)
+        for place, (result, _) in enumerate(waiting):
+            own = values.get(place)
+            if own is None:
                 yield result
-                continue
-            own, raw = next(values), next(raws)
-            if np.isfinite(own).all():
-                yield replace(result, values=own, raw=raw)
+            elif np.isfinite(own).all():
+                yield replace(result, values=own, raw=raws.get(place))
             else:
                 yield replace(result, problem="the network gave no finite values")

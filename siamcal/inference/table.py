@@ -89,7 +89,8 @@ class AURows:
         sound = result.values is not None
         # Names that are no UTF-8 (an old disk, an archive) are written with a replacement mark.
         name = os.fsencode(Path(result.source).name).decode("utf-8", "replace")
-        cells: list[Cell] = [result.index + 1, 0, _rounded(result.timestamp)]
+        number = 0 if result.face_id is None and self.openface else result.face_id
+        cells: list[Cell] = [result.index + 1, number, _rounded(result.timestamp)]
         cells += [_rounded(result.confidence), int(sound)]
         cells += self._values(result.values)
         if self.raw:

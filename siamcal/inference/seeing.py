@@ -1,0 +1,161 @@
+"""Which faces of a frame are read: one person who is followed, or everybody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from siamcal.faces import Face, FacePipeline
+from siamcal.faces.media.frames import Frame
+from siamcal.faces.quality import FaceMeasures, TargetQuality, judge_target, measure_face
+from siamcal.inference.tracks import FaceTracker
+
+__all__ = ["Everybody", "Found", "FrameResult", "OnePerson"]
+
+# Faces beyond these aren't looked at where one person is followed.
+MOST_FACES = 4
+
+
+@dataclass(frozen=True, eq=False)
+class FrameResult:
+    """What was read from one face of a frame, or why nothing was.
+
+    Attributes:
+        index: 0-based position in the stream.
+        timestamp: Seconds.
+        source: File.
+        values: (A,) float32 intensities (neither clipped nor rounded) or logits; None without
+            success.
+        raw: (A,) float32, the same without calibration (by the null reference); None without
+            success, or where the calibrator has no null reference.
+        confidence: The face detector's score in [0, 1]; 0 without a face.
+        faces: Number of faces found; of one person's frames counted up to 4.
+        problem: Why there are no values; "" where there are.
+        notes: What speaks against values that are there.
+        judged: Pose, eyes, light and sharpness of the face; None without one.
+        face_id: Number of the person; None where everybody is read and nobody was found.
+    """
+
+    index: int
+    timestamp: float
+    source: str
+    values: np.ndarray | None
+    confidence: float = 0.0
+    faces: int = 0
+    problem: str = ""
+    raw: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+    judged: TargetQuality | None = None
+    face_id: int | None = 0
+
+    @property
+    def quality(self) -> str:
+        """All that is wrong with the frame, in words; "" where nothing is."""
+        return self.problem or "; ".join(self.notes)
+
+
+#: A face that was found, without values yet, and its crop; None where nothing is to be read.
+Found = tuple[FrameResult, np.ndarray | None]
+
+
+class OnePerson:
+    """Finds one person's face in each frame, in the order of the frames.
+
+    The widest face of the first frame that shows one is the person; where several faces are seen
+    later, the person is told by place and looks (`FaceTracker`). A lone face is read in any case
+    and flagged where it looks like somebody else.
+
+    Args:
+        pipeline: Finds and cuts the faces.
+        seen: The reference's measures, against which faces are judged.
+        followed: Frames follow one another in time; else the widest face of each counts.
+    """
+
+    def __init__(
+        self, pipeline: FacePipeline, seen: FaceMeasures | None, *, followed: bool
+    ) -> None:
+        self.pipeline, self.seen = pipeline, seen
+        self.tracker = FaceTracker() if followed else None
+        self.person: int | None = None
+
+    def __call__(self, frame: Frame) -> list[Found]:
+        """The person's face in a frame."""
+        if problem := _unreadable(frame):
+            return [(_nothing(frame, problem), None)]
+        faces = self.pipeline.detect(frame.rgb, max_faces=MOST_FACES)
+        if not faces:
+            return [(_nothing(frame, "no face"), None)]
+        face, note = self._choose(frame, faces)
+        found, crop = _found(self.pipeline, frame, face, self.seen, len(faces))
+        return [(replace(found, notes=(*[note] * bool(note), *found.notes)), crop)]
+
+    def _choose(self, frame: Frame, faces: list[Face]) -> tuple[Face, str]:
+        """The person's face among those of a frame, and what is to be said of the choice."""
+        several = len(faces) > 1
+        if self.tracker is None:
+            return faces[0], "several faces, the widest was taken" if several else ""
+        numbers = self.tracker.update(frame.index, frame.rgb, faces)
+        if self.person is None:
+            self.person = numbers[0]
+            return faces[0], "several faces, the widest was taken" if several else ""
+        if self.person in numbers:
+            face = faces[numbers.index(self.person)]
+            return face, "several faces, the same person was followed" if several else ""
+        if several:
+            return faces[
+                0
+            ], "several faces, none looks like the person before; the widest was taken"
+        return faces[0], "the face looks like another person's than before"
+
+
+class Everybody:
+    """Finds everybody's faces in each frame, in the order of the frames, with stable numbers.
+
+    Args:
+        pipeline: Finds and cuts the faces.
+        seen: Number of a person -> their reference's measures; others have no reference.
+    """
+
+    def __init__(self, pipeline: FacePipeline, seen: Mapping[int, FaceMeasures | None]) -> None:
+        self.pipeline, self.seen = pipeline, seen
+        self.tracker = FaceTracker()
+
+    def __call__(self, frame: Frame) -> list[Found]:
+        """All faces in a frame, by their numbers."""
+        if problem := _unreadable(frame):
+            return [(_nothing(frame, problem, face_id=None), None)]
+        faces = self.pipeline.detect(frame.rgb, everyone=True)
+        if not faces:
+            return [(_nothing(frame, "no face", face_id=None), None)]
+        numbers = self.tracker.update(frame.index, frame.rgb, faces)
+        found = []
+        for number, face in sorted(zip(numbers, faces, strict=True), key=lambda pair: pair[0]):
+            seen = self.seen.get(number)
+            result, crop = _found(self.pipeline, frame, face, seen, len(faces))
+            if number not in self.seen:
+                result, crop = replace(result, problem="no reference of this person"), None
+            found.append((replace(result, face_id=number), crop))
+        return found
+
+
+def _unreadable(frame: Frame) -> str:
+    if frame.rgb is None or frame.problem:
+        return frame.problem or "it can't be decoded"
+    return ""
+
+
+def _nothing(frame: Frame, problem: str, face_id: int | None = 0) -> FrameResult:
+    result = FrameResult(frame.index, frame.timestamp, frame.source, None)
+    return replace(result, problem=problem, face_id=face_id)
+
+
+def _found(
+    pipeline: FacePipeline, frame: Frame, face: Face, seen: FaceMeasures | None, faces: int
+) -> Found:
+    crop = pipeline.align(frame.rgb, face)
+    judged = judge_target(measure_face(frame.rgb, face), seen)
+    result = FrameResult(frame.index, frame.timestamp, frame.source, None)
+    found = replace(result, confidence=face.score, faces=faces, judged=judged)
+    return replace(found, notes=judged.notes), crop
