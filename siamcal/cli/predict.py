@@ -37,6 +37,8 @@ Examples:
     siamcal predict frames/ --reference frames/000.png --fps 25 > aus.csv
     siamcal predict camera:0 --profile anna.siamcal -o live.csv        # Ctrl-C ends it
     ffmpeg -i clip.mp4 -f matroska - | siamcal predict - --reference neutral.jpg -o aus.csv
+    siamcal predict talk.mp4 --everyone --reference auto -o talk.csv   # a row for each face
+    siamcal predict talk.mp4 --person 0=anna.siamcal --person 1=berta.siamcal -o talk.csv
     siamcal predict clips/ --reference auto -o tables/ --jobs 4        # a table for each video
     siamcal predict @study.csv -o tables/ --resume     # columns video, person, reference
     siamcal predict @study.csv -o tables/ --shard 3/64 # one of 64 jobs of an array
@@ -66,6 +68,14 @@ def predict(
     ] = None,
     profile: Annotated[
         Path | None, typer.Option(help="A person's profile, from siamcal calibrate.")
+    ] = None,
+    everyone: Annotated[
+        bool,
+        typer.Option("--everyone", help="Read all people, numbered in face_id."),
+    ] = False,
+    person: Annotated[
+        list[str] | None,
+        typer.Option(help="Profile of a person by number, like 1=berta.siamcal; repeatable."),
     ] = None,
     save_profile: Annotated[
         Path | None, typer.Option(help="Write the encoded reference, to use it again.")
@@ -148,10 +158,15 @@ def predict(
     from siamcal.inference.run import TableOptions
     from siamcal.inference.selection import Selection
 
-    asked = _asked(inputs, reference, reference_frame, profile)
+    people = _people(person or [])
+    asked = _asked(inputs, reference, reference_frame, profile, optional=bool(people))
     choice = ModelChoice(model, task, device, batch_size, trust, face_engine)
     selection = Selection(every, start, end, fps)
     options = TableOptions(selection, smooth, openface)
+    if (everyone or people) and (plot or (output is not None and _is_folder(output))):
+        raise ConfigError(
+            "--everyone and --person read one recording into a table, without --plot."
+        )
     if output is not None and _is_folder(output):
         if save_profile is not None:
             raise ConfigError("--save-profile is for one recording; a folder of tables has many.")
@@ -170,15 +185,20 @@ def predict(
     recording = Recording(tuple(inputs), "", reference=asked)
     if plot and place is None:
         raise ConfigError("--plot draws beside a table: write the table with -o FILE.")
-    work = Work(recording, place or Path("-"), choice, options, overwrite, resume, plot)
+    whole = everyone or bool(people)
+    work = Work(
+        recording, place or Path("-"), choice, options, overwrite, resume, plot, whole, people
+    )
     _one(work, place, save_profile, as_json=as_json)
 
 
 def _one(work: Work, output: Path | None, save_profile: Path | None, *, as_json: bool) -> None:
     """One recording into one table, or to stdout."""
     from siamcal import inference
-    from siamcal.inference.many import kept_table, request_of, resolve_reference
+    from siamcal.inference.many import kept_table, request_of
 
+    if work.everyone and save_profile is not None:
+        raise ConfigError("--save-profile keeps one person's reference; leave --everyone out.")
     if output is None and as_json:
         raise ConfigError("--json and the table would share stdout; write the table with -o FILE.")
     inputs, asked = list(work.recording.inputs), work.recording.reference
@@ -196,10 +216,10 @@ def _one(work: Work, output: Path | None, save_profile: Path | None, *, as_json:
             tell(f"{output} is complete already: kept.")
             summary = kept.summary
         else:
-            person = resolve_reference(asked, inputs, predictor)
+            _announce(predictor)
+            person = _references(work, predictor)
             if save_profile is not None:
                 inference.save_profile(person, save_profile, predictor, replace=replace)
-            _announce(predictor, person)
             try:
                 summary = inference.predict_to_table(
                     stream,
@@ -279,14 +299,33 @@ def _shard(text: str | None) -> tuple[int, int]:
     return parse_shard(text) if text else (1, 1)
 
 
+def _people(given: list[str]) -> tuple[tuple[int, str], ...]:
+    found = {}
+    for text in given:
+        number, separator, path = text.partition("=")
+        if not (number.isdecimal() and separator and path):
+            raise ConfigError(
+                f"--person takes a number and a profile, like 1=berta.siamcal, but got {text!r}."
+            )
+        if int(number) in found:
+            raise ConfigError(f"--person {number} was given twice; keep one.")
+        found[int(number)] = path
+    return tuple(found.items())
+
+
 def _asked(
-    inputs: list[str], reference: str | None, number: int | None, profile: Path | None
+    inputs: list[str],
+    reference: str | None,
+    number: int | None,
+    profile: Path | None,
+    *,
+    optional: bool,
 ) -> Asked:
     from siamcal.inference.recordings import Asked
 
     given = [o is not None for o in (reference, number, profile)]
     listed = any(name.startswith("@") and name.lower().endswith(".csv") for name in inputs)
-    if sum(given) > 1 or (not any(given) and not listed):
+    if sum(given) > 1 or not (any(given) or listed or optional):
         raise ConfigError(
             "One neutral reference of the person is needed: --reference neutral.jpg (a picture at "
             "rest, eyes open), --reference-frame N (a frame of the input), --reference auto (let "
@@ -332,7 +371,30 @@ def _open(inputs: list[str]) -> FrameStream:
     return open_media(inputs)
 
 
-def _announce(predictor: Predictor, person: PersonReference) -> None:
+def _references(work: Work, predictor: Predictor) -> Any:
+    """The person's reference, or everybody's."""
+    from siamcal.inference.many import references_of_people, resolve_reference
+
+    if not work.everyone:
+        inputs, asked = list(work.recording.inputs), work.recording.reference
+        person = resolve_reference(asked, inputs, predictor)
+        tell(f"Reference: {_source(person)}")
+        return person
+    people, missing = references_of_people(work, predictor)
+    for number, person in sorted(people.items()):
+        tell(f"Person {number}: {_source(person)}")
+    for text in missing:
+        tell(f"Warning: {text}", typer.colors.YELLOW)
+    return people
+
+
+def _source(person: PersonReference) -> str:
+    source = person.facts.get("source", person.facts.get("profile", ""))
+    frame = person.facts.get("frame", 1)
+    return f"{source}" + (f", frame {frame}" if frame != 1 else "")
+
+
+def _announce(predictor: Predictor) -> None:
     from siamcal.faces.engines import DEFAULT, ENGINES
     from siamcal.inference.models import RENDERED_NOTE
 
@@ -348,9 +410,6 @@ def _announce(predictor: Predictor, person: PersonReference) -> None:
         by_status.setdefault(status, []).append(f"AU{au}")
     for status, aus in by_status.items():
         tell(f"  {status}: {', '.join(aus)}")
-    source = person.facts.get("source", person.facts.get("profile", ""))
-    frame = person.facts.get("frame", 1)
-    tell(f"Reference: {source}" + (f", frame {frame}" if frame != 1 else ""))
 
 
 def _report(summary: Summary, output: Path | None) -> None:

@@ -18,9 +18,10 @@ from siamcal.faces.neutrality import brow_problem, expression, judge_candidate
 from siamcal.faces.quality import FaceMeasures, measure_face
 from siamcal.inference.prediction import Predictor
 from siamcal.inference.references import PersonReference, encoded
+from siamcal.inference.seeing import Everybody
 from siamcal.progress import progress_bar
 
-__all__ = ["choose_reference"]
+__all__ = ["choose_for_everybody", "choose_reference"]
 
 # How many frames are judged: one in six keeps the cost below a third of reading the recording, of a
 # short one too few would be left.
@@ -82,6 +83,40 @@ def choose_reference(
             f"No face was found in {stream.sources[0]}, so no reference frame can be chosen. "
             f"Name one with --reference FILE."
         )
+    return _choose(candidates, stream, predictor, sound_only=sound_only)
+
+
+def choose_for_everybody(
+    inputs: str | Path | list[str | Path], predictor: Predictor, *, sound_only: bool = True
+) -> tuple[dict[int, PersonReference], dict[int, str]]:
+    """The most neutral frame of each person of a recording, by `choose_reference`'s rules.
+
+    Returns:
+        Number of a person -> their reference, and number -> why there is none. Numbers are those
+        of `Predictor.results_of_people` for the same recording.
+
+    Raises:
+        FaceNotFoundError: No frame shows a face.
+        MediaError: The input can be read only once.
+    """
+    refuse_live(inputs, "choosing references from it")
+    stream = open_media(inputs)
+    everybody = Everybody(predictor.pipeline, {})
+    candidates = _candidates_of_people(stream, everybody)
+    if not candidates:
+        raise FaceNotFoundError(f"No face was found in {stream.sources[0]}.")
+    references, refused = {}, {}
+    for number, own in sorted(candidates.items()):
+        try:
+            references[number] = _choose(own, stream, predictor, sound_only=sound_only)
+        except NeutralFrameError as error:
+            refused[number] = str(error)
+    return references, refused
+
+
+def _choose(
+    candidates: Sequence[Candidate], stream: FrameStream, predictor: Predictor, *, sound_only: bool
+) -> PersonReference:
     judgements = judge_candidates(candidates)
     chosen, lonely = _best(candidates, judgements, predictor)
     best, problems = candidates[chosen], list(judgements[chosen].problems)
@@ -188,6 +223,24 @@ def _candidates(stream: FrameStream, pipeline: FacePipeline) -> list[Candidate]:
             step *= 2
             found = [c for c in found if c.frame % step == 0]
         due = (frame.index // step + 1) * step
+    return found
+
+
+def _candidates_of_people(stream: FrameStream, everybody: Everybody) -> dict[int, list[Candidate]]:
+    """Every face is numbered, as people are followed from frame to frame; few are kept."""
+    step = _wanted_step(stream.total or 0)
+    found: dict[int, list[Candidate]] = {}
+    bar = progress_bar(stream, total=stream.total, description="finding people", unit="frame")
+    for frame in bar:
+        for number, face in everybody.faces(frame):
+            own = found.setdefault(number, [])
+            if own and frame.index < own[-1].frame + step:
+                continue
+            seen = measure_face(frame.rgb, face)
+            crop = everybody.pipeline.align(frame.rgb, face)
+            own.append(Candidate(frame.index, frame.source, crop, face, seen))
+            if len(own) >= 2 * MOST_CANDIDATES:
+                found[number] = own[::2]
     return found
 
 

@@ -18,7 +18,7 @@ from siamcal.faces import FacePipeline
 from siamcal.faces.engines import DEFAULT, engine_version
 from siamcal.faces.media import open_media
 from siamcal.files import write_atomically
-from siamcal.inference.choosing import choose_reference
+from siamcal.inference.choosing import choose_for_everybody, choose_reference
 from siamcal.inference.models import choose_device, load_model
 from siamcal.inference.outputs import Output, check_outputs, own_table, read_sidecar
 from siamcal.inference.prediction import Predictor
@@ -44,6 +44,7 @@ __all__ = [
     "Work",
     "kept_table",
     "predict_many",
+    "references_of_people",
     "request_of",
     "resolve_reference",
 ]
@@ -97,6 +98,8 @@ class Work:
         overwrite: Replace a table that siamcal wrote.
         resume: Keep one that is complete and of the same request; else replace it.
         plot: Draw its readings over time beside it.
+        everyone: Read everybody, with a reference for each.
+        people: (number, profile) of those whose profile is known; `everyone` then.
     """
 
     recording: Recording
@@ -106,6 +109,8 @@ class Work:
     overwrite: bool = False
     resume: bool = False
     plot: bool = False
+    everyone: bool = False
+    people: tuple[tuple[int, str], ...] = ()
 
     @property
     def outputs(self) -> list[Output]:
@@ -221,6 +226,34 @@ def resolve_reference(asked: Asked, inputs: Sequence[str], predictor: Predictor)
     return read_reference(asked.path, predictor)
 
 
+def references_of_people(
+    work: Work, predictor: Predictor
+) -> tuple[dict[int, PersonReference], list[str]]:
+    """The references of everybody in a recording, and whom they are missing of.
+
+    Profiles that were named count; for others each one's most neutral frame is chosen where that
+    was asked for (`auto`, `best`).
+
+    Raises:
+        ConfigError: Another kind of reference was named: it is one person's.
+    """
+    asked = work.recording.reference
+    if asked.kind not in ("", "auto", "best"):
+        raise ConfigError(
+            f"A reference ({asked}) is one person's. Where everybody is read, name profiles "
+            "(--person 0=anna.siamcal --person 1=berta.siamcal), or --reference auto."
+        )
+    found: dict[int, PersonReference] = {}
+    refused: dict[int, str] = {}
+    if asked.kind:
+        inputs, sound_only = list(work.recording.inputs), asked.kind == "auto"
+        found, refused = choose_for_everybody(inputs, predictor, sound_only=sound_only)
+    for number, path in work.people:
+        found[number] = load_profile(path, predictor)
+        refused.pop(number, None)
+    return found, [f"Person {number}: {why}" for number, why in refused.items()]
+
+
 def _check(works: Sequence[Work], summary: Path) -> None:
     for work in works:
         table_format(work.output)
@@ -314,6 +347,8 @@ def request_of(work: Work, predictor: Predictor) -> str:
         "preprocessing": asdict(predictor.config.preprocessing),
         "face_engine": engine_version(predictor.pipeline.detector.engine),
         "options": asdict(work.options),
+        "everyone": work.everyone,
+        "people": [[number, _stamp(path)] for number, path in work.people],
         "suffix": work.output.suffix,
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

@@ -61,7 +61,8 @@ class Summary:
 
     Attributes:
         status: "running", "complete", "interrupted" or "failed".
-        frames: Rows written.
+        frames: Frames read; each has a row, or one for each face where everybody is read.
+        rows: Rows written.
         successes: Rows with values.
         several_faces: Frames that showed more than one face.
         problems: Problem -> number of frames.
@@ -71,17 +72,19 @@ class Summary:
 
     status: str = "running"
     frames: int = 0
+    rows: int = 0
     successes: int = 0
     several_faces: int = 0
     problems: dict[str, int] = field(default_factory=dict)
     flagged: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def count(self, result: FrameResult) -> None:
+    def count(self, result: FrameResult, *, new_frame: bool = True) -> None:
         """Take in one frame."""
-        self.frames += 1
+        self.frames += new_frame
+        self.rows += 1
         self.successes += result.values is not None
-        self.several_faces += result.faces > 1
+        self.several_faces += new_frame and result.faces > 1
         for problem in [result.problem] if result.problem else result.notes:
             kind = problem.split(" (")[0]
             self.problems[kind] = self.problems.get(kind, 0) + 1
@@ -123,7 +126,7 @@ def predict_to_table(
     output: str | Path | BinaryIO,
     *,
     predictor: Predictor,
-    reference: PersonReference | Any,
+    reference: PersonReference | Mapping[int, PersonReference] | Any,
     options: TableOptions | None = None,
     request: str = "",
     replace: bool = False,
@@ -139,7 +142,9 @@ def predict_to_table(
         output: A file whose suffix names the format (`siamcal ls formats`), or an open binary
             stream, which gets CSV and no sidecar.
         predictor: Model and face pipeline.
-        reference: The person's reference, or what `read_reference` takes.
+        reference: The person's reference, or what `read_reference` takes; or number of a person ->
+            reference: then everybody is read, with a row for each face and their number in
+            `face_id` (`Predictor.results_of_people`).
         options: What is read, and how it is written.
         request: What a resuming run knows the same work by; kept in the sidecar.
         replace: A table that siamcal wrote there before may be replaced.
@@ -155,8 +160,10 @@ def predict_to_table(
     options = options or TableOptions()
     output = Path(output) if isinstance(output, str) else output
     stream = open_media(stream)
-    if not isinstance(reference, PersonReference):
+    if not isinstance(reference, PersonReference | Mapping):
         reference = read_reference(reference, predictor)
+    if isinstance(reference, Mapping) and options.smooth != 1:
+        raise ConfigError("smooth is for tables of one person; several people's rows alternate.")
     if isinstance(output, Path):
         make_table = table_format(output)
         check_outputs(table_outputs(output), stream.sources, replace=replace)
@@ -173,7 +180,7 @@ def predict_to_table(
         pictures=stream.kind == "images",
     )
     chosen = options.selection.of(stream)
-    summary = Summary(warnings=list(reference.warnings))
+    summary = Summary(warnings=_warnings(reference))
     facts = _facts(output, stream, chosen, predictor, reference, options, rows)
     facts["request"] = request
     # The sidecar first: by it a run that goes on after a kill knows the table as its own.
@@ -181,8 +188,7 @@ def predict_to_table(
     with _opened(output) as file:
         table = make_table(file, rows.columns)
         try:
-            results = predictor.results(chosen, reference.features, reference.measures)
-            results = smoothed(results, options.smooth)
+            results = smoothed(_results(chosen, predictor, reference), options.smooth)
             _fill(table, rows, chosen, results, predictor.batch_size, summary)
             summary.status = "complete"
         except KeyboardInterrupt:
@@ -200,12 +206,30 @@ def predict_to_table(
     return summary
 
 
+def _results(
+    stream: FrameStream,
+    predictor: Predictor,
+    reference: PersonReference | Mapping[int, PersonReference],
+) -> Iterator[FrameResult]:
+    if isinstance(reference, PersonReference):
+        return predictor.results(stream, reference.features, reference.measures)
+    features = {number: one.features for number, one in reference.items()}
+    measures = {number: one.measures for number, one in reference.items()}
+    return predictor.results_of_people(stream, features, measures)
+
+
+def _warnings(reference: PersonReference | Mapping[int, PersonReference]) -> list[str]:
+    if isinstance(reference, PersonReference):
+        return list(reference.warnings)
+    return [f"Person {n}: {text}" for n, one in reference.items() for text in one.warnings]
+
+
 def _facts(
     output: Path | BinaryIO,
     stream: FrameStream,
     chosen: FrameStream,
     predictor: Predictor,
-    reference: PersonReference,
+    reference: PersonReference | Mapping[int, PersonReference],
     options: TableOptions,
     rows: AURows,
 ) -> dict[str, Any]:
@@ -215,7 +239,9 @@ def _facts(
         "table": {"file": output.name, "sha256": None} if isinstance(output, Path) else None,
         "input": {"kind": stream.kind, "files": list(stream.sources), "fps": chosen.fps},
         "options": asdict(options),
-        "reference": reference.facts,
+        "reference": reference.facts
+        if isinstance(reference, PersonReference)
+        else {"people": {str(number): one.facts for number, one in reference.items()}},
         "calibrator": calibrator_facts(predictor),
         "columns": describe_columns(rows),
         "environment": _environment(predictor),
@@ -266,12 +292,15 @@ def _fill(
     summary: Summary,
 ) -> None:
     with progress_bar(total=stream.total, description="predict", unit="frame") as bar:
+        last = -1
         for result in results:
             table.write(rows.row(result))
-            summary.count(result)
-            if summary.frames % batch == 0 or stream.live:
+            new = result.index != last
+            summary.count(result, new_frame=new)
+            if summary.rows % batch == 0 or stream.live:
                 table.flush()
-            bar.update()
+            bar.update(new)
+            last = result.index
 
 
 def _conclude(summary: Summary, stream: FrameStream, *, whole: bool) -> None:
@@ -304,7 +333,7 @@ def describe_columns(rows: AURows) -> dict[str, str]:
     empty = "all AU columns are 0" if rows.openface else "the AU columns are empty"
     told = {
         "frame": "counted from 1",
-        "face_id": "always 0: the widest face; a table is about one person",
+        "face_id": "number of the person: always 0 where one person is read",
         "timestamp": "seconds from the start of the video; 0 for pictures without a rate",
         "confidence": "score of the face detector, 0 to 1",
         "success": f"1 where values were read; {empty} where it is 0",

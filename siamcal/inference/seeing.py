@@ -126,18 +126,25 @@ class Everybody:
         """All faces in a frame, by their numbers."""
         if problem := _unreadable(frame):
             return [(_nothing(frame, problem, face_id=None), None)]
-        faces = self.pipeline.detect(frame.rgb, everyone=True)
+        faces = self.faces(frame)
         if not faces:
             return [(_nothing(frame, "no face", face_id=None), None)]
-        numbers = self.tracker.update(frame.index, frame.rgb, faces)
         found = []
-        for number, face in sorted(zip(numbers, faces, strict=True), key=lambda pair: pair[0]):
+        for number, face in faces:
             seen = self.seen.get(number)
             result, crop = _found(self.pipeline, frame, face, seen, len(faces))
             if number not in self.seen:
                 result, crop = replace(result, problem="no reference of this person"), None
             found.append((replace(result, face_id=number), crop))
         return found
+
+    def faces(self, frame: Frame) -> list[tuple[int, Face]]:
+        """All faces of a readable frame with their numbers, by these."""
+        if _unreadable(frame):
+            return []
+        faces = self.pipeline.detect(frame.rgb, everyone=True)
+        numbers = self.tracker.update(frame.index, frame.rgb, faces)
+        return sorted(zip(numbers, faces, strict=True), key=lambda pair: pair[0])
 
 
 def _unreadable(frame: Frame) -> str:

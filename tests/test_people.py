@@ -1,0 +1,143 @@
+"""Several people in one recording: each read against their own reference."""
+
+import csv
+import re
+
+import numpy as np
+import pytest
+from crowds import film
+from test_inference import make_calibrator
+from test_inference_cli import run  # noqa: F401
+from videos import write_video
+
+from siamcal.faces.media import open_media
+from siamcal.inference import Predictor, load_model, predict_to_table, read_reference, save_profile
+from siamcal.inference.choosing import choose_for_everybody
+
+PEOPLE = (1, 0)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(make_calibrator(tmp_path_factory.mktemp("calibrator")))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two people who cross, and a clip of each alone."""
+    folder = tmp_path_factory.mktemp("people")
+    frames, places = zip(*film(PEOPLE, "cross", 24), strict=True)
+    write_video(folder / "both.mp4", frames, crf="12")
+    np.save(folder / "places.npy", np.array(places))
+    for person in PEOPLE:
+        (still, _), *_ = film((person,), "stand", 1)
+        write_video(folder / f"{person}.mp4", [still] * 2, crf="12")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predictor(model):
+    with Predictor(load_model(model)) as predictor:
+        yield predictor
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_each_is_read_against_their_own_reference(predictor, folder, tmp_path):
+    alone = {
+        n: read_reference(str(folder / f"{p}.mp4"), predictor, 0) for n, p in enumerate(PEOPLE)
+    }
+    output = tmp_path / "aus.csv"
+    clip = folder / "both.mp4"
+    summary = predict_to_table(clip, output, predictor=predictor, reference=alone)
+    rows = rows_of(output)
+    assert summary.frames == 24
+    assert summary.rows == len(rows)
+    assert {row["face_id"] for row in rows} == {"0", "1"}
+    assert [row["frame"] for row in rows] == sorted((r["frame"] for r in rows), key=int)
+    # The same faces, read one person at a time by a predictor that knows only that person.
+    for number in (0, 1):
+        single = predictor.results_of_people(open_media(clip), {number: alone[number].features})
+        own = {r.index: r.values for r in single if r.face_id == number and r.values is not None}
+        mine = [row for row in rows if row["face_id"] == str(number)]
+        assert len(own) == len(mine) >= 15
+        for row in mine:
+            expected = np.clip(own[int(row["frame"]) - 1][0], 0, 5)
+            assert float(row["AU01_r"]) == pytest.approx(expected, abs=6e-4)
+
+
+def test_a_person_without_reference_has_rows_without_values(predictor, folder):
+    alone = read_reference(str(folder / "1.mp4"), predictor, 0)
+    found = list(predictor.results_of_people(open_media(folder / "both.mp4"), {0: alone.features}))
+    other = [r for r in found if r.face_id == 1]
+    assert other
+    assert {r.problem for r in other} == {"no reference of this person"}
+    assert all(r.values is None for r in other)
+    assert all(r.values is not None for r in found if r.face_id == 0)
+
+
+def test_one_person_is_followed_past_the_other(predictor, folder):
+    """The wider face changes; the person who was there first stays."""
+    alone = read_reference(str(folder / "1.mp4"), predictor, 0)
+    places = np.load(folder / "places.npy")
+    stream = open_media(folder / "both.mp4")
+    results = list(predictor.results(stream, alone.features, alone.measures))
+    everybody = predictor.results_of_people(
+        open_media(folder / "both.mp4"), {0: alone.features, 1: alone.features}
+    )
+    of_person = {(r.index, r.face_id): r.values for r in everybody}
+    followed = 0
+    for result in results:
+        own, other = (of_person.get((result.index, number)) for number in (0, 1))
+        if own is not None and other is not None and result.faces > 1:
+            # Boxes found in tiles differ a little, and with them the crop.
+            assert np.abs(result.values - own).mean() < np.abs(result.values - other).mean()
+            followed += 1
+    assert followed >= 12
+    assert len(places) == len(results)
+    assert any("the same person was followed" in r.quality for r in results)
+
+
+def test_everybody_gets_a_reference_or_the_reason(predictor, folder):
+    references, refused = choose_for_everybody(folder / "both.mp4", predictor, sound_only=False)
+    assert set(references) == {0, 1}
+    assert not refused
+    assert references[0].facts["source"].endswith("both.mp4")
+
+
+def test_the_command(run, predictor, folder, tmp_path):  # noqa: F811
+    for number, person in enumerate(PEOPLE):
+        own = read_reference(str(folder / f"{person}.mp4"), predictor, 0)
+        save_profile(own, tmp_path / f"{number}.siamcal", predictor)
+    profiles = [
+        "--person",
+        f"0={tmp_path / '0.siamcal'}",
+        "--person",
+        f"1={tmp_path / '1.siamcal'}",
+    ]
+    code, _, err = run("both.mp4", *profiles, "-o", tmp_path / "both.csv")
+    assert code == 0, err
+    assert {row["face_id"] for row in rows_of(tmp_path / "both.csv")} == {"0", "1"}
+    best = ("both.mp4", "--everyone", "--reference", "best")
+    code, _, err = run(*best, "-o", tmp_path / "auto.csv")
+    assert code == 0, err
+    assert re.search(r"Person 0: both\.mp4.*\n.*Person 1: both\.mp4", err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--everyone", "--reference", "0.mp4"], "is one person's"),
+        (["--person", "anna.siamcal"], "1=berta.siamcal"),
+        (["--person", "0=a.siamcal", "--person", "0=b.siamcal"], "given twice"),
+        (["--everyone", "--reference", "auto", "--smooth", "3"], "tables of one person"),
+        (["--everyone", "--reference", "auto", "--plot"], "without --plot"),
+    ],
+)
+def test_what_is_one_persons_is_refused(run, tmp_path, arguments, words):  # noqa: F811
+    code, _, err = run("both.mp4", *arguments, "-o", tmp_path / "a.csv")
+    assert code == 2
+    assert words in err
