@@ -184,7 +184,7 @@ class Calibrator:
     def _of_file(self, path: str | Path) -> PersonReference:
         if Path(path).suffix.lower() in PROFILE_SUFFIXES:
             return load_profile(path, self.predictor)
-        if open_media(path).kind == "video":
+        if open_media([path]).kind == "video":  # in a list, where no pipe is waited for
             return choose_reference(path, self.predictor)
         return read_reference(path, self.predictor)
 
