@@ -35,9 +35,8 @@ class Preprocessing:
         mask: "none" or "oval" (everything outside the face's oval becomes grey).
         mean: Subtracted from RGB in [0, 1], per channel.
         std: Divides after the subtraction, per channel.
-        detection: How a data set's frames are searched: "search" (the frame, then with a border,
-            then in tiles) or "once" (the paper's: the frame only). Videos that are predicted are
-            always searched.
+        detection: How frames are searched, a data set's and those that are predicted: "search" (the
+            frame, then with a border, then in tiles) or "once" (the paper's: the frame only).
         jpeg: Quality of the JPEG that the crop goes through, 1 to 100 (the paper's frames that
             are .jpg: 95); 0 is none.
     """

@@ -23,6 +23,7 @@ from siamcal.datasets import load_dataset
 from siamcal.datasets.base import COLUMNS
 from siamcal.evaluation import metrics
 from siamcal.evaluation.intervals import metric_interval
+from siamcal.inference.prediction import FrameResult
 from siamcal.inference.table import AURows
 from siamcal.training.choice import choose_recipe
 
@@ -111,12 +112,17 @@ def test_a_metric(tmp_path) -> None:
 def test_an_output_format(tmp_path, capsys) -> None:
     add("tsv", tmp_path)
     assert "tsv" in listed("formats", capsys)
-    rows, file = AURows((1,), (2.0,), "intensity"), io.BytesIO()
+    rows, file = AURows((1,), (2.0,), "intensity", pictures=True), io.BytesIO()
     writer = registry.table_formats.get("tsv")(file, rows.columns)
-    writer.write(rows.row(1, 0.0, 0.9, np.array([2.5])))
+    writer.write(rows.row(FrameResult(0, 0.0, "a\tb.png", np.array([2.5]))))
+    writer.write(rows.row(FrameResult(1, 0.0, "ü.png", None, problem="no face")))
     writer.close()
-    head, line = file.getvalue().decode().splitlines()
-    assert dict(zip(head.split("\t"), line.split("\t"), strict=True))["AU01_r"] == "2.5"
+    file.seek(0)
+    table = pd.read_csv(file, sep="\t", keep_default_na=False)
+    assert list(table.columns) == list(rows.columns)
+    assert table["AU01_r"].tolist() == ["2.5", ""]
+    assert table["file"].tolist() == ["a\tb.png", "ü.png"]
+    assert table["quality"].tolist() == ["", "no face"]
 
 
 def test_a_benchmark(tmp_path, capsys) -> None:

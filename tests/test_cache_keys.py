@@ -23,6 +23,8 @@ OTHER = {
     "mask": "none",
     "mean": (0.1, 0.0, 0.0),
     "std": (1.0, 2.0, 1.0),
+    "detection": "once",
+    "jpeg": 95,
 }
 
 

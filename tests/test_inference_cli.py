@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -87,6 +88,22 @@ def test_a_video_with_a_reference(run, tmp_path):
     rows = table(tmp_path / "aus.csv")
     assert [row["success"] for row in rows] == ["1"] * 8
     assert json.loads((tmp_path / "aus.json").read_text())["status"] == "complete"
+
+
+def test_a_pipe_is_read_where_it_is_named_alone(run, tmp_path):
+    clip, pipe = write_video(tmp_path / "clip.mkv", moved_frames(3)), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    threading.Thread(target=lambda: pipe.write_bytes(clip.read_bytes()), daemon=True).start()
+    code, _, err = run(pipe, "--reference", "neutral.jpg", "-o", tmp_path / "aus.csv")
+    assert code == 0, err
+    assert [row["success"] for row in table(tmp_path / "aus.csv")] == ["1"] * 3
+    for refused in (("clip.mp4", pipe), (pipe, "-o", f"{tmp_path / 'tables'}/")):
+        code, _, err = run("--reference", "neutral.jpg", *refused)
+        assert code == 2
+        assert "is a pipe. One is read only where it is named alone" in err
+    code, _, err = run("clip.mp4", "--reference", pipe, "-o", tmp_path / "b.csv")
+    assert code == 2
+    assert "is a pipe" in err
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from test_datasets_check import save_video
 from test_datasets_licensed import touch
 
 from siamcal.datasets import disfa, disfa_plus, unbc
+from siamcal.datasets.base import MaskedLabel
 from siamcal.datasets.pictures import (
     Series,
     best_series,
@@ -50,7 +51,7 @@ def levels(problems):
 @pytest.mark.parametrize("separator", [",", ", ", " ", ";", "\t,"])
 def test_disfa_reads_what_stands_behind_the_frame(tmp_path, problems, separator) -> None:
     lines = [f"{n}{separator}{(2 * n) % 6}" for n in range(1, 9)]
-    found = disfa._read_labels(touch(tmp_path / "l.txt", "\n".join(lines)), problems)
+    found = disfa._read_labels(touch(tmp_path / "l.txt", "\n".join(lines)), 4, problems)
     assert found.tolist() == [2, 4, 0, 2, 4, 0, 2, 4]
     assert not problems.found
 
@@ -67,7 +68,7 @@ def test_disfa_reads_what_stands_behind_the_frame(tmp_path, problems, separator)
 )
 def test_disfa_names_the_line_that_is_broken(tmp_path, problems, line, fault) -> None:
     path = touch(tmp_path / "l.txt", f"1,0\n{line}\n3,5\n")
-    assert disfa._read_labels(path, problems) is None
+    assert disfa._read_labels(path, 4, problems) is None
     (found,) = problems.found
     assert found.place == f"{path}, line 2"
     assert fault in found.text
@@ -76,24 +77,26 @@ def test_disfa_names_the_line_that_is_broken(tmp_path, problems, line, fault) ->
 def test_disfa_masks_at_most_one_label_of_a_hundred(tmp_path, problems) -> None:
     lines = [f"{n},{n % 6}" for n in range(1, 101)]
     lines[9], lines[19] = "10,6", "20,5"
-    values = disfa._read_labels(touch(tmp_path / "l.txt", "\n".join(lines)), problems)
+    values = disfa._read_labels(touch(tmp_path / "l.txt", "\n".join(lines)), 4, problems)
     assert np.flatnonzero(values == -1).tolist() == [9]
     assert values[19] == 5
     assert levels(problems) == ["warning"]
+    assert problems.masked == [MaskedLabel(str(tmp_path / "l.txt"), 10, 4, 6)]
     lines[29] = "30,-1"
-    assert disfa._read_labels(touch(tmp_path / "l.txt", "\n".join(lines)), problems) is None
+    assert disfa._read_labels(touch(tmp_path / "l.txt", "\n".join(lines)), 4, problems) is None
     assert levels(problems) == ["warning", "error"]
+    assert len(problems.masked) == 1  # of a file that isn't used, nothing was masked
 
 
 def test_disfa_plus_reads_lines_behind_a_header_of_any_small_length(tmp_path, problems) -> None:
     lines = ["000.jpg 0", "001.jpg\t3", "frame_0010.png     5"]
     for header in range(6):
         text = "\n".join(["about the frames"] * header + lines + ["", "  "])
-        found = disfa_plus._read_labels(touch(tmp_path / "l.txt", text), problems)
+        found = disfa_plus._read_labels(touch(tmp_path / "l.txt", text), 4, problems)
         assert found == {0: 0, 1: 3, 10: 5}
     assert not problems.found
     text = "\n".join(["about the frames"] * 6 + lines)
-    assert disfa_plus._read_labels(touch(tmp_path / "l.txt", text), problems) is None
+    assert disfa_plus._read_labels(touch(tmp_path / "l.txt", text), 4, problems) is None
 
 
 @pytest.mark.parametrize(
@@ -110,32 +113,77 @@ def test_disfa_plus_reads_lines_behind_a_header_of_any_small_length(tmp_path, pr
 )
 def test_disfa_plus_names_the_line_that_is_broken(tmp_path, problems, lines, number) -> None:
     path = touch(tmp_path / "l.txt", "\n".join(lines))
-    assert disfa_plus._read_labels(path, problems) is None
+    assert disfa_plus._read_labels(path, 4, problems) is None
     assert [found.place for found in problems.found] == [f"{path}, line {number}"]
+
+
+def test_disfa_plus_masks_at_most_one_label_of_a_hundred(tmp_path, problems) -> None:
+    lines = ["h", "h", *(f"{n:03d}.jpg {n % 6}" for n in range(100))]
+    lines[11] = "009.jpg 6"
+    path = touch(tmp_path / "l.txt", "\n".join(lines))
+    values = disfa_plus._read_labels(path, 12, problems)
+    assert [frame for frame, value in values.items() if value == -1] == [9]
+    assert problems.masked == [MaskedLabel(str(path), 12, 12, 6)]
+    assert levels(problems) == ["warning"]
+    path.write_text("\n".join(lines[:-1]))  # 99 labels
+    assert disfa_plus._read_labels(path, 12, problems) is None
+    assert problems.found[-1].place == f"{path}, line 12"
+
+
+def facs(path, problems, aus=(4, 6, 12, 43)):
+    """Intensities of a frame, and what of it lies outside the scale: (line, AU, value)."""
+    foreign: list[MaskedLabel] = []
+    found = unbc._read_facs(path, aus, foreign, problems)
+    assert {label.file for label in foreign} <= {str(path)}
+    told = [(label.line, label.au, label.value) for label in foreign]
+    return (found if found is None else found.tolist()), told
 
 
 def test_unbc_takes_the_strongest_of_an_au_and_0_for_what_is_not_listed(tmp_path, problems) -> None:
     text = "6.0 2.0 1 9\n\n12,4,0,0\n6 5\n12 1\n99 7\n"
-    found = unbc._read_facs(touch(tmp_path / "l.txt", text), (4, 6, 12, 43), problems)
-    assert found.tolist() == [0, 5, 4, 0]
-    empty = unbc._read_facs(touch(tmp_path / "l.txt", ""), (4, 6, 12, 43), problems)
-    assert empty.tolist() == [0, 0, 0, 0]
+    assert facs(touch(tmp_path / "l.txt", text), problems) == ([0, 5, 4, 0], [])
+    assert facs(touch(tmp_path / "l.txt", ""), problems) == ([0, 0, 0, 0], [])
     assert not problems.found
 
 
-@pytest.mark.parametrize("line", ["6", "6.5 1", "six 1", "6 1 x"])
+def test_unbc_masks_what_lies_outside_the_scale(tmp_path, problems) -> None:
+    text = "6 6\n6 2\n12 -1\n43 5\n99 -3\n"
+    told = [(1, 6, 6), (3, 12, -1)]
+    assert facs(touch(tmp_path / "l.txt", text), problems) == ([0, -1, -1, 5], told)
+    assert not problems.found  # how many they are is the sequence's to judge
+
+
+@pytest.mark.parametrize(("frames", "kept"), [(25, 25), (24, 0)])
+def test_unbc_masks_one_percent_of_a_sequence(tmp_path, problems, frames, kept) -> None:
+    keys = [("p", "s", n) for n in range(1, frames + 1)]
+    labels = {key: touch(tmp_path / f"s{key[2]:03d}_facs.txt", "6 1\n") for key in keys}
+    labels[keys[4]].write_text("4 3\n6 7\n")
+    read = unbc._read_sequence(keys, labels, (4, 6, 12, 43), problems)  # 4 labels a frame
+    assert len(read) == kept
+    assert problems.found[0].place == f"{labels[keys[4]]}, line 2"
+    if kept:
+        assert dict(read)[keys[4]].tolist() == [3, -1, 0, 0]
+        assert problems.masked == [MaskedLabel(str(labels[keys[4]]), 2, 6, 7)]
+    else:
+        assert "AU6 has intensity 7" in problems.found[0].text
+        assert "1 of 96 labels of the sequence" in problems.found[0].text
+
+
+@pytest.mark.parametrize("line", ["6", "6.5 1", "six 1", "6 1 x", "6 1.5", "6 inf"])
 def test_unbc_names_the_line_that_is_broken(tmp_path, problems, line) -> None:
     path = touch(tmp_path / "l.txt", f"4 1\n{line}\n12 1\n")
-    assert unbc._read_facs(path, (4, 6, 12), problems) is None
+    assert facs(path, problems) == (None, [])
     assert [found.place for found in problems.found] == [f"{path}, line 2"]
 
 
 def test_one_percent_of_foreign_labels_is_the_most(tmp_path, problems) -> None:
     path = tmp_path / "l.txt"
-    assert mask_foreign(path, [], 1, problems)
-    assert mask_foreign(path, [(3, 9.0)], 100, problems)
+    foreign = [MaskedLabel(str(path), 3, 12, 9.0)]
+    assert mask_foreign([], 1, problems)
+    assert mask_foreign(foreign, 100, problems)
     assert [(p.level, p.place) for p in problems.found] == [("warning", f"{path}, line 3")]
-    assert not mask_foreign(path, [(3, 9.0)], 99, problems)
+    assert problems.masked == foreign
+    assert not mask_foreign(foreign, 99, problems)
     assert problems.found[-1].place == f"{path}, line 3"
     assert "9; allowed" in problems.found[-1].text
     assert "1 of 99 labels" in problems.found[-1].text
@@ -198,7 +246,7 @@ def test_a_table_of_people_may_have_spaces_behind_its_commas(tmp_path) -> None:
     assert read_metadata(path).to_dict("list") == {
         "participant": ["007"],
         "sex": ["f"],
-        "age": [30],
+        "age": ["30"],
     }
     assert read_metadata(None) is None
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,9 +17,13 @@ from heic import write_grid
 from PIL import Image
 from videos import head, moved_frames, write_video
 
-from siamcal.errors import ConfigError, MediaError
+from siamcal.datasets.crops.units import Unit, _frames
+from siamcal.errors import ConfigError, MediaError, SiamcalError
 from siamcal.faces.media import Frame, FrameStream, open_camera, open_media, read_frame, read_image
 from siamcal.faces.media.files import refuse_live
+from siamcal.inference import load_profile, read_reference
+from siamcal.inference.calibrator import Calibrator
+from siamcal.inference.recordings import Asked, find_recordings
 
 ODD_NAMES = [
     "Zoë 表情 clip",
@@ -109,8 +114,9 @@ def test_a_socket_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("socket")
-        with pytest.raises(MediaError, match="is a device"):
-            open_media("socket")
+        for opened in (open_media, read_image, lambda name: open_media([name])):
+            with pytest.raises(MediaError, match="socket is a socket, not a file"):
+                opened("socket")
 
 
 # --- pipes ---------------------------------------------------------------------------------------
@@ -193,6 +199,67 @@ def test_what_comes_once_is_not_read_twice(tmp_path):
         assert "secret" not in str(told.value)
     with pytest.raises(MediaError, match="is read alone"):
         open_media(["-", "a.png"])
+
+
+@pytest.fixture
+def bell():
+    """Ends whoever waits for a pipe's writer."""
+
+    def ring(*_):
+        raise TimeoutError("it waits for a pipe")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 5)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+WAYS = {
+    "picture": read_image,
+    "list of one": lambda path: open_media([path]),
+    "list": lambda path: open_media([path.with_name("a.png"), path]),
+    "folder": lambda path: open_media(path.parent),
+    "recordings": lambda path: find_recordings([str(path)], Asked("auto")),
+    "recordings of a folder": lambda path: find_recordings([str(path.parent)], Asked("auto")),
+    "recordings of a list": lambda path: find_recordings([f"@{path}"], Asked("auto")),
+    "reference": lambda path: read_reference(path, None),
+    "reference of a calibrator": lambda path: Calibrator(None).calibrate(path),
+    "profile": lambda path: load_profile(path, None),
+}
+
+
+@pytest.mark.parametrize("name", ["b.png", "b.mp4", "b"])
+@pytest.mark.parametrize("way", WAYS)
+def test_no_pipe_is_waited_for_but_one_that_is_named_alone(tmp_path, bell, way, name):
+    Image.fromarray(head(32)).save(tmp_path / "a.png")
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(SiamcalError, match=f"{name} is a pipe"):
+        WAYS[way](tmp_path / name)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_devices_are_refused_wherever_they_are_named(tmp_path, bell, way):
+    Image.fromarray(head(32)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to("/dev/zero")
+    with pytest.raises(SiamcalError, match=r"b\.png is a device"):
+        WAYS[way](tmp_path / "b.png")
+
+
+@pytest.mark.parametrize("index", [-1, 0])
+def test_no_pipe_of_a_data_set_is_waited_for(tmp_path, bell, index):
+    os.mkfifo(tmp_path / "b.mp4")
+    unit = Unit("key", ((str(tmp_path / "b.mp4"), index),))
+    ((rgb, problem),) = _frames(unit, 0)
+    assert rgb is None
+    assert problem.startswith("unreadable: b.mp4 is a pipe")
+
+
+def test_a_link_to_nothing_in_a_folder_is_a_frame_that_is_lost(tmp_path):
+    for number in (1, 3):
+        Image.fromarray(head(32)).save(tmp_path / f"{number}.png")
+    (tmp_path / "2.png").symlink_to(tmp_path / "gone.png")
+    assert [bool(frame.problem) for frame in open_media(tmp_path)] == [False, True, False]
 
 
 # --- addresses -----------------------------------------------------------------------------------

@@ -11,13 +11,14 @@ from siamcal.faces.alignment import (
     NOSE_BRIDGE,
     RIGHT_EYE_CORNERS,
     Placement,
-    _warp,
     pad_to_square,
     rigid_placement,
     transform_landmarks,
+    warp,
 )
-from siamcal.faces.detection import _angles, _overlap, _starts, cut_window
-from siamcal.faces.detection import _Box as Box
+from siamcal.faces.boxes import Box, cut_window, overlap
+from siamcal.faces.detection import _starts
+from siamcal.faces.head_pose import angles
 from siamcal.faces.normalisation import GREY, SKULL_OUTLINE, face_oval, local_contrast
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)  # 8 wide
@@ -34,13 +35,13 @@ PICTURE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)  
     ],
 )
 def test_whole_pixels_stay_what_they_are(matrix, size, expected) -> None:
-    assert np.array_equal(_warp(PICTURE, np.array(matrix, float), *size), expected)
+    assert np.array_equal(warp(PICTURE, np.array(matrix, float), *size), expected)
 
 
 def test_a_finer_crop_is_centred_too() -> None:
     twice = np.array([[2.0, 0, 0], [0, 2, 0]])
-    found = _warp(PICTURE, twice, 16, 12)[2:-2, 2:-2].astype(int)
-    mirrored = _warp(PICTURE[::-1, ::-1], twice, 16, 12)[::-1, ::-1][2:-2, 2:-2]
+    found = warp(PICTURE, twice, 16, 12)[2:-2, 2:-2].astype(int)
+    mirrored = warp(PICTURE[::-1, ::-1], twice, 16, 12)[::-1, ::-1][2:-2, 2:-2]
     assert np.abs(found - mirrored).max() <= 1
     # A fine pixel lies a quarter of the way to the next: 9, 3, 3 and 1 parts of 16.
     p = PICTURE.astype(float)
@@ -52,7 +53,7 @@ def test_a_finer_crop_is_centred_too() -> None:
 def test_a_coarser_crop_averages_all_that_lies_in_a_pixel(factor) -> None:
     rng = np.random.default_rng(1)
     fine = rng.integers(0, 256, (4 * factor, 5 * factor, 3), dtype=np.uint8)
-    found = _warp(fine, np.array([[1 / factor, 0, 0], [0, 1 / factor, 0]]), 5, 4)
+    found = warp(fine, np.array([[1 / factor, 0, 0], [0, 1 / factor, 0]]), 5, 4)
     blocks = fine.reshape(4, factor, 5, factor, 3).mean((1, 3))
     assert np.abs(found - blocks).max() <= 1
 
@@ -150,7 +151,7 @@ def turned(yaw: float = 0, pitch: float = 0, roll: float = 0) -> np.ndarray:
 @pytest.mark.parametrize("pose", [(20, 0, 0), (0, 15, 0), (0, 0, -30), (-40, 0, 0), (30, -20, 0)])
 def test_angles_are_positive_to_the_right_and_down(pose) -> None:
     """Right of the picture is +x and down is -y in this frame."""
-    assert _angles(turned(*pose)) == pytest.approx(pose)
+    assert angles(turned(*pose)) == pytest.approx(pose)
 
 
 def test_windows_overlap_and_cover_the_picture() -> None:
@@ -170,7 +171,7 @@ def test_a_window_beyond_the_picture_is_black_there() -> None:
 
 def test_overlap_is_intersection_over_union() -> None:
     one = Box(0, 0, 4, 2, 1)
-    assert _overlap(one, one) == 1
-    assert _overlap(one, Box(2, 0, 4, 2, 1)) == pytest.approx(4 / 12)
-    assert _overlap(one, Box(3, 1, 4, 4, 1)) == pytest.approx(1 / 23)
-    assert _overlap(one, Box(4, 0, 4, 2, 1)) == _overlap(one, Box(5, 5, 1, 1, 1)) == 0
+    assert overlap(one, one) == 1
+    assert overlap(one, Box(2, 0, 4, 2, 1)) == pytest.approx(4 / 12)
+    assert overlap(one, Box(3, 1, 4, 4, 1)) == pytest.approx(1 / 23)
+    assert overlap(one, Box(4, 0, 4, 2, 1)) == overlap(one, Box(5, 5, 1, 1, 1)) == 0

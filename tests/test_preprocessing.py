@@ -50,6 +50,8 @@ def test_the_defaults_of_saved_calibrators_stay() -> None:
         "mask": "oval",
         "mean": (0.0, 0.0, 0.0),
         "std": (1.0, 1.0, 1.0),
+        "detection": "search",
+        "jpeg": 0,
     }
 
 
@@ -61,6 +63,8 @@ def test_the_defaults_of_saved_calibrators_stay() -> None:
         {"mean": [0.5, 1e4, -1e4]},
         {"std": (1e-6, 1, 1e4)},
         {"align": "ffhq_quad", "illumination": "csn_rgb", "contrast": "none", "mask": "none"},
+        {"align": "csn_quad", "detection": "once", "jpeg": 1},
+        {"jpeg": 100},
     ],
 )
 def test_what_is_in_range_is_taken(values) -> None:

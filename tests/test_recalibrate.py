@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 import siamcal.cli
 from siamcal.evaluation.predictions import TaskPredictions
 from siamcal.inference.formats.csv import CsvWriter
+from siamcal.inference.formats.parquet import ParquetWriter
+from siamcal.inference.prediction import FrameResult
 from siamcal.inference.table import AURows
 from siamcal.recalibration.tools import BLENDSHAPES
 
@@ -217,32 +219,59 @@ def test_blendshapes_by_milliseconds(run, tmp_path):
     assert (after["_neutral"] == before["_neutral"]).all()
 
 
-def siamcal_table(path, values, thresholds):
-    aus = (1, 2, 12)
-    rows = AURows(aus, thresholds, "intensity")
+def siamcal_table(path, values, thresholds, **options):
+    rows = AURows((1, 2, 12), thresholds, "intensity", **options)
+    kind = CsvWriter if path.suffix == ".csv" else ParquetWriter
     with path.open("wb") as file:
-        writer = CsvWriter(file, rows.columns)
-        for frame, each in enumerate(values, start=1):
-            writer.write(rows.row(frame, frame / 30, 0.9, None if frame == 2 else each))
+        writer = kind(file, rows.columns)
+        for index, each in enumerate(values):
+            raw = np.full(3, index / 10)
+            read = (None, 0.9, 0, "no face") if index == 1 else (each, 0.9, 1, "", raw)
+            writer.write(rows.row(FrameResult(index, index / 30, f"{index}.png", *read)))
+        writer.close()
     return path
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
 @pytest.mark.parametrize("sidecar", [True, False])
-def test_siamcals_own_table_keeps_its_own_thresholds(sidecar, run, tmp_path):
+@pytest.mark.parametrize("options", [{}, {"openface": True}, {"raw": True, "pictures": True}])
+def test_siamcals_own_table_keeps_its_own_thresholds(options, sidecar, suffix, run, tmp_path):
     thresholds = (2.0, 1.5, 3.0) if sidecar else (2.0, 2.0, 2.0)
     values = np.random.default_rng(1).uniform(0, 5, (30, 3))
     values[0] = 0.5
-    source = siamcal_table(tmp_path / "aus.csv", values, thresholds)
+    source = siamcal_table(tmp_path / f"aus.{suffix}", values, thresholds, **options)
     if sidecar:
         facts = [{"au": au, "threshold": t} for au, t in zip((1, 2, 12), thresholds, strict=True)]
         (tmp_path / "aus.json").write_text(json.dumps({"calibrator": {"aus": facts}}))
-    code, _, err = run(source, "--reference-rows", "1", "-o", "out.csv")
+    code, _, err = run(source, "--reference-rows", "1", "-o", f"out.{suffix}")
     assert code == 0, err
     assert err.startswith("siamcal predict: 3 columns")
-    shifted = siamcal_table(
-        tmp_path / "wanted.csv", np.round(values.clip(0, 5), 3) - 0.5, thresholds
-    )
-    assert (tmp_path / "out.csv").read_text() == shifted.read_text()
+    calibrated = np.round(values.clip(0, 5), 3) - 0.5
+    wanted = siamcal_table(tmp_path / f"wanted.{suffix}", calibrated, thresholds, **options)
+    out = tmp_path / f"out.{suffix}"
+    if suffix == "csv":
+        assert out.read_text() == wanted.read_text()
+    else:
+        pd.testing.assert_frame_equal(pd.read_parquet(out), pd.read_parquet(wanted), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("added", "asked", "tool"),
+    [
+        ("person", (), "siamcal predict"),
+        ("who", ("--person", "who"), "siamcal predict"),
+        ("who", (), "OpenFace 2"),
+        ("who", ("--tool", "siamcal"), "siamcal predict"),
+        ("AU28_c", (), "OpenFace 2"),
+    ],
+)
+def test_siamcals_table_is_known_with_names_beside_its_columns(added, asked, tool, run, tmp_path):
+    values = np.random.default_rng(1).uniform(0, 5, (30, 3))
+    table = pd.read_csv(siamcal_table(tmp_path / "aus.csv", values, (2.0, 2.0, 2.0)))
+    table.assign(**{added: 0}).to_csv(tmp_path / "more.csv", index=False)
+    code, _, err = run("more.csv", "--reference-rows", "1", *asked, "-o", "out.csv")
+    assert code == 0, err
+    assert err.startswith(f"{tool}: 3 columns")
 
 
 def test_the_plain_networks_table_gives_baseline_subtraction_exactly(run, tmp_path):
@@ -534,3 +563,12 @@ def test_the_order_of_columns_of_a_reference_table_does_not_matter(run, tmp_path
         code, _, err = run(source, "--reference-table", f"{name}.csv", "-o", f"{name}_out.csv")
         assert code == 0, err
     assert (tmp_path / "n_out.csv").read_bytes() == (tmp_path / "turned_out.csv").read_bytes()
+
+
+def test_every_column_of_a_table_is_known_as_siamcals() -> None:
+    from siamcal.inference.table import AURows
+    from siamcal.recalibration.tools import SIAMCAL_MORE
+
+    told = AURows([1, 12], [2.0, 2.0], "intensity", raw=True, pictures=True).columns
+    plain = AURows([1, 12], [2.0, 2.0], "intensity", openface=True).columns
+    assert all(SIAMCAL_MORE.fullmatch(name) for name in told if name not in plain)

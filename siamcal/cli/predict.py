@@ -368,7 +368,7 @@ def _open(inputs: list[str]) -> FrameStream:
         if len(inputs) > 1 or not (camera[2] or "0").isdigit():
             raise ConfigError(f"A camera is named alone, like camera:0; {inputs} was given.")
         return open_camera(int(camera[2] or 0))
-    return open_media(inputs)
+    return open_media(inputs[0] if len(inputs) == 1 else inputs)
 
 
 def _references(work: Work, predictor: Predictor) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 
 from siamcal.errors import ConfigError, FaceNotFoundError
 from siamcal.faces.media import Frame, open_media
+from siamcal.faces.media.opening import sound_frame
 from siamcal.inference.choosing import choose_reference
 from siamcal.inference.many import ModelChoice
 from siamcal.inference.prediction import Predictor
@@ -183,14 +184,13 @@ class Calibrator:
     def _of_file(self, path: str | Path, sound_only: bool) -> PersonReference:
         if Path(path).suffix.lower() in PROFILE_SUFFIXES:
             return load_profile(path, self.predictor)
-        if open_media(path).kind == "video":
+        if open_media([path]).kind == "video":  # in a list, where no pipe is waited for
             return choose_reference(path, self.predictor, sound_only=sound_only)
         return read_reference(path, self.predictor)
 
     def _frame(self, picture: Picture) -> Frame:
         if isinstance(picture, str | Path):
-            (frame,) = open_media(picture)
-            return frame
+            return sound_frame(open_media([picture]), 0)
         return Frame(0, 0.0, _rgb(picture), "an array")
 
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from siamcal.errors import ConfigError, MediaError
+from siamcal.faces.media.files import refuse_odd
 from siamcal.faces.media.folders import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from siamcal.files import read_text
 
 __all__ = ["Asked", "Recording", "find_recordings", "parse_shard"]
 
@@ -83,7 +85,8 @@ def find_recordings(inputs: Sequence[str], reference: Asked) -> list[Recording]:
         reference: For recordings whose list names none.
 
     Raises:
-        MediaError: Something isn't there, or a folder holds neither videos nor pictures.
+        MediaError: Something isn't there, a folder holds neither videos nor pictures, or something
+            is a pipe, a socket or a device.
         ConfigError: A list can't be read, or names a video twice.
     """
     found: list[Recording] = []
@@ -93,6 +96,7 @@ def find_recordings(inputs: Sequence[str], reference: Asked) -> list[Recording]:
             found += _of_list(Path(given[1:]), reference)
             continue
         for path in _expanded(given):
+            refuse_odd(path)
             if path.is_dir():
                 found += _of_folder(path, reference)
             elif path.suffix.lower() in IMAGE_SUFFIXES:
@@ -136,6 +140,8 @@ def _of_folder(folder: Path, reference: Asked) -> list[Recording]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         here = Path(place)
         files = sorted(here / name for name in names if not name.startswith("."))
+        for file in files:
+            refuse_odd(file)
         videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
         found += [Recording((str(v),), v.stem, reference=reference) for v in videos]
         pictures = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES]
@@ -151,10 +157,7 @@ def _of_folder(folder: Path, reference: Asked) -> list[Recording]:
 
 
 def _of_list(path: Path, reference: Asked) -> list[Recording]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The list {path} can't be read ({error}).") from error
+    text = read_text(path)
     if path.suffix.lower() == ".csv":
         return _of_table(path, text, reference)
     lines = [line.strip() for line in text.splitlines()]

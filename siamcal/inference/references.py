@@ -57,7 +57,7 @@ def read_reference(
     """
     if isinstance(picture, str | Path) and os.path.isdir(picture):
         raise MediaError(f"The reference {picture} is a folder, but one picture is needed.")
-    stream = open_media(picture)
+    stream = open_media([picture])  # in a list, where no pipe is waited for
     path, number = stream.sources[0], (index or 0) + 1
     rgb = sound_frame(stream, number - 1).rgb
     pipeline = predictor.pipeline

@@ -12,7 +12,14 @@ import numpy as np
 from siamcal.errors import ConfigError, DataNotFoundError
 from siamcal.files import check_file, read_json
 from siamcal.recalibration.text_table import TextTable
-from siamcal.recalibration.tools import SIAMCAL, Layout, layout_of
+from siamcal.recalibration.tools import (
+    NAME_COLUMNS,
+    SIAMCAL,
+    SIAMCAL_FIRST,
+    SIAMCAL_MORE,
+    Layout,
+    layout_of,
+)
 
 if TYPE_CHECKING:
     from siamcal.recalibration.parquet_table import ParquetTable
@@ -194,14 +201,23 @@ def _told_apart(table: PersonTable, path: Path, tool: str | None) -> PersonTable
     known = replace(table, layout=replace(layout, tool=SIAMCAL), thresholds=thresholds)
     if tool == "siamcal":
         return known
-    start = ["frame", "face_id", "timestamp", "confidence", "success"]
-    if table.source.columns != [*start, *layout.readings, *layout.presences.values()]:
-        return table
-    if len(layout.presences) != len(layout.readings):
+    if not _has_own_columns(table):
         return table
     present = np.stack([table.columns[name] for name in layout.presences.values()], axis=1)
     same = (present == 1) == (table.values >= thresholds)
     return known if same[table.valid].all() else table
+
+
+def _has_own_columns(table: PersonTable) -> bool:
+    """Whether the columns are siamcal's, in its order; a user may have added who is seen."""
+    layout, columns = table.layout, table.source.columns
+    own = [*SIAMCAL_FIRST, *layout.readings, *layout.presences.values()]
+    added = {name for name in columns if not SIAMCAL_MORE.fullmatch(name)}.difference(own)
+    return (
+        len(layout.presences) == len(layout.readings)
+        and [name for name in columns if name in own] == own
+        and added <= {*NAME_COLUMNS, *layout.people}
+    )
 
 
 def _told_threshold(path: Path, reading: str) -> float:

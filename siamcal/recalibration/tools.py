@@ -113,7 +113,11 @@ TOOLS = (
         (0.0, 1.0),
     ),
 )
-# siamcal writes OpenFace's columns; `run` tells them apart by their content.
+# siamcal writes OpenFace's columns and more; `people` tells them apart by these and their content.
+SIAMCAL_FIRST = ("frame", "face_id", "timestamp", "confidence", "success")
+SIAMCAL_MORE = re.compile(
+    r"AU\d\d_raw|yaw|pitch|roll|eye_opening|occlusion|sharpness|face_size|brightness|quality|file"
+)
 SIAMCAL = Tool(
     "siamcal",
     "siamcal predict",

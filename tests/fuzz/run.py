@@ -37,6 +37,7 @@ class Reader:
             the sound one. Of others, any value is right that the damaged file does say.
         named: An error must name the file.
         made_again: What isn't read is made again, done without or only counted.
+        waits: Why it waits for whoever writes into a pipe of that name; "": it must refuse one.
         before: Raw exceptions in 1,200 inputs before, where that was counted.
     """
 
@@ -47,6 +48,7 @@ class Reader:
     exact: bool = False
     named: bool = True
     made_again: bool = False
+    waits: str = ""
     before: int | None = None
 
 

@@ -198,7 +198,7 @@ def _video_frames(todo: tuple[tuple[str, int], ...]) -> Iterator[tuple[np.ndarra
         return
     reason = ""
     try:
-        for frame in open_media(source):
+        for frame in open_media([Path(source)]):  # in a list, where no pipe is waited for
             total = frame.index + 1
             while position < len(todo) and todo[position][1] == frame.index:
                 # Damaged pictures (a problem, but pixels too) are left out like undecodable ones.

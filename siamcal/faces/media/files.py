@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from siamcal.errors import MediaError
+from siamcal.files import kind_of_file
 
-__all__ = ["checked", "local", "reason", "refuse_live", "without_password"]
+__all__ = ["checked", "local", "reason", "refuse_live", "refuse_odd", "without_password"]
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 # What macOS writes beside each file on foreign disks; it holds no picture.
@@ -43,7 +43,7 @@ def local(given: str | Path) -> Path | str:
 def is_pipe(path: Path) -> bool:
     """Whether it is a named pipe, or one that the shell made: <(...)."""
     try:
-        return stat.S_ISFIFO(path.stat().st_mode)
+        return kind_of_file(path) == "a pipe"
     except (OSError, ValueError):
         return False
 
@@ -72,6 +72,25 @@ def refuse_live(given: Any, what: str) -> None:
             )
 
 
+def refuse_odd(path: Path) -> None:
+    """Refuse a pipe, a socket or a device among files: its reader might wait for ever.
+
+    Raises:
+        MediaError: It is one.
+    """
+    try:
+        kind = kind_of_file(path)
+    except (OSError, ValueError):  # what isn't there is named by whoever opens it
+        return
+    if kind == "a pipe":
+        raise MediaError(
+            f"{path} is a pipe. One is read only where it is named alone, as the input of "
+            f"siamcal predict PIPE -o FILE.csv; here, write it to a file first: cat PIPE > FILE."
+        )
+    if kind not in ("", "a folder"):
+        raise MediaError(f"{path} is {kind}, not a file. Cameras are named camera:0, camera:1.")
+
+
 def checked(path: Path) -> Path:
     """The path of a file that is there, may be read and isn't empty.
 
@@ -79,22 +98,19 @@ def checked(path: Path) -> Path:
         MediaError: It isn't.
     """
     try:
-        mode = path.stat().st_mode
+        kind, size = kind_of_file(path), path.stat().st_size
     except (OSError, ValueError) as error:
         if isinstance(error, PermissionError):
             raise MediaError(f"{path} may not be read (file permissions).") from error
         raise MediaError(
             f"{path} doesn't exist. Check the name; relative names start at {Path.cwd()}."
         ) from error
-    if stat.S_ISDIR(mode):
+    if kind == "a folder":
         raise MediaError(f"{path} is a folder, but one file is needed here.")
     if not os.access(path, os.R_OK):
         raise MediaError(f"{path} may not be read (file permissions).")
-    if stat.S_ISFIFO(mode):
-        return path
-    if not stat.S_ISREG(mode):
-        raise MediaError(f"{path} is a device, not a file. Cameras are named camera:0, camera:1.")
-    if path.stat().st_size == 0:
+    refuse_odd(path)
+    if size == 0:
         raise MediaError(f"{path} is empty (0 bytes); it was probably never written completely.")
     with path.open("rb") as file:
         if file.read(4) == _APPLE_DOUBLE:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from siamcal.errors import MediaError
+from siamcal.faces.media.files import refuse_odd
 from siamcal.faces.media.pictures import kind_of
 
 __all__ = ["IMAGE_SUFFIXES", "images_in"]
@@ -29,14 +30,18 @@ def images_in(folder: Path, notes: list[str]) -> list[Path]:
         notes: Takes a sentence on videos and folders that were passed over.
 
     Raises:
-        MediaError: There are no images, or the folder may not be read.
+        MediaError: There are no images, the folder may not be read, or it holds a pipe, a socket or
+            a device.
     """
     try:
         # What begins with a dot is hidden; so macOS marks its notes beside each file (._img1.jpg).
         inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
     except OSError as error:
         raise MediaError(f"The folder {folder} can't be read ({error.strerror}).") from error
-    images = [path for path in inside if path.is_file() and _is_image(path)]
+    for path in inside:
+        refuse_odd(path)
+    # A link to nothing is an image that can't be read.
+    images = [path for path in inside if not path.is_dir() and _is_image(path)]
     videos = [path for path in inside if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()]
     folders = [path for path in inside if path.is_dir()]
     passed = _counted(videos, "video") + _counted(folders, "folder")

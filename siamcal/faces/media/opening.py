@@ -19,7 +19,7 @@ from siamcal.faces.media.files import checked, is_live, local, without_password
 from siamcal.faces.media.folders import IMAGE_SUFFIXES, images_in
 from siamcal.faces.media.frames import Frame, FrameStream, frames_of
 from siamcal.faces.media.pictures import kind_of, pictures_in, read_image
-from siamcal.faces.media.piped import Recorded
+from siamcal.faces.media.piped import Recorded, opened_pipe
 from siamcal.faces.media.videos import is_picture, open_container, video_stream
 
 __all__ = ["open_media", "read_frame", "sound_frame"]
@@ -37,8 +37,9 @@ def open_media(given: Any) -> FrameStream:
 
     Args:
         given: A video; or images and folders, whose images are taken in natural order (img2 before
-            img10), not descending into further folders; "-" for stdin; a named pipe; an address
-            (rtsp://...); or RGB arrays, one (H, W, 3) of uint8 or many, which get timestamp 0.
+            img10), not descending into further folders; "-" for stdin; an address (rtsp://...); a
+            named pipe, by itself and in no list, which may be one of found files; or RGB arrays,
+            one (H, W, 3) of uint8 or many, which get timestamp 0.
 
     Raises:
         MediaError: Nothing there, nothing readable, several videos, or videos mixed with images.
@@ -48,7 +49,8 @@ def open_media(given: Any) -> FrameStream:
     if isinstance(given, np.ndarray):
         given = given if given.ndim == 4 else [given]
     elif isinstance(given, str | os.PathLike) or not hasattr(given, "__iter__"):
-        given = [given]
+        name = local(given)
+        return _open_live(name) if is_live(name) else _open_files([Path(name)])
     items = iter(given)
     for first in items:
         items = itertools.chain([first], items)
@@ -88,14 +90,18 @@ def sound_frame(stream: FrameStream, index: int) -> Any:
 
 def _open_named(names: list[Path | str]) -> FrameStream:
     for name in names:
-        if is_live(name):
+        if isinstance(name, str):
             if len(names) > 1:
-                shown = without_password(str(name))
+                shown = without_password(name)
                 raise MediaError(f"{shown} is a stream and is read alone, not with other inputs.")
             return _open_live(name)
+    return _open_files([Path(name) for name in names])
+
+
+def _open_files(paths: list[Path]) -> FrameStream:
     notes: list[str] = []
     files: list[Path] = []
-    for path in map(Path, names):
+    for path in paths:
         files += images_in(path, notes) if os.path.isdir(path) else [checked(path)]
     stream = _open_single(files[0]) if len(files) == 1 else _open_list(files)
     stream.notes[:0] = notes
@@ -190,7 +196,7 @@ def _open_live(where: Path | str) -> FrameStream:
     name = "stdin" if where == "-" else str(where)
     if where == "-" and (sys.stdin is None or sys.stdin.isatty()):
         raise MediaError("Nothing is sent to stdin: ffmpeg -i FILE -f matroska - | siamcal ... -")
-    piped = Recorded(sys.stdin.buffer if where == "-" else checked(Path(where)).open("rb"))
+    piped = Recorded(sys.stdin.buffer if where == "-" else opened_pipe(Path(where)))
     try:
         container = open_container(piped, name)
     except MediaError:

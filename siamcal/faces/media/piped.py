@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from siamcal.errors import MediaError
 
-__all__ = ["PIPED", "Recorded"]
+__all__ = ["PIPED", "Recorded", "opened_pipe"]
 
 PIPED = (
     "MP4 and MOV have to be written to a file first, or made with "
@@ -14,6 +15,18 @@ PIPED = (
 )
 # More than any picture takes.
 MOST = 1 << 26
+
+
+def opened_pipe(path: Path) -> Any:
+    """A named pipe, open for reading; this waits for the program that writes to it.
+
+    Raises:
+        MediaError: It may not be read.
+    """
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise MediaError(f"The pipe {path} can't be read ({error.strerror}).") from error
 
 
 class Recorded:
