@@ -81,6 +81,9 @@ def predict(
     plot: Annotated[
         bool, typer.Option("--plot", help="Draw the readings over time: aus.png beside aus.csv.")
     ] = False,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Draw them into the video: aus.mp4 beside aus.csv.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace tables that siamcal wrote before.")
     ] = False,
@@ -157,7 +160,7 @@ def predict(
         shares = _shard(shard)
         suffix = f".{table_format.removeprefix('.')}"
         many = {"suffix": suffix, "jobs": jobs, "engine": engine, "shard": shares}
-        many |= {"overwrite": overwrite, "resume": resume, "plot": plot}
+        many |= {"overwrite": overwrite, "resume": resume, "plot": plot, "overlay": overlay}
         _many(inputs, asked, Path(output), choice, options, many, as_json=as_json)
         return
     given = {"--jobs": jobs != 1, "--shard": shard is not None, "--engine": engine != "local"}
@@ -167,9 +170,9 @@ def predict(
         raise ConfigError(f"{wrong} is for many recordings: name a folder for tables, like -o out/")
     place = Path(output) if output is not None else None
     recording = Recording(tuple(inputs), "", reference=asked)
-    if plot and place is None:
-        raise ConfigError("--plot draws beside a table: write the table with -o FILE.")
-    work = Work(recording, place or Path("-"), choice, options, overwrite, resume, plot)
+    if (plot or overlay) and place is None:
+        raise ConfigError("--plot and --overlay draw beside a table: write it with -o FILE.")
+    work = Work(recording, place or Path("-"), choice, options, overwrite, resume, plot, overlay)
     _one(work, place, save_profile, as_json=as_json)
 
 
@@ -177,6 +180,7 @@ def _one(work: Work, output: Path | None, save_profile: Path | None, *, as_json:
     """One recording into one table, or to stdout."""
     from siamcal import inference
     from siamcal.inference.many import kept_table, request_of, resolve_reference
+    from siamcal.inference.overlay import check_overlay
 
     if output is None and as_json:
         raise ConfigError("--json and the table would share stdout; write the table with -o FILE.")
@@ -188,6 +192,8 @@ def _one(work: Work, output: Path | None, save_profile: Path | None, *, as_json:
         what = "A camera has no frames yet" if stream.kind == "camera" else "It is read only once"
         raise ConfigError(f"{what}: give --reference FILE or --profile FILE.")
     work.options.selection.of(stream)
+    if work.overlay:
+        check_overlay(stream, work.output)
     with work.model.predictor() as predictor:
         request = request_of(work, predictor)
         kept = kept_table(work, request) if work.resume and output is not None else None
@@ -208,6 +214,7 @@ def _one(work: Work, output: Path | None, save_profile: Path | None, *, as_json:
                     options=work.options,
                     request=request,
                     replace=replace,
+                    overlay=work.overlay,
                 )
             except BrokenPipeError:  # `siamcal predict ... | head` has seen enough
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from siamcal.errors import ConfigError
-from siamcal.faces import FacePipeline
+from siamcal.faces import Face, FacePipeline
 from siamcal.faces.media.frames import Frame, FrameStream, frames_of
 from siamcal.inference.ahead import ahead
 from siamcal.model.heads import AUOutput
@@ -33,6 +33,7 @@ class FrameResult:
         faces: Number of faces found, counted up to 2.
         problem: Why there are no values; "" where there are.
         notes: What speaks against values that are there.
+        face: The face that was read; None without one.
     """
 
     index: int
@@ -44,6 +45,7 @@ class FrameResult:
     problem: str = ""
     raw: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+    face: Face | None = None
 
     @property
     def quality(self) -> str:
@@ -170,8 +172,8 @@ class Predictor:
             return replace(result, problem="no face"), None
         crop = self.pipeline.align(frame.rgb, faces[0])
         notes = ("several faces, the widest was taken",) if len(faces) > 1 else ()
-        found = replace(result, confidence=faces[0].score, faces=len(faces), notes=notes)
-        return found, crop
+        found = replace(result, face=faces[0], faces=len(faces), notes=notes)
+        return replace(found, confidence=faces[0].score), crop
 
     def _finish(
         self, waiting: list[tuple[FrameResult, np.ndarray | None]], reference: Reference
