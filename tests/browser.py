@@ -1,8 +1,11 @@
 """A headless Chromium with a camera that shows a clip, for the page's tests and pictures."""
 
+import fcntl
 import json
 import os
 import shutil
+import socket
+import struct
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -12,6 +15,7 @@ from urllib.parse import urlsplit
 import av
 import numpy as np
 
+SIOCSIFFLAGS, IFF_UP = 0x8914, 0x1  # of linux/sockios.h and linux/if.h
 PACKAGES = {"chromium": "chromium", "chromedriver": "chromium-driver"}
 
 
@@ -25,6 +29,13 @@ def missing_browser():
         subprocess.run(command, timeout=600, **quiet)
     absent = [package for name, package in PACKAGES.items() if shutil.which(name) is None]
     return f"apt-get install {' '.join(absent)}: not here, and not to be had" if absent else ""
+
+
+def loopback_up():
+    """Switch the loopback on in a network namespace that was just made."""
+    with socket.socket() as some:
+        request = struct.pack("16sH14s", b"lo", IFF_UP, b"")
+        fcntl.ioctl(some, SIOCSIFFLAGS, request)
 
 
 def write_camera(path, frames):
@@ -68,6 +79,8 @@ def chromium(camera, downloads, size=(1280, 900)):
         "--disable-dev-shm-usage",
         "--disable-gpu",
         "--disable-background-networking",
+        # Chromium looks up its maker by itself; the page gets no name resolved either.
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
         "--disable-component-update",
         "--disable-sync",
         "--no-first-run",

@@ -86,6 +86,7 @@ def _door(port: int) -> socket.socket:
     door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         door.bind((HOST, port))
+        door.listen()  # who comes before the page is ready waits
     except OSError as error:
         door.close()
         raise ConfigError(
