@@ -1,4 +1,4 @@
-"""Draw docs/images/demo-live.png and demo-video.png: the page of `siamcal demo` with a rendered person.
+"""Draw docs/images/demo-live.png and demo-video.png: `siamcal demo` with a rendered person.
 
 Needs Debian's chromium and chromium-driver.
 """
@@ -38,7 +38,7 @@ def save(driver: object, name: str) -> None:
     """The page's visible part, with few colours: a small file."""
     path = IMAGES / name
     driver.save_screenshot(str(path))
-    Image.open(path).convert("RGB").quantize(160, dither=Image.Dither.NONE).save(path)
+    Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path)
     print(path)
 
 

@@ -166,6 +166,7 @@ def _camera_tab(live: LiveReader, sitting: Any) -> None:
                 sources=["webcam"],
                 streaming=True,
                 type="numpy",
+                buttons=[],
                 elem_id="camera",
                 height=340,
                 webcam_options=gr.WebcamOptions(mirror=False),
@@ -225,8 +226,8 @@ def _video_tab(recordings: RecordingReader, sitting: Any, kept: Path) -> None:
             begin = gr.Button("Read", variant="primary", elem_id="read")
     said = gr.Markdown(elem_id="results")
     with gr.Row():
-        overlay = gr.Video(label="Overlay", elem_id="overlay", interactive=False)
-        plot = gr.Image(label="Over time", elem_id="plot", interactive=False)
+        overlay = gr.Video(show_label=False, elem_id="overlay", interactive=False, buttons=[])
+        plot = gr.Image(show_label=False, elem_id="plot", interactive=False, buttons=["fullscreen"])
     files = gr.File(label="Files", file_count="multiple", elem_id="files", interactive=False)
     table = gr.Dataframe(label="Table", elem_id="table", interactive=False, max_height=400)
 
