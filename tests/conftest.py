@@ -9,6 +9,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 # Minutes together, of parts that change seldom: `make test` has to end in a few minutes itself.
 LONG = {
+    "test_demo_page.py",
     "test_fit_anchor.py",
     "test_merge_forms.py",
     "test_null.py",

@@ -1,8 +1,6 @@
 """The default engine against MediaPipe itself, as the oracle; and what each engine sends."""
 
 import pickle
-import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from itertools import product
@@ -11,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from packets import alone_in_a_network, packets_tried, say
 from rendered import RenderedPerson
 from skimage import data
 from videos import astronaut, head, write_video
@@ -34,10 +33,6 @@ def litert():
 def oracle():
     with FaceDetector("mediapipe") as detector:
         yield detector
-
-
-def say(text):
-    sys.stdout.write(f"{text}\n")  # `pytest -s` shows it
 
 
 def in_frame(picture, height=720, width=1280, left=700, top=300):
@@ -198,38 +193,6 @@ def test_without_litert_the_message_says_what_to_install():
 
 
 # --- connections ---------------------------------------------------------------------------------
-
-
-def packets_tried(arguments, folder):
-    """Packets that a command tried to send, by the kernel's count, in a network of its own.
-
-    The network has no way out, so each try ends as a packet without a route; nothing leaves.
-    """
-    counted = "cat /proc/net/snmp /proc/net/snmp6"
-    command = f'"$@" >"{folder}/out" 2>&1 && {counted}'
-    ran = subprocess.run(
-        ["unshare", "--map-root-user", "--net", "sh", "-c", command, "sh", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, (folder / "out").read_text() + ran.stderr
-    return sum(_counters(ran.stdout))
-
-
-def _counters(text):
-    names = ("OutRequests", "OutNoRoutes")
-    ip = [line.split() for line in text.splitlines() if line.startswith("Ip: ")]
-    yield from (int(value) for name, value in zip(*ip, strict=True) if name in names)
-    ip6 = [line.split() for line in text.splitlines() if line.startswith("Ip6")]
-    yield from (int(value) for name, value in ip6 if name.removeprefix("Ip6") in names)
-
-
-def alone_in_a_network():
-    if shutil.which("unshare") is None:
-        return False
-    command = ["unshare", "--map-root-user", "--net", "true"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 @pytest.mark.slow

@@ -92,6 +92,9 @@ def predict(
     plot: Annotated[
         bool, typer.Option("--plot", help="Draw the readings over time: aus.png beside aus.csv.")
     ] = False,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Draw them into the video: aus.mp4 beside aus.csv.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace tables that siamcal wrote before.")
     ] = False,
@@ -163,7 +166,7 @@ def predict(
     choice = ModelChoice(model, task, device, batch_size, trust, face_engine)
     selection = Selection(every, start, end, fps)
     options = TableOptions(selection, smooth, openface)
-    if (everyone or people) and (plot or (output is not None and _is_folder(output))):
+    if (everyone or people) and (plot or overlay or (output is not None and _is_folder(output))):
         raise ConfigError(
             "--everyone and --person read one recording into a table, without --plot."
         )
@@ -173,7 +176,7 @@ def predict(
         shares = _shard(shard)
         suffix = f".{table_format.removeprefix('.')}"
         many = {"suffix": suffix, "jobs": jobs, "engine": engine, "shard": shares}
-        many |= {"overwrite": overwrite, "resume": resume, "plot": plot}
+        many |= {"overwrite": overwrite, "resume": resume, "plot": plot, "overlay": overlay}
         _many(inputs, asked, Path(output), choice, options, many, as_json=as_json)
         return
     given = {"--jobs": jobs != 1, "--shard": shard is not None, "--engine": engine != "local"}
@@ -183,11 +186,19 @@ def predict(
         raise ConfigError(f"{wrong} is for many recordings: name a folder for tables, like -o out/")
     place = Path(output) if output is not None else None
     recording = Recording(tuple(inputs), "", reference=asked)
-    if plot and place is None:
-        raise ConfigError("--plot draws beside a table: write the table with -o FILE.")
-    whole = everyone or bool(people)
+    if (plot or overlay) and place is None:
+        raise ConfigError("--plot and --overlay draw beside a table: write it with -o FILE.")
     work = Work(
-        recording, place or Path("-"), choice, options, overwrite, resume, plot, whole, people
+        recording,
+        place or Path("-"),
+        choice,
+        options,
+        overwrite,
+        resume,
+        plot,
+        overlay,
+        everyone or bool(people),
+        people,
     )
     _one(work, place, save_profile, as_json=as_json)
 
@@ -196,6 +207,7 @@ def _one(work: Work, output: Path | None, save_profile: Path | None, *, as_json:
     """One recording into one table, or to stdout."""
     from siamcal import inference
     from siamcal.inference.many import kept_table, request_of
+    from siamcal.inference.overlay import check_overlay
 
     if work.everyone and save_profile is not None:
         raise ConfigError("--save-profile keeps one person's reference; leave --everyone out.")
@@ -209,6 +221,8 @@ def _one(work: Work, output: Path | None, save_profile: Path | None, *, as_json:
         what = "A camera has no frames yet" if stream.kind == "camera" else "It is read only once"
         raise ConfigError(f"{what}: give --reference FILE or --profile FILE.")
     work.options.selection.of(stream)
+    if work.overlay:
+        check_overlay(stream, work.output)
     with work.model.predictor() as predictor:
         request = request_of(work, predictor)
         kept = kept_table(work, request) if work.resume and output is not None else None
@@ -229,6 +243,7 @@ def _one(work: Work, output: Path | None, save_profile: Path | None, *, as_json:
                     options=work.options,
                     request=request,
                     replace=replace,
+                    overlay=work.overlay,
                 )
             except BrokenPipeError:  # `siamcal predict ... | head` has seen enough
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

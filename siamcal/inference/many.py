@@ -21,6 +21,7 @@ from siamcal.files import write_atomically
 from siamcal.inference.choosing import choose_for_everybody, choose_reference
 from siamcal.inference.models import choose_device, load_model
 from siamcal.inference.outputs import Output, check_outputs, own_table, read_sidecar
+from siamcal.inference.overlay import overlay_of, own_overlay
 from siamcal.inference.prediction import Predictor
 from siamcal.inference.profiles import load_profile
 from siamcal.inference.recordings import Asked, Recording
@@ -98,6 +99,7 @@ class Work:
         overwrite: Replace a table that siamcal wrote.
         resume: Keep one that is complete and of the same request; else replace it.
         plot: Draw its readings over time beside it.
+        overlay: Draw its readings into a video beside it.
         everyone: Read everybody, with a reference for each.
         people: (number, profile) of those whose profile is known; `everyone` then.
     """
@@ -109,6 +111,7 @@ class Work:
     overwrite: bool = False
     resume: bool = False
     plot: bool = False
+    overlay: bool = False
     everyone: bool = False
     people: tuple[tuple[int, str], ...] = ()
 
@@ -116,7 +119,7 @@ class Work:
     def outputs(self) -> list[Output]:
         """All files that come of it."""
         picture = [(traces_of(self.output), own_picture)] if self.plot else []
-        return [*table_outputs(self.output), *picture]
+        return [*table_outputs(self.output, overlay=self.overlay), *picture]
 
     def draw(self) -> None:
         """Draw the finished table, where that is asked for."""
@@ -157,6 +160,7 @@ def predict_many(
     overwrite: bool = False,
     resume: bool = False,
     plot: bool = False,
+    overlay: bool = False,
 ) -> list[Done]:
     """Read recordings into a folder: a table and its sidecar each, and `summary.csv`.
 
@@ -176,6 +180,7 @@ def predict_many(
         overwrite: Replace tables that siamcal wrote.
         resume: Keep tables that are complete and of the same request, make the others anew.
         plot: Draw each table beside it.
+        overlay: Draw the readings into a video beside each.
 
     Returns:
         One for each recording of the share, in the order of the recordings.
@@ -191,7 +196,7 @@ def predict_many(
     mine = list(recordings)[share - 1 :: shares]
     options = options or TableOptions()
     works = [
-        Work(one, folder / f"{one.name}{suffix}", model, options, overwrite, resume, plot)
+        Work(one, folder / f"{one.name}{suffix}", model, options, overwrite, resume, plot, overlay)
         for one in mine
     ]
     name = "summary.csv" if shares == 1 else f"summary-{share}-of-{shares}.csv"
@@ -323,6 +328,7 @@ def _read(work: Work) -> Done:
             options=work.options,
             request=request,
             replace=work.overwrite or work.resume,
+            overlay=work.overlay,
         )
         if summary.status == "interrupted":
             raise KeyboardInterrupt
@@ -368,6 +374,8 @@ def kept_table(work: Work, request: str) -> Done | None:
     same = told.get("status") == "complete" and told.get("request") == request
     if not (same and work.output.exists() and own_table(work.output, sidecar_of(work.output))):
         return None
+    if work.overlay and not own_overlay(overlay_of(work.output)):
+        return None  # it needs the frames again
     if work.plot and not own_picture(traces_of(work.output)):
         work.draw()
     return Done(work, Summary(**told["result"]), _told(told["reference"]), kept=True)

@@ -6,7 +6,7 @@ import logging
 import os
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -30,6 +30,7 @@ from siamcal.inference.outputs import (
     own_sidecar,
     own_table,
 )
+from siamcal.inference.overlay import check_overlay, overlaid, overlay_of, own_overlay
 from siamcal.inference.prediction import FrameResult, Predictor
 from siamcal.inference.references import PersonReference, read_reference
 from siamcal.inference.selection import Selection, smoothed
@@ -130,6 +131,7 @@ def predict_to_table(
     options: TableOptions | None = None,
     request: str = "",
     replace: bool = False,
+    overlay: bool = False,
 ) -> Summary:
     """Read a stream of frames of one person into a table.
 
@@ -148,13 +150,14 @@ def predict_to_table(
         options: What is read, and how it is written.
         request: What a resuming run knows the same work by; kept in the sidecar.
         replace: A table that siamcal wrote there before may be replaced.
+        overlay: Draw the readings into a video beside the table, `aus.mp4`.
 
     Returns:
         The counts. An interruption by the user ends the run with status "interrupted".
 
     Raises:
         ConfigError: The output can't be written or would destroy a file, no format has its suffix,
-            or an option doesn't fit the stream.
+            or an option doesn't fit the stream; an overlay of what can be read only once.
         MediaError: The stream held nothing at all.
     """
     options = options or TableOptions()
@@ -162,11 +165,15 @@ def predict_to_table(
     stream = open_media(stream)
     if not isinstance(reference, PersonReference | Mapping):
         reference = read_reference(reference, predictor)
-    if isinstance(reference, Mapping) and options.smooth != 1:
-        raise ConfigError("smooth is for tables of one person; several people's rows alternate.")
+    if isinstance(reference, Mapping) and (options.smooth != 1 or overlay):
+        raise ConfigError(
+            "smooth and overlay are for tables of one person; several people's rows alternate."
+        )
+    if overlay:
+        check_overlay(stream, output)
     if isinstance(output, Path):
         make_table = table_format(output)
-        check_outputs(table_outputs(output), stream.sources, replace=replace)
+        check_outputs(table_outputs(output, overlay=overlay), stream.sources, replace=replace)
         sidecar = None if is_stream(output) else sidecar_of(output)
     else:
         sidecar, make_table = None, table_formats.get("csv")
@@ -185,10 +192,14 @@ def predict_to_table(
     facts["request"] = request
     # The sidecar first: by it a run that goes on after a kill knows the table as its own.
     _write_sidecar(sidecar, facts, summary)
-    with _opened(output) as file:
+    drawing: Any = nullcontext(lambda results: results)
+    if overlay:
+        drawing = overlaid(overlay_of(Path(str(output))), stream, options.selection, predictor)
+    with _opened(output) as file, drawing as drawn:
         table = make_table(file, rows.columns)
         try:
-            results = smoothed(_results(chosen, predictor, reference), options.smooth)
+            results = _results(chosen, predictor, reference)
+            results = drawn(smoothed(results, options.smooth))
             _fill(table, rows, chosen, results, predictor.batch_size, summary)
             summary.status = "complete"
         except KeyboardInterrupt:
@@ -248,12 +259,13 @@ def _facts(
     }
 
 
-def table_outputs(output: Path) -> list[Output]:
+def table_outputs(output: Path, *, overlay: bool = False) -> list[Output]:
     """The files that a table comes with, for `check_outputs`."""
     if is_stream(output):
         return [(output, lambda _: False)]
     sidecar = sidecar_of(output)
-    return [(output, partial(own_table, sidecar=sidecar)), (sidecar, own_sidecar)]
+    video = [(overlay_of(output), own_overlay)] if overlay else []
+    return [(output, partial(own_table, sidecar=sidecar)), (sidecar, own_sidecar), *video]
 
 
 def sidecar_of(output: Path) -> Path:

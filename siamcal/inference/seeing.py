@@ -36,6 +36,7 @@ class FrameResult:
         notes: What speaks against values that are there.
         judged: Pose, eyes, light and sharpness of the face; None without one.
         face_id: Number of the person; None where everybody is read and nobody was found.
+        face: The face that was read; None without one.
     """
 
     index: int
@@ -49,6 +50,7 @@ class FrameResult:
     notes: tuple[str, ...] = ()
     judged: TargetQuality | None = None
     face_id: int | None = 0
+    face: Face | None = None
 
     @property
     def quality(self) -> str:
@@ -164,5 +166,5 @@ def _found(
     crop = pipeline.align(frame.rgb, face)
     judged = judge_target(measure_face(frame.rgb, face), seen)
     result = FrameResult(frame.index, frame.timestamp, frame.source, None)
-    found = replace(result, confidence=face.score, faces=faces, judged=judged)
+    found = replace(result, confidence=face.score, faces=faces, judged=judged, face=face)
     return replace(found, notes=judged.notes), crop

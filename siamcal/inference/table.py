@@ -95,7 +95,7 @@ class AURows:
         cells += self._values(result.values)
         if self.raw:
             raw = result.raw if result.raw is not None else [None] * len(self.thresholds)
-            cells += [None if v is None else _clipped(v) for v in raw]
+            cells += [None if v is None else written_value(v) for v in raw]
         if not self.openface:
             told = [getattr(result.judged, name, None) for name in JUDGED]
             cells += [None if v is None else _rounded(v) for v in told]
@@ -108,12 +108,13 @@ class AURows:
             return [0 if self.openface else None] * self._read
         if self.task == "detection":
             return [int(logit >= 0) for logit in values]
-        written = [_clipped(value) for value in values]
+        written = [written_value(value) for value in values]
         pairs = zip(written, self.thresholds, strict=True)
         return [*written, *(int(value >= threshold) for value, threshold in pairs)]
 
 
-def _clipped(value: float) -> float:
+def written_value(value: float) -> float:
+    """An intensity as the table holds it: clipped to 0 to 5, three decimals."""
     # Adding zero turns -0.0 into 0.0.
     return _rounded(min(max(float(value), LOWEST), HIGHEST) + 0.0)
 
