@@ -163,12 +163,7 @@ def predict_to_table(
     options = options or TableOptions()
     output = Path(output) if isinstance(output, str) else output
     stream = open_media(stream)
-    if not isinstance(reference, PersonReference | Mapping):
-        reference = read_reference(reference, predictor)
-    if isinstance(reference, Mapping) and (options.smooth != 1 or overlay):
-        raise ConfigError(
-            "smooth and overlay are for tables of one person; several people's rows alternate."
-        )
+    reference = _known(reference, predictor, alone=options.smooth != 1 or overlay)
     if overlay:
         check_overlay(stream, output)
     if isinstance(output, Path):
@@ -177,15 +172,7 @@ def predict_to_table(
         sidecar = None if is_stream(output) else sidecar_of(output)
     else:
         sidecar, make_table = None, table_formats.get("csv")
-    config = predictor.config
-    rows = AURows(
-        config.aus,
-        config.thresholds,
-        config.task,
-        openface=options.openface,
-        raw=predictor.reads_raw,
-        pictures=stream.kind == "images",
-    )
+    rows = _rows(predictor, options, stream)
     chosen = options.selection.of(stream)
     summary = Summary(warnings=_warnings(reference))
     facts = _facts(output, stream, chosen, predictor, reference, options, rows)
@@ -215,6 +202,34 @@ def predict_to_table(
                 facts["table"]["sha256"] = checksum_of_file(output)
             _write_sidecar(sidecar, facts, summary)
     return summary
+
+
+def _known(
+    reference: PersonReference | Mapping[int, PersonReference] | Any,
+    predictor: Predictor,
+    *,
+    alone: bool,
+) -> PersonReference | Mapping[int, PersonReference]:
+    """The reference, read where a picture was given."""
+    if isinstance(reference, Mapping) and alone:
+        raise ConfigError(
+            "smooth and overlay are for tables of one person; several people's rows alternate."
+        )
+    if isinstance(reference, PersonReference | Mapping):
+        return reference
+    return read_reference(reference, predictor)
+
+
+def _rows(predictor: Predictor, options: TableOptions, stream: FrameStream) -> AURows:
+    config = predictor.config
+    return AURows(
+        config.aus,
+        config.thresholds,
+        config.task,
+        openface=options.openface,
+        raw=predictor.reads_raw,
+        pictures=stream.kind == "images",
+    )
 
 
 def _results(
