@@ -6,7 +6,7 @@ import logging
 import os
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -168,25 +168,15 @@ def predict_to_table(
         sidecar = None if is_stream(output) else sidecar_of(output)
     else:
         sidecar, make_table = None, table_formats.get("csv")
-    config = predictor.config
-    rows = AURows(
-        config.aus,
-        config.thresholds,
-        config.task,
-        openface=options.openface,
-        raw=predictor.reads_raw,
-        pictures=stream.kind == "images",
-    )
+    rows = _rows(predictor, options, pictures=stream.kind == "images")
     chosen = options.selection.of(stream)
     summary = Summary(warnings=list(reference.warnings))
     facts = _facts(output, stream, chosen, predictor, reference, options, rows)
     facts["request"] = request
     # The sidecar first: by it a run that goes on after a kill knows the table as its own.
     _write_sidecar(sidecar, facts, summary)
-    drawing: Any = nullcontext(lambda results: results)
-    if overlay:
-        drawing = overlaid(overlay_of(Path(str(output))), stream, options.selection, predictor)
-    with _opened(output) as file, drawing as drawn:
+    video = overlay_of(output) if overlay and isinstance(output, Path) else None
+    with _opened(output) as file, overlaid(video, stream, options.selection, predictor) as drawn:
         table = make_table(file, rows.columns)
         try:
             results = predictor.results(chosen, reference.features)
@@ -206,6 +196,14 @@ def predict_to_table(
                 facts["table"]["sha256"] = checksum_of_file(output)
             _write_sidecar(sidecar, facts, summary)
     return summary
+
+
+def _rows(predictor: Predictor, options: TableOptions, *, pictures: bool) -> AURows:
+    config, raw = predictor.config, predictor.reads_raw
+    openface = options.openface
+    return AURows(
+        *(config.aus, config.thresholds, config.task), openface=openface, raw=raw, pictures=pictures
+    )
 
 
 def _facts(
