@@ -30,7 +30,7 @@ COMMENT = "siamcal predict --overlay"
 SECONDS_A_PICTURE = 1.0
 CLOCK = 90_000  # ticks a second, as most recordings count
 QUALITY = "20"  # x264's constant rate factor; letters stay sharp
-# One thread: with several, one of ten runs gave another file of the same pictures.
+# So that the file depends on the pictures alone, not on how many cores a machine has.
 
 Results = Iterable[FrameResult]
 
