@@ -7,6 +7,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+import torch
 from rendered import RenderedPerson
 from test_inference import make_calibrator
 from test_inference_cli import run  # noqa: F401
@@ -14,14 +15,19 @@ from videos import head, moved_frames, write_video
 
 import siamcal.cli
 from siamcal.calibrators.config import CalibratorConfig
+from siamcal.calibrators.saving import save_calibrator
 from siamcal.errors import ConfigError, FaceNotFoundError
 from siamcal.faces import FacePipeline
 from siamcal.inference import Predictor, load_model, read_reference
 from siamcal.inference.many import ModelChoice
+from siamcal.model.create import create_backbone
+from siamcal.model.heads import make_head
+from siamcal.model.siamese import CalibratingSiamese
 from siamcal.page.bars import bars, checklist
 from siamcal.page.guidance import Check, Look, look_at
 from siamcal.page.live import LiveReader, Reading, Sitting
 from siamcal.page.recording import AUTO, RecordingReader
+from siamcal.preprocessing import Preprocessing
 
 AUS = (1, 12)
 
@@ -231,3 +237,26 @@ def test_only_this_machine_is_answered_and_asked(folder, tmp_path):
     assert re.findall(r'(?:src|href)="(?:https?:)?//[^"]+', answer.text) == []
     assert client.get("http://somewhere.example/").status_code == 400
     assert 'analytics_enabled": false' in answer.text.replace('":f', '": f')
+
+
+def test_without_the_neutral_face_where_the_calibrator_can(folder):
+    head_module = make_head("intensity", 2)
+    network = create_backbone("ir_tiny", num_outputs=head_module.num_outputs).eval()
+    model = CalibratingSiamese(network, "layer4", head=head_module, null_reference=True)
+    model.fit_anchor(torch.randn(6, 3, 112, 112), np.repeat(np.arange(3), 2))
+    config = CalibratorConfig(
+        merge_at="layer4", task="intensity", aus=AUS, preprocessing=Preprocessing(size=112)
+    )
+    save_calibrator(model, config, folder / "null")
+    with Predictor(load_model(folder / "null")) as predictor:
+        reader, sitting = LiveReader(predictor), Sitting()
+        frame = next(iter(moved_frames(2)))
+        before = reader.read(frame, sitting)
+        assert before.calibrated is None
+        reader.take_file(folder / "neutral.png", sitting)
+        after = reader.read(frame, sitting)
+        np.testing.assert_array_equal(after.raw, before.raw)
+        (result,) = predictor.results([frame], sitting.person.features)
+    np.testing.assert_allclose(after.raw, result.raw, atol=1e-5)
+    np.testing.assert_allclose(after.calibrated, result.values, atol=1e-5)
+    assert np.abs(after.raw - after.calibrated).max() > 1e-4

@@ -30,6 +30,7 @@ COMMENT = "siamcal predict --overlay"
 SECONDS_A_PICTURE = 1.0
 CLOCK = 90_000  # ticks a second, as most recordings count
 QUALITY = "20"  # x264's constant rate factor; letters stay sharp
+# So that the file depends on the pictures alone, not on how many cores a machine has.
 
 Results = Iterable[FrameResult]
 
@@ -67,14 +68,14 @@ def check_overlay(stream: FrameStream, output: Path | Any) -> None:
 
 @contextmanager
 def overlaid(
-    path: Path, stream: FrameStream, selection: Selection, predictor: Predictor
+    path: Path | None, stream: FrameStream, selection: Selection, predictor: Predictor
 ) -> Iterator[Callable[[Results], Iterator[FrameResult]]]:
     """Yield what draws results on their way; the video is there when the block ends without error.
 
     The recording is decoded a second time, a few frames ahead, and never held as a whole.
 
     Args:
-        path: The video.
+        path: The video; None: nothing is drawn.
         stream: What the results are read from.
         selection: Which of its frames.
         predictor: What reads them.
@@ -82,6 +83,9 @@ def overlaid(
     Raises:
         ConfigError: The video can't be written, or the recording changed in between.
     """
+    if path is None:
+        yield iter
+        return
     from siamcal.inference.overlay_picture import OverlayPicture
 
     chosen = selection.of(open_media(list(stream.sources)))
@@ -163,7 +167,7 @@ class _Video:
 
     def _open_stream(self, height: int, width: int) -> Any:
         rate = Fraction(self.fps).limit_denominator(1001)
-        options = {"crf": QUALITY, "preset": "veryfast"}
+        options = {"crf": QUALITY, "preset": "veryfast", "threads": "1"}
         stream: Any = self._container.add_stream("libx264", rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.time_base = stream.codec_context.time_base = Fraction(1, CLOCK)

@@ -6,7 +6,7 @@ import logging
 import os
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -179,10 +179,8 @@ def predict_to_table(
     facts["request"] = request
     # The sidecar first: by it a run that goes on after a kill knows the table as its own.
     _write_sidecar(sidecar, facts, summary)
-    drawing: Any = nullcontext(lambda results: results)
-    if overlay:
-        drawing = overlaid(overlay_of(Path(str(output))), stream, options.selection, predictor)
-    with _opened(output) as file, drawing as drawn:
+    video = overlay_of(output) if overlay and isinstance(output, Path) else None
+    with _opened(output) as file, overlaid(video, stream, options.selection, predictor) as drawn:
         table = make_table(file, rows.columns)
         try:
             results = _results(chosen, predictor, reference)

@@ -227,7 +227,7 @@ def _video_tab(recordings: RecordingReader, sitting: Any, kept: Path) -> None:
     said = gr.Markdown(elem_id="results")
     with gr.Row():
         overlay = gr.Video(show_label=False, elem_id="overlay", interactive=False, buttons=[])
-        plot = gr.Image(show_label=False, elem_id="plot", interactive=False, buttons=["fullscreen"])
+        plot = gr.Image(show_label=False, elem_id="plot", interactive=False, buttons=[])
     files = gr.File(label="Files", file_count="multiple", elem_id="files", interactive=False)
     table = gr.Dataframe(label="Table", elem_id="table", interactive=False, max_height=400)
 

@@ -15,7 +15,8 @@ from fuzz.run import Reader
 from siamcal.calibrators.config import read_config
 from siamcal.calibrators.saving import load_calibrator
 from siamcal.inference.prediction import Predictor
-from siamcal.inference.references import PersonReference, load_profile, save_profile
+from siamcal.inference.profiles import load_profile, save_profile
+from siamcal.inference.references import PersonReference
 from siamcal.model.heads import make_head
 from siamcal.model.reference import Reference
 from siamcal.model.siamese import CalibratingSiamese
