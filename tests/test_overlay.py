@@ -197,9 +197,9 @@ def test_nobodys_video_is_lost(run, folder, tmp_path):  # noqa: F811
     assert own_overlay(video)
     code, _, err = run(*COMMAND, output)
     assert "--overwrite replaces it" in err
-    first = video.read_bytes()
+    first = times(video)
     assert run(*COMMAND, output, "--overwrite")[0] == 0
-    assert video.read_bytes() == first
+    assert times(video) == first  # x264 doesn't promise equal bytes
     assert sorted(p.name for p in tmp_path.iterdir()) == ["aus.csv", "aus.json", "aus.mp4"]
 
 
