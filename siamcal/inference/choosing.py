@@ -87,7 +87,7 @@ def choose_reference(
 
 
 def choose_for_everybody(
-    inputs: str | Path | list[str | Path], predictor: Predictor, *, sound_only: bool = True
+    inputs: str | Path | Sequence[str | Path], predictor: Predictor, *, sound_only: bool = True
 ) -> tuple[dict[int, PersonReference], dict[int, str]]:
     """The most neutral frame of each person of a recording, by `choose_reference`'s rules.
 
@@ -232,7 +232,7 @@ def _candidates_of_people(stream: FrameStream, everybody: Everybody) -> dict[int
     found: dict[int, list[Candidate]] = {}
     bar = progress_bar(stream, total=stream.total, description="finding people", unit="frame")
     for frame in bar:
-        for number, face in everybody.faces(frame):
+        for number, face in everybody.faces(frame) if frame.rgb is not None else ():
             own = found.setdefault(number, [])
             if own and frame.index < own[-1].frame + step:
                 continue

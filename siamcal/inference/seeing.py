@@ -84,21 +84,21 @@ class OnePerson:
 
     def __call__(self, frame: Frame) -> list[Found]:
         """The person's face in a frame."""
-        if problem := _unreadable(frame):
-            return [(_nothing(frame, problem), None)]
+        if frame.rgb is None or frame.problem:
+            return [(_nothing(frame, _why(frame)), None)]
         faces = self.pipeline.detect(frame.rgb, max_faces=MOST_FACES)
         if not faces:
             return [(_nothing(frame, "no face"), None)]
-        face, note = self._choose(frame, faces)
-        found, crop = _found(self.pipeline, frame, face, self.seen, len(faces))
+        face, note = self._choose(frame.index, frame.rgb, faces)
+        found, crop = _found(self.pipeline, frame, frame.rgb, face, self.seen, len(faces))
         return [(replace(found, notes=(*[note] * bool(note), *found.notes)), crop)]
 
-    def _choose(self, frame: Frame, faces: list[Face]) -> tuple[Face, str]:
+    def _choose(self, index: int, rgb: np.ndarray, faces: list[Face]) -> tuple[Face, str]:
         """The person's face among those of a frame, and what is to be said of the choice."""
         several = len(faces) > 1
         if self.tracker is None:
             return faces[0], "several faces, the widest was taken" if several else ""
-        numbers = self.tracker.update(frame.index, frame.rgb, faces)
+        numbers = self.tracker.update(index, rgb, faces)
         if self.person is None:
             self.person = numbers[0]
             return faces[0], "several faces, the widest was taken" if several else ""
@@ -126,15 +126,15 @@ class Everybody:
 
     def __call__(self, frame: Frame) -> list[Found]:
         """All faces in a frame, by their numbers."""
-        if problem := _unreadable(frame):
-            return [(_nothing(frame, problem, face_id=None), None)]
+        if frame.rgb is None or frame.problem:
+            return [(_nothing(frame, _why(frame), face_id=None), None)]
         faces = self.faces(frame)
         if not faces:
             return [(_nothing(frame, "no face", face_id=None), None)]
         found = []
         for number, face in faces:
             seen = self.seen.get(number)
-            result, crop = _found(self.pipeline, frame, face, seen, len(faces))
+            result, crop = _found(self.pipeline, frame, frame.rgb, face, seen, len(faces))
             if number not in self.seen:
                 result, crop = replace(result, problem="no reference of this person"), None
             found.append((replace(result, face_id=number), crop))
@@ -142,17 +142,15 @@ class Everybody:
 
     def faces(self, frame: Frame) -> list[tuple[int, Face]]:
         """All faces of a readable frame with their numbers, by these."""
-        if _unreadable(frame):
+        if frame.rgb is None or frame.problem:
             return []
         faces = self.pipeline.detect(frame.rgb, everyone=True)
         numbers = self.tracker.update(frame.index, frame.rgb, faces)
         return sorted(zip(numbers, faces, strict=True), key=lambda pair: pair[0])
 
 
-def _unreadable(frame: Frame) -> str:
-    if frame.rgb is None or frame.problem:
-        return frame.problem or "it can't be decoded"
-    return ""
+def _why(frame: Frame) -> str:
+    return frame.problem or "it can't be decoded"
 
 
 def _nothing(frame: Frame, problem: str, face_id: int | None = 0) -> FrameResult:
@@ -161,10 +159,14 @@ def _nothing(frame: Frame, problem: str, face_id: int | None = 0) -> FrameResult
 
 
 def _found(
-    pipeline: FacePipeline, frame: Frame, face: Face, seen: FaceMeasures | None, faces: int
+    pipeline: FacePipeline,
+    frame: Frame,
+    rgb: np.ndarray,
+    face: Face,
+    seen: FaceMeasures | None,
+    faces: int,
 ) -> Found:
-    crop = pipeline.align(frame.rgb, face)
-    judged = judge_target(measure_face(frame.rgb, face), seen)
+    judged = judge_target(measure_face(rgb, face), seen)
     result = FrameResult(frame.index, frame.timestamp, frame.source, None)
     found = replace(result, confidence=face.score, faces=faces, judged=judged, face=face)
-    return replace(found, notes=judged.notes), crop
+    return replace(found, notes=judged.notes), pipeline.align(rgb, face)
