@@ -114,7 +114,7 @@ def predict(
         str, typer.Option(help="What finds faces: litert, or mediapipe, which contacts its maker.")
     ] = "litert",
     every: Annotated[
-        int, typer.Option(min=1, help="Read every so manieth frame.", rich_help_panel=FRAMES)
+        int, typer.Option(min=1, help="Read every n-th frame.", rich_help_panel=FRAMES)
     ] = 1,
     start: Annotated[
         float | None, typer.Option(help="Seconds to begin at.", rich_help_panel=FRAMES)

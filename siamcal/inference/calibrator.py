@@ -140,7 +140,7 @@ class Calibrator:
 
         Args:
             path: A video, pictures, or a folder of pictures.
-            every: Every so manieth frame.
+            every: Every n-th frame.
             start: Seconds to begin at.
             end: Seconds to end before.
             fps: Rate of pictures.

@@ -245,7 +245,7 @@ def _candidates_of_people(stream: FrameStream, everybody: Everybody) -> dict[int
 
 
 def _wanted_step(total: int) -> float:
-    """Every so manieth frame of so many is judged."""
+    """Every n-th frame of so many is judged: n."""
     return max(total / min(MOST_CANDIDATES, max(LEAST_CANDIDATES, total / ONE_IN)), 1.0)
 
 

@@ -20,7 +20,7 @@ class Selection:
     """Which frames of a stream are read; the others aren't looked at and have no rows.
 
     Attributes:
-        every: Every so manieth frame, from the first that is read on.
+        every: Every n-th frame, from the first that is read on.
         start: Seconds; frames before aren't read.
         end: Seconds; frames from there on aren't read.
         fps: Pictures follow one another at this rate; without it they have no time.
