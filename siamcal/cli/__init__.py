@@ -15,9 +15,10 @@ import typer
 import typer.core
 
 from siamcal.errors import SiamcalError
+from siamcal.extras import needed_for
 from siamcal.registry import import_all
 
-__all__ = ["COMPARE", "DATA", "LOOK_UP", "PANELS", "READ", "SHARE", "app", "main", "tell"]
+__all__ = ["COMPARE", "DATA", "EXTRAS", "LOOK_UP", "PANELS", "READ", "SHARE", "app", "main", "tell"]
 
 # Panels of the help, in its order; a command names its own.
 PANELS = COMPARE, READ, DATA, LOOK_UP, SHARE = (
@@ -27,6 +28,8 @@ PANELS = COMPARE, READ, DATA, LOOK_UP, SHARE = (
     "Look up",
     "Share calibrators",
 )
+# What a command needs that the core of siamcal lacks; "bench" for the others, if any.
+EXTRAS = {"calibrate": "predict", "demo": "demo", "predict": "predict", "recalibrate": "predict"}
 
 
 class _Panels(typer.core.TyperGroup):
@@ -102,7 +105,9 @@ def main() -> None:
     atexit.register(gc.freeze)
     _load_commands()
     try:
-        app()
+        command = next(iter(sys.argv[1:]), "")
+        with needed_for(f"siamcal {command}", EXTRAS.get(command, "bench")):
+            app()
     except SiamcalError as error:
         tell(f"siamcal: {error}", typer.colors.RED)
         sys.exit(2)

@@ -1,0 +1,130 @@
+"""Packages that an extra of siamcal brings: which there are, and what installs a missing one.
+
+The core wraps, saves, loads and publishes networks. What reads faces or compares methods needs
+more, and says so by `needed_for` where it is missing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from siamcal.errors import MissingDependencyError
+
+__all__ = ["INCLUDES", "PACKAGES", "SYSTEM_LIBRARIES", "install_line", "needed_for"]
+
+# Name at import -> (name to install, extra of pyproject.toml).
+PACKAGES = {
+    "PIL": ("pillow", "predict"),
+    "ai_edge_litert": ("ai-edge-litert", "predict"),
+    "av": ("av", "predict"),
+    "cv2": ("opencv-python", "predict"),
+    "joblib": ("joblib", "predict"),
+    "matplotlib": ("matplotlib", "predict"),
+    "pandas": ("pandas", "predict"),
+    "pi_heif": ("pi-heif", "predict"),
+    "pyarrow": ("pyarrow", "predict"),
+    "scipy": ("scipy", "predict"),
+    "timm": ("timm", "timm"),
+    "torchvision": ("torchvision", "timm"),
+    "accelerate": ("accelerate", "bench"),
+    "numba": ("numba", "bench"),
+    "fastapi": ("gradio", "demo"),
+    "gradio": ("gradio", "demo"),
+    "starlette": ("gradio", "demo"),
+    "uvicorn": ("gradio", "demo"),
+    "mediapipe": ("mediapipe", "mediapipe"),
+    "onnx": ("onnx", "export"),
+    "onnxruntime": ("onnxruntime", "export"),
+    "onnxscript": ("onnxscript", "export"),
+    "ray": ("ray", "ray"),
+    "tensorboard": ("tensorboard", "tensorboard"),
+    "transformers": ("transformers", "transformers"),
+}
+# Extra -> the extras that it brings.
+INCLUDES = {"bench": ("predict", "timm"), "demo": ("predict",)}
+# Shared library -> package of Debian and Ubuntu: the first two are mediapipe's, the rest OpenCV's.
+SYSTEM_LIBRARIES = {
+    "libEGL.so.1": "libegl1",
+    "libGLESv2.so.2": "libgles2",
+    "libGL.so.1": "libgl1",
+    "libglib-2.0.so.0": "libglib2.0-0",
+    "libgthread-2.0.so.0": "libglib2.0-0",
+}
+
+
+def install_line(extra: str) -> str:
+    """The command that installs an extra."""
+    return f"pip install 'siamcal[{extra}]'"
+
+
+@contextmanager
+def needed_for(what: str, extra: str = "", otherwise: str = "") -> Iterator[None]:
+    """In this block a package or system library that is missing is named with what installs it.
+
+    Args:
+        what: What can't be done without ("siamcal demo").
+        extra: Named instead of the package's own extra where it brings that too.
+        otherwise: What can be done instead, for the end of the message.
+
+    Raises:
+        MissingDependencyError: An import failed for want of a package of `PACKAGES` or of a shared
+            library. Other errors are raised as they are.
+    """
+    try:
+        yield
+    except (ImportError, OSError) as error:
+        cause = error.__cause__ if isinstance(error, MissingDependencyError) else error
+        # What was explained further in stays, unless all that this block needs is one extra.
+        if isinstance(error, MissingDependencyError) and _extra_of(cause) not in _brought(extra):
+            raise
+        text = _library(cause) or _package(cause, extra)
+        if not text:
+            raise
+        end = f"; or {otherwise}." if otherwise else ""
+        raise MissingDependencyError(f"{what} needs {text}{end}") from cause
+
+
+def _brought(extra: str) -> tuple[str, ...]:
+    return (extra, *INCLUDES.get(extra, ())) if extra else ()
+
+
+def _top(error: BaseException | None) -> str:
+    """Name at import of the package that can't be imported."""
+    if not isinstance(error, ImportError):
+        return ""
+    quoted = re.search(r"No module named '(\w+)", str(error))
+    return (error.name or (quoted[1] if quoted else "")).partition(".")[0]
+
+
+def _extra_of(error: BaseException | None) -> str:
+    return PACKAGES.get(_top(error), ("", ""))[1]
+
+
+def _package(error: BaseException | None, extra: str) -> str:
+    own = _extra_of(error)
+    if not own:
+        return ""
+    line = install_line(extra if own in _brought(extra) else own)
+    return (
+        f"the package {PACKAGES[_top(error)][0]}, which can't be imported ({error}). "
+        f"Install it: {line}"
+    )
+
+
+def _library(error: BaseException | None) -> str:
+    found = re.search(r"(lib[\w.+-]+?\.so)([\w.]*): cannot open shared object", str(error))
+    if found is None:
+        return ""
+    package = SYSTEM_LIBRARIES.get(found[1] + found[2])
+    if package is None:
+        return (
+            f"the system library {found[1]}, which isn't on this machine. On Debian or Ubuntu: "
+            f"apt-file search {found[1]} names the package that holds it"
+        )
+    all_of_them = " ".join(dict.fromkeys(SYSTEM_LIBRARIES.values()))
+    return (
+        f"the system library {found[1]} (Debian package {package}), which isn't on this machine. "
+        f"On Debian or Ubuntu: apt-get install {all_of_them}"
+    )
