@@ -7,12 +7,27 @@ more, and says so by `needed_for` where it is missing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib import metadata
+from typing import TYPE_CHECKING
 
 from siamcal.errors import MissingDependencyError
 
-__all__ = ["INCLUDES", "PACKAGES", "SYSTEM_LIBRARIES", "install_line", "needed_for"]
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+__all__ = [
+    "CORE",
+    "INCLUDES",
+    "PACKAGES",
+    "SYSTEM_LIBRARIES",
+    "install_line",
+    "lacking",
+    "needed_for",
+]
+
+CORE = "core"  # in the place of an extra: what siamcal never lacks
 
 # Name at import -> (name to install, extra of pyproject.toml).
 PACKAGES = {
@@ -57,6 +72,55 @@ SYSTEM_LIBRARIES = {
 def install_line(extra: str) -> str:
     """The command that installs an extra."""
     return f"pip install 'siamcal[{extra}]'"
+
+
+def lacking() -> dict[str, list[str]]:
+    """For the core and each extra, the packages that aren't installed, or not in a version allowed.
+
+    By the installed metadata of siamcal, without importing a package: "av>=17 (not installed)".
+
+    Raises:
+        MissingDependencyError: siamcal itself isn't installed, only lies in Python's path.
+    """
+    from packaging.requirements import Requirement
+
+    try:
+        wanted = [Requirement(line) for line in metadata.requires("siamcal") or []]
+    except metadata.PackageNotFoundError:
+        raise MissingDependencyError(
+            "siamcal isn't installed, only found in Python's path: run `pip install -e .` in its "
+            "checkout."
+        ) from None
+    core = [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
+    found = {CORE: _lacking(core)}
+    for extra in dict.fromkeys(extra for _, extra in PACKAGES.values()):
+        found[extra] = list(
+            dict.fromkeys(
+                text
+                for name in _brought(extra)
+                for text in _lacking(
+                    one
+                    for one in wanted
+                    if one not in core and one.marker and one.marker.evaluate({"extra": name})
+                )
+            )
+        )
+    return found
+
+
+def _lacking(requirements: Iterable[Requirement]) -> list[str]:
+    found = []
+    for one in requirements:
+        if one.name == "siamcal":  # another extra, which is looked at by its own name
+            continue
+        try:
+            version = metadata.version(one.name)
+        except metadata.PackageNotFoundError:
+            found.append(f"{one.name}{one.specifier} (not installed)")
+            continue
+        if not one.specifier.contains(version, prereleases=True):
+            found.append(f"{one.name}{one.specifier} ({version} is installed)")
+    return found
 
 
 @contextmanager

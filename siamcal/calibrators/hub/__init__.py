@@ -28,8 +28,9 @@ from siamcal.calibrators.hub.publication import (
     Publication,
     plan_from_model,
 )
-from siamcal.calibrators.hub.sources import TAG, Source, endpoint, explained, hub_api, parse_source
+from siamcal.calibrators.hub.sources import TAG, Source, explained, hub_api, parse_source
 from siamcal.calibrators.hub.transfer import MAX_EXTRA_BYTES, fetch, optional, remote_size, snapshot
+from siamcal.calibrators.hub_settings import endpoint
 from siamcal.calibrators.saving import (
     CARD_FILE,
     CONFIG_FILE,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from siamcal.calibrators.hub_settings import endpoint
 from siamcal.errors import ConfigError, HubError
 
 TAG = "siamcal"
@@ -65,13 +65,6 @@ def hub_api(token: str | bool | None) -> Any:
     from huggingface_hub import HfApi
 
     return HfApi(endpoint=endpoint(), token=token, library_name=TAG)
-
-
-def endpoint() -> str:
-    """Address of the Hub or of its mirror (HF_ENDPOINT, also where it was set after the import)."""
-    from huggingface_hub import constants
-
-    return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
 
 
 def network_errors() -> tuple[type[Exception], ...]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from siamcal.calibrators.config import MAX_CONFIG_BYTES, read_config
-from siamcal.calibrators.hub.sources import TAG, Source, endpoint, explained, network_errors
+from siamcal.calibrators.hub.sources import TAG, Source, explained, network_errors
+from siamcal.calibrators.hub_settings import endpoint
 from siamcal.calibrators.saving import CONFIG_FILE, WEIGHTS_FILE
 from siamcal.errors import HubError, WeightsError
 from siamcal.files import checksum_of_file, make_folder
