@@ -20,6 +20,7 @@ import platformdirs
 from siamcal.errors import ConfigError, DataNotFoundError
 
 __all__ = [
+    "absent",
     "append_line",
     "asset",
     "bytes_of_folder",
@@ -170,6 +171,11 @@ def kind_of_file(path: str | Path) -> str:
     """
     mode = os.stat(path).st_mode
     return next((kind for is_kind, kind in _KINDS if is_kind(mode)), "")
+
+
+def absent(path: str | Path) -> str:
+    """What is said of a file that isn't there."""
+    return f"{path} doesn't exist (relative names start at {Path.cwd()}). Check the name."
 
 
 def check_file(path: str | Path, max_bytes: int | None = None) -> None:

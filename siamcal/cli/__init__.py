@@ -99,6 +99,8 @@ def main() -> None:
     """Run the command line; a deliberate error is one message on stderr and exit code 2."""
     # LiteRT's and mediapipe's C++ parts log to stderr from import on.
     os.environ.setdefault("GLOG_minloglevel", "3")
+    # What the Hub's library warns of is told once, in the error's own words.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     # torch brings objects by the hundred thousand, through which Python would look for unused rings
     # while it imports them and again when it ends: half a second of processor time.
     gc.set_threshold(50_000)

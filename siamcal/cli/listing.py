@@ -39,7 +39,7 @@ Examples:
 
     siamcal show synth
     siamcal show disfa_intensity --json
-    siamcal show runs/synth-ir_tiny-intensity-0f3a9c    # a finished run: its tables
+    siamcal show runs/synth-ir_tiny-intensity-0f3a9c    # a finished run
     siamcal show owner/name
 
 Of a published calibrator only its description is downloaded.

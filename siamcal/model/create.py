@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -128,9 +129,9 @@ def _find(name: str) -> tuple[Callable[..., Any], dict[str, Any]]:
         return backbones.get(source + ":"), {"name": rest}
     if colon and (file := Path(*source.split(".")).with_suffix(".py")).is_file():
         raise UnknownNameError(f"No backbone is called {name!r}. Did you mean './{file}:{rest}'?")
-    if not colon and name not in backbones and (full := full_name(name)) != name:
+    if not colon and name not in backbones and (near := _near_of_timm(name)):
         raise UnknownNameError(
-            f"No backbone is called {name!r}. Did you mean {full!r}? siamcal ls backbones lists "
+            f"No backbone is called {name!r}. Did you mean {near!r}? siamcal ls backbones lists "
             "the names and sources."
         )
     return backbones.get(source + colon if colon else name), {}
@@ -140,8 +141,23 @@ def full_name(name: str) -> str:
     """A name with its source where only timm has a model so called; the same name elsewhere."""
     if ":" in name or name in backbones:
         return name
+    return f"timm:{name}" if name.split(".")[0] in _names_of_timm() else name
+
+
+def _near_of_timm(name: str) -> str:
+    """What timm calls a network that was named without its source or with a slip; "" if unclear."""
+    own = [known for known in backbones.names() if ":" not in known]
+    if (full := full_name(name)) != name:
+        return full
+    if difflib.get_close_matches(name, own, n=1, cutoff=0.5):
+        return ""
+    near = difflib.get_close_matches(name, _names_of_timm(), n=1, cutoff=0.8)
+    return f"timm:{near[0]}" if near else ""
+
+
+def _names_of_timm() -> list[str]:
+    """Names of timm's models; none where timm isn't installed."""
     try:
-        known = late_module("siamcal.backbones.timm").load_timm().list_models()
+        return late_module("siamcal.backbones.timm").load_timm().list_models()
     except MissingDependencyError:
-        return name
-    return f"timm:{name}" if name.split(".")[0] in known else name
+        return []
