@@ -127,7 +127,8 @@ def _dataset_id(name: str, results: Mapping[str, Any]) -> str:
     """A data set's name as an id: rendered ones are siamcal's, no other's of that name."""
     data = results.get("dataset")
     rendered = isinstance(data, Mapping) and data.get("rendered") and data.get("name") == name
-    slug = re.sub(r"[^a-z0-9._-]+", "-", name.lower().replace("+", "-plus")).strip("-.") or "unnamed"
+    slug = re.sub(r"[^a-z0-9._-]+", "-", name.lower().replace("+", "-plus")).strip("-.")
+    slug = slug or "unnamed"
     return f"siamcal-{slug}" if rendered else slug
 
 
