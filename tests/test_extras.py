@@ -152,7 +152,8 @@ def test_the_command_line_answers_without_extras(arguments: list[str]) -> None:
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
 def test_a_command_names_the_line_of_its_extra(arguments, extra, tmp_path) -> None:
-    (tmp_path / "x.parquet").write_bytes(b"PAR1 and more PAR1")
+    for name in ("x.parquet", "x.mp4", "x.jpg"):
+        (tmp_path / name).write_bytes(b"PAR1 and more PAR1")
     found = command(*arguments, cwd=tmp_path)
     assert found.returncode == 2
     assert f"siamcal: siamcal {arguments[0]} needs the package " in found.stderr
