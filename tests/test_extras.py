@@ -174,6 +174,9 @@ said(lambda: siamcal.Calibrator)
 said(lambda: __import__("siamcal.inference"))
 said(lambda: __import__("siamcal.faces.media"))
 said(lambda: __import__("siamcal.datasets"))
+said(lambda: siamcal.create_backbone("timm:resnet18"))
+said(lambda: siamcal.create_backbone("torchvision:resnet18"))
+said(lambda: siamcal.create_backbone("transformers:vit"))
 """
     lines = without_extras(code).stdout.splitlines()
     assert [re.findall(r"siamcal\[(\w+)\]", line) for line in lines] == [
@@ -181,6 +184,9 @@ said(lambda: __import__("siamcal.datasets"))
         ["predict"],
         ["predict"],
         ["bench"],
+        ["timm"],
+        ["timm"],
+        ["transformers"],
     ]
 
 

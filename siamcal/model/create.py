@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from siamcal.errors import ConfigError, MissingDependencyError, UnknownNameError
+from siamcal.extras import needed_for
 from siamcal.model.user_file import function_of_file, place_of_error
 from siamcal.registry import backbones, late_module
 
@@ -71,6 +72,7 @@ def create_backbone(
     Raises:
         UnknownNameError: Nothing has that name; the message shows the near matches.
         ConfigError: The function refuses the arguments.
+        MissingDependencyError: The package it comes from isn't installed.
     """
     function, arguments = _find(name)
     if num_outputs is not None:
@@ -78,7 +80,8 @@ def create_backbone(
     if pretrained:
         arguments["pretrained"] = True
     try:
-        network = function(**arguments, **options)
+        with needed_for(f"The backbone {name!r}", "timm"):
+            network = function(**arguments, **options)
     except TypeError as error:
         file = str(Path(name.rpartition(":")[0]).expanduser().resolve())
         place = place_of_error(error, file) if is_file_name(name) else ""
