@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 __all__ = ["endpoint", "hub_settings"]
@@ -20,7 +21,7 @@ def hub_settings() -> dict[str, Any]:
     from huggingface_hub import constants, get_token
 
     return {
-        "endpoint": endpoint(),
+        "endpoint": re.sub(r"//[^/@]*@", "//", endpoint()),  # a mirror's password is nobody's
         "offline": bool(constants.HF_HUB_OFFLINE),
         "token": get_token() is not None,
         "cache": constants.HF_HUB_CACHE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import typer
 
 from siamcal.cli import LOOK_UP, app, tell
 from siamcal.cli._options import AsJson
-from siamcal.errors import MissingDependencyError
 
 DOCTOR_EXAMPLES = """
 Look at the installation: versions, extras, devices, system libraries, caches, settings of the Hub.
@@ -41,6 +41,7 @@ def doctor(as_json: AsJson = False) -> None:
         "caches": _caches(),
         "hub": _hub(),
     }
+    problems = [_tilde(text) for text in problems]
     if as_json:
         print(json.dumps({**report, "problems": problems}, indent=2))
     else:
@@ -102,7 +103,7 @@ def _load_faces(problems: list[str]) -> None:
 
     try:
         make_engine(DEFAULT).close()
-    except MissingDependencyError as error:
+    except (ImportError, OSError) as error:  # of MissingDependencyError, or torch's own
         problems.append(str(error))
 
 
@@ -141,9 +142,9 @@ def _caches() -> dict[str, str]:
 
     places = {"siamcal": cache_place(), "Hub": Path(hub_settings()["cache"])}
     return {
-        name: f"{_tilde(place)} ({bytes_of_folder(place) / 1e6:,.0f} MB)"
+        name: _tilde(f"{place} ({bytes_of_folder(place) / 1e6:,.0f} MB)")
         if place.is_dir()
-        else f"{_tilde(place)} (not there yet)"
+        else _tilde(f"{place} (not there yet)")
         for name, place in places.items()
     }
 
@@ -154,6 +155,7 @@ def _hub() -> dict[str, Any]:
     return {name: value for name, value in hub_settings().items() if name != "cache"}
 
 
-def _tilde(place: Path) -> str:
+def _tilde(text: str) -> str:
+    """The text without the name of who asks, as far as their home folder tells it."""
     home = str(Path.home())
-    return "~" + str(place)[len(home) :] if str(place).startswith(home) else str(place)
+    return re.sub(rf"{re.escape(home)}(?=/|\\|\s|$)", "~", text) if len(home) > 1 else text
