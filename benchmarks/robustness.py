@@ -158,7 +158,7 @@ class _Shoot:
     def changed(self, face: Face, change: str) -> np.ndarray:
         """The same face with one of CHANGES."""
         if change == "blur":
-            # So wide are the outer eye corners apart, in heights of the face (mean of twenty people).
+            # The outer eye corners are .47 face heights apart (mean of twenty people).
             eyes = 0.47 * self.recording.cameras["front"].face_share * SIZE
             return blurred(self.take(face), eyes)
         if change == "noise and JPEG":
@@ -254,8 +254,8 @@ def summarise(table: pd.DataFrame, aus: tuple[int, ...]) -> dict[str, Any]:
 
 def _markdown(found: dict[str, Any], people: int, frames: int) -> str:
     text = [
-        f"# Robustness\n\n{people} rendered people, {frames} acting faces, one at rest and one smile "
-        "of each. Mean absolute change of the readings (0-5) when one thing changes."
+        f"# Robustness\n\n{people} rendered people, {frames} acting faces, one at rest and one "
+        "smile of each. Mean absolute change of the readings (0-5) when one thing changes."
     ]
     for part, title in (("all", "All faces"), ("rest", "At rest")):
         rows = {
