@@ -102,6 +102,15 @@ class Trunk(nn.Module):
         x = self.stage3(x)  # (B, 64, 32, 32)
         return self.stage4(x)  # (B, 128, 16, 16)
 
+    def crossing(self, features: Tensor, points: Tensor) -> tuple[Tensor, ...]:
+        """What enters `head`, where another engine has run the landmark network.
+
+        Args:
+            features: (B, 128, 16, 16), see `trunk`.
+            points: (B, 478, 3), all points in pixels of the image.
+        """
+        raise NotImplementedError
+
 
 class Landmarks(nn.Module):
     """The rest of the landmark network: from the trunk's map to points.

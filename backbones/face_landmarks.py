@@ -154,6 +154,7 @@ class FaceLandmarks(Trunk):
 
     siamcal_sweep = ("head", "output")
     siamcal_input = InputSpec((3, INPUT_SIZE, INPUT_SIZE))
+    siamcal_asset = "face_landmarks.safetensors"
     siamcal_head = "head"  # new in every task: start weights hold the rest
 
     def __init__(
@@ -174,6 +175,10 @@ class FaceLandmarks(Trunk):
         """Image (B, 3, 256, 256) -> outputs (B, num_outputs)."""
         features = self.trunk(x)
         return self.head(self.pool(features), self.geometry(self.landmarks(features)))
+
+    def crossing(self, features: Tensor, points: Tensor) -> tuple[Tensor, ...]:
+        """See `Trunk.crossing`."""
+        return self.pool(features), self.geometry(points[:, POINTS])
 
 
 @backbones.register("face_landmarks")

@@ -62,6 +62,7 @@ class FaceTrunk(Trunk):
 
     siamcal_sweep = ("stage3", "stage4", "pool", "head", "head.conv2", "head.fc", "output")
     siamcal_input = InputSpec((3, INPUT_SIZE, INPUT_SIZE))
+    siamcal_asset = "face_trunk.safetensors"
     siamcal_head = "head"  # new in every task: start weights hold the trunk
 
     def __init__(self, num_outputs: int = 72, width: int = 96, dropout: float = 0.4) -> None:
@@ -72,6 +73,10 @@ class FaceTrunk(Trunk):
     def forward(self, x: Tensor) -> Tensor:
         """Image (B, 3, 256, 256) -> outputs (B, num_outputs)."""
         return self.head(self.pool(self.trunk(x)))
+
+    def crossing(self, features: Tensor, points: Tensor) -> tuple[Tensor, ...]:
+        """See `Trunk.crossing`; the points aren't used."""
+        return (self.pool(features),)
 
 
 @backbones.register("face_trunk")

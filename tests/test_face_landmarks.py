@@ -8,12 +8,18 @@ from siamcal.backbones.face_landmarks import PLACES, POINTS, READ, RIGID, WIDTH,
 from videos import astronaut
 
 from siamcal import CalibratingSiamese
+from siamcal.calibrators.saving import describe
 from siamcal.faces._litert import Network
 from siamcal.faces.face_mesh import BLENDSHAPES
 from siamcal.files import asset
+from siamcal.graph import Features
+from siamcal.inference import Predictor
+from siamcal.inference.landmark_pass import landmark_pass
 from siamcal.model.create import create_backbone
+from siamcal.model.heads import make_head
 from siamcal.model.weights import load_face_weights
 from siamcal.model.weights_file import read_tensors
+from siamcal.preprocessing import Preprocessing
 
 torch.set_num_threads(1)
 
@@ -134,3 +140,48 @@ def test_either_reading_is_left_out_in_training_only(network) -> None:
     distance = (choices - out[:, None]).abs().amax(2)
     assert float(distance.min(1).values.max()) < 1e-5
     assert set(distance.argmin(1).tolist()) == {0, 1, 2, 3}
+
+
+class TestLandmarkPass:
+    """The network run by LiteRT in the place of torch, where both give the same."""
+
+    @pytest.fixture(params=["face_trunk", "face_landmarks"])
+    def backbone(self, request):
+        torch.manual_seed(0)
+        backbone = create_backbone(request.param, num_outputs=12)
+        load_face_weights(backbone, asset(f"{request.param}.safetensors"))
+        return backbone.eval()
+
+    def test_gives_what_the_backbone_gives(self, backbone, picture) -> None:
+        model = CalibratingSiamese(backbone, "head", merge="concatenated").eval()
+        known = landmark_pass(backbone, "head", model.split.pre)
+        crops = np.stack([picture, picture[:, ::-1]])
+        reference = model.encode(images(picture))
+        with torch.inference_mode():
+            expected = model(torch.from_numpy(crops).permute(0, 3, 1, 2) / 255, reference)
+            ours = model.from_features(Features(known(crops, 1 / 255)), reference, post=known.head)
+        torch.testing.assert_close(ours, expected, atol=2e-4, rtol=1e-3)
+        assert float(expected[0].sub(expected[1]).abs().max()) > 1e-2
+
+    def test_is_refused_for_other_weights_places_and_networks(self, backbone) -> None:
+        model = CalibratingSiamese(backbone, "head").eval()
+        assert landmark_pass(backbone, "head.map", model.split.pre) is None
+        with torch.no_grad():
+            backbone.get_parameter("stage3.0.reduce.weight")[0, 0, 0, 0] += 1e-4
+        assert landmark_pass(backbone, "head", model.split.pre) is None
+        other = create_backbone("ir_tiny", num_outputs=12)
+        assert landmark_pass(other, "head", CalibratingSiamese(other, "layer4").split.pre) is None
+
+    def test_a_predictor_uses_it_and_reads_the_same(self, backbone, picture) -> None:
+        torch.manual_seed(1)
+        head = make_head("intensity", 2)
+        model = CalibratingSiamese(backbone, "head", head=head).eval()
+        plain = Preprocessing(size=256, align="rigid_wide", contrast="none", mask="none")
+        model.config = describe(model, aus=(1, 2), preprocessing=plain)
+        with Predictor(model) as predictor:
+            reference = predictor.encode(picture)
+            fast = predictor.read(picture[None, :, ::-1], reference)
+            assert predictor._pass is not None
+            predictor.__dict__["_pass"] = None
+            slow = predictor.read(picture[None, :, ::-1], reference)
+        np.testing.assert_allclose(fast, slow, atol=2e-4)
