@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CORE := $(VENV)/.core
 STAMP := $(VENV)/.installed
 
-.PHONY: bench test test-all test-fast fuzz mutants lint format clean
+.PHONY: bench test test-all test-fast fuzz mutants wheel docs lint format clean
 
 ## Set-up and the main job on the embedded data set
 bench: $(CORE)
@@ -28,6 +28,15 @@ test-all: $(STAMP) lint
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not long"
 
+## The source archive and the wheel in dist/, and the wheel used outside this folder
+wheel: $(CORE)
+	$(BIN)/python scripts/check_wheel.py --python $(PYTHON)
+
+## The pages of docs/ as a site in site/; a warning is an error
+docs: $(CORE)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 ## Do the tests notice a changed line? docs/tests.md; an hour
 mutants: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[mutants]"
@@ -45,7 +54,7 @@ format: $(STAMP)
 $(CORE): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "setuptools>=77" wheel
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[all]"
 	sh scripts/system_libraries.sh
 	touch $(CORE)
 
@@ -54,4 +63,4 @@ $(STAMP): $(CORE)
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site *.egg-info runs .pytest_cache .mypy_cache .ruff_cache

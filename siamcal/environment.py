@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+import sys
 import time
+from collections.abc import Iterable
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["describe_environment", "machine_line", "usable_cores"]
+__all__ = [
+    "OPENCV",
+    "describe_devices",
+    "describe_environment",
+    "installed",
+    "machine_line",
+    "missing_libraries",
+    "usable_cores",
+]
 
+# The packages that fill the folder `cv2`; of several the one unpacked last is imported.
+OPENCV = (
+    "opencv-python",
+    "opencv-contrib-python",
+    "opencv-python-headless",
+    "opencv-contrib-python-headless",
+)
 _PACKAGES = ("torch", "timm", "ai-edge-litert", "opencv-python", "numpy", "numba")
 
 
@@ -20,26 +40,53 @@ def usable_cores() -> int:
 
 def describe_environment() -> dict[str, Any]:
     """Versions and processor a result is made with, ready for JSON."""
-    import importlib.metadata
-
     import torch
 
     import siamcal
 
     versions = {"siamcal": siamcal.__version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return {
-        "versions": versions,
+        "versions": versions | installed(_PACKAGES),
         "processor": _processor(),
         "cores": usable_cores(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": f"{platform.system()} {platform.machine()}",
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def installed(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of those packages that are installed; none is imported."""
+    found = {}
+    for package in packages:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def describe_devices() -> dict[str, Any]:
+    """What can compute here: processor, cores this process may use, CUDA devices, MPS."""
+    import torch
+
+    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return {
+        "processor": _processor(),
+        "cores": usable_cores(),
+        "cuda": [torch.cuda.get_device_name(number) for number in range(cuda)],
+        "mps": torch.backends.mps.is_available(),
+        "torch built for": f"CUDA {torch.version.cuda}" if torch.version.cuda else "processors",
+    }
+
+
+def missing_libraries(libraries: Iterable[str]) -> list[str]:
+    """Those shared libraries that can't be loaded, on Linux; elsewhere the wheels hold them all."""
+    found = []
+    for name in libraries if sys.platform == "linux" else ():
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            found.append(name)
+    return found
 
 
 def machine_line(machine: dict[str, Any]) -> str:

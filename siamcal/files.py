@@ -11,7 +11,7 @@ import stat
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,12 @@ import platformdirs
 from siamcal.errors import ConfigError, DataNotFoundError
 
 __all__ = [
+    "absent",
     "append_line",
     "asset",
+    "bytes_of_folder",
     "cache_dir",
+    "cache_place",
     "check_disk_space",
     "check_file",
     "checksum_of_file",
@@ -56,7 +59,22 @@ def cache_dir() -> Path:
 
     It is made where it doesn't exist. Everything in it can be deleted and is made again on demand.
     """
-    return make_folder(os.environ.get("SIAMCAL_CACHE") or platformdirs.user_cache_dir("siamcal"))
+    return make_folder(cache_place())
+
+
+def cache_place() -> Path:
+    """Where `cache_dir` is or would be made."""
+    return Path(os.environ.get("SIAMCAL_CACHE") or platformdirs.user_cache_dir("siamcal"))
+
+
+def bytes_of_folder(folder: str | Path) -> int:
+    """Bytes of all files in a folder and below it, links not followed; 0 where there is none."""
+    total = 0
+    for here, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # deleted meanwhile
+                total += os.lstat(os.path.join(here, name)).st_size
+    return total
 
 
 def make_folder(folder: str | Path) -> Path:
@@ -153,6 +171,11 @@ def kind_of_file(path: str | Path) -> str:
     """
     mode = os.stat(path).st_mode
     return next((kind for is_kind, kind in _KINDS if is_kind(mode)), "")
+
+
+def absent(path: str | Path) -> str:
+    """What is said of a file that isn't there."""
+    return f"{path} doesn't exist (relative names start at {Path.cwd()}). Check the name."
 
 
 def check_file(path: str | Path, max_bytes: int | None = None) -> None:

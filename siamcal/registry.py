@@ -11,10 +11,12 @@ import importlib
 import pkgutil
 import types
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from siamcal.errors import ConfigError, MissingDependencyError, UnknownNameError
+from siamcal.extras import needed_for
 
 __all__ = [
     "Registry",
@@ -33,7 +35,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def late_module(name: str) -> Any:
     """A module of siamcal that is imported when it is needed; nothing else imports by a name."""
-    return importlib.import_module(name)
+    with needed_for(name):
+        return importlib.import_module(name)
 
 
 def import_all(package: types.ModuleType) -> None:
@@ -49,10 +52,12 @@ class Registry:
     Args:
         kind: What an entry is, in the singular, for messages ("backbone").
         package: Dotted name of the package whose modules register the entries.
+        extra: The extra of siamcal that these modules need; "": they are part of the core.
     """
 
-    def __init__(self, kind: str, package: str) -> None:
+    def __init__(self, kind: str, package: str, extra: str = "") -> None:
         self.kind = kind
+        self.extra = extra
         self.package = package
         self._entries: dict[str, Callable[..., Any]] = {}
         self._loaded = False
@@ -114,13 +119,19 @@ class Registry:
     def _load(self) -> None:
         if self._loaded:
             return
-        package = self._import_package()
-        self._loaded = True
-        import_all(package)
+        self._loaded = True  # before the imports, which may look something up themselves
+        try:
+            package = self._import_package()
+            with needed_for(f"A {self.kind}", self.extra):
+                import_all(package)
+        except BaseException:
+            self._loaded = False
+            raise
 
     def _import_package(self) -> types.ModuleType:
         try:
-            return importlib.import_module(self.package)
+            with needed_for(f"A {self.kind}", self.extra):
+                return importlib.import_module(self.package)
         except ModuleNotFoundError as error:
             if error.name != self.package:
                 raise
@@ -134,7 +145,10 @@ class Registry:
 def _elsewhere(name: str) -> str:
     """Where a name of another kind is meant, which it is."""
     for other in (recipes, datasets, benchmarks, merges):
-        near = difflib.get_close_matches(str(name), other.names(), n=1, cutoff=0.8)
+        known: list[str] = []
+        with suppress(MissingDependencyError):
+            known = other.names()
+        near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.8)
         if near:
             return f"There is a {other.kind} {near[0]!r}."
     return ""
@@ -142,7 +156,7 @@ def _elsewhere(name: str) -> str:
 
 backbones = Registry("backbone", "siamcal.backbones")
 recipes = Registry("recipe", "siamcal.recipes")
-benchmarks = Registry("benchmark", "siamcal.benchmarks")
+benchmarks = Registry("benchmark", "siamcal.benchmarks", "bench")
 merges = Registry("merge form", "siamcal.model.merges")
-datasets = Registry("data set", "siamcal.datasets")
-table_formats = Registry("format of tables", "siamcal.inference.formats")
+datasets = Registry("data set", "siamcal.datasets", "bench")
+table_formats = Registry("format of tables", "siamcal.inference.formats", "predict")

@@ -115,6 +115,45 @@ def running() -> Iterator[HubServer]:
         thread.join()
 
 
+KINDS = {
+    "license": str,
+    "license_name": str,
+    "license_link": str,
+    "base_model": str,
+    "tags": list,
+    "datasets": list,
+    "metrics": list,
+    "model-index": list,
+}
+ID = re.compile(r"[\w\-.]+(/[\w\-.]+)?")
+
+
+def faults(values: dict[str, Any]) -> Iterator[str]:
+    """What the Hub's documentation of model cards asks of their metadata, where it isn't so."""
+    for key, kind in KINDS.items():
+        if key in values and not isinstance(values[key], kind):
+            yield f'"{key}" must be {kind.__name__}'
+    if values.get("license") == "other":
+        for key in ("license_name", "license_link"):
+            if not values.get(key):
+                yield f'"{key}" is needed for another licence'
+        link = values.get("license_link", "")
+        if link not in ("LICENSE", "LICENSE.md") and not link.startswith("https://"):
+            yield '"license_link" must be LICENSE, LICENSE.md or an address'
+    if "base_model" in values and not re.fullmatch(r"[\w\-.]+/[\w\-.]+", values["base_model"]):
+        yield '"base_model" must be the id of a model'
+    for model in values.get("model-index", []):
+        for result in model["results"]:
+            for key in ("task", "dataset", "metrics"):
+                if key not in result:
+                    yield f'"model-index[0].results[0].{key}" is needed'
+    ids = [*values.get("datasets", [])]
+    ids += [r["dataset"]["type"] for m in values.get("model-index", []) for r in m["results"]]
+    for name in ids:
+        if not ID.fullmatch(name):
+            yield f'"datasets" holds {name!r}, which is no id'
+
+
 ROUTES: list[tuple[str, re.Pattern[str], str]] = [
     ("POST", re.compile(r"/api/repos/create$"), "create"),
     ("POST", re.compile(r"/api/validate-yaml$"), "validate"),
@@ -233,11 +272,7 @@ class Handler(BaseHTTPRequestHandler):
             values = yaml.safe_load(head)
         except (IndexError, yaml.YAMLError) as error:
             return self._json({"errors": [{"message": str(error)}], "warnings": []}, 400)
-        errors = [
-            {"message": f'"{key}" must be {kind.__name__}'}
-            for key, kind in (("license", str), ("tags", list), ("model-index", list))
-            if key in values and not isinstance(values[key], kind)
-        ]
+        errors = [{"message": text} for text in faults(values)]
         return self._json({"errors": errors, "warnings": []}, 400 if errors else 200)
 
     def models(self) -> None:

@@ -5,10 +5,11 @@ import json
 import math
 
 import pytest
-from huggingface_hub import ModelCard
+from hub_server import faults, running
+from huggingface_hub import ModelCard, constants, metadata_load
 from test_hub import RESULTS
 
-from siamcal.calibrators.card import model_card
+from siamcal.calibrators.card import LICENCE_FILE, licence_text, model_card
 from siamcal.calibrators.config import CalibratorConfig
 
 
@@ -100,3 +101,84 @@ def test_partial_and_odd_results_make_no_claims() -> None:
         json.loads('{"methods": {"csn": {"intensity": {"icc": {"mean": "high"}}}}}'),
     ):
         assert ModelCard(model_card(config(), results)).data.eval_results is None
+
+
+# --- as the Hub reads it -------------------------------------------------------------------------
+
+TRAINED = RESULTS | {"recipe": {"backbone": "ir_tiny", "dataset": "synth", "weights": ""}}
+CASES = {
+    "plain": (config(), None),
+    "measured": (config(), TRAINED),
+    "other licence": (config(licence="other", licence_reason="DISFA, non-commercial"), None),
+    "adapter": (config(backbone="transformers:google/vit-base", base_checksum="0" * 64), None),
+    "no aus": (config(task="raw", aus=(), au_status=()), None),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_hub_takes_the_metadata(case: str, tmp_path, monkeypatch) -> None:
+    made, results = CASES[case]
+    path = tmp_path / "README.md"
+    path.write_text(model_card(made, results, repo_id="me/my-net"))
+    assert list(faults(metadata_load(path))) == []
+    card = ModelCard.load(path)
+    # The library's own objects say the same again; where they have no place for it, it is lost.
+    assert ModelCard(str(card)).data.to_dict() == card.data.to_dict()
+    with running() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        card.validate()
+        assert server.requests == ["POST /api/validate-yaml"]
+
+
+def test_what_the_server_of_the_tests_refuses() -> None:
+    """So the check above can fail."""
+    for wrong in (
+        {"license": "other"},
+        {"license": "other", "license_name": "x", "license_link": "README"},
+        {"base_model": "resnet18"},
+        {"datasets": "disfa"},
+        {"datasets": ["DISFA (left)"]},
+        {"model-index": [{"results": [{"dataset": {"type": "x"}}]}]},
+    ):
+        assert list(faults(wrong)), wrong
+
+
+def test_it_says_what_it_was_trained_on_and_measured_at() -> None:
+    data = ModelCard(model_card(config(), TRAINED)).data
+    assert data.datasets == ["siamcal-synth"]
+    assert {r.dataset_type for r in data.eval_results} == {"siamcal-synth"}
+    assert {r.dataset_split for r in data.eval_results} == {"test"}
+    other = {"name": "DISFA+", "rendered": False}
+    recipe = {"dataset": "disfa-plus"}
+    data = ModelCard(model_card(config(), RESULTS | {"dataset": other, "recipe": recipe})).data
+    assert data.datasets == ["disfa-plus"]
+    assert {r.dataset_type for r in data.eval_results} == {"disfa-plus"}
+    assert ModelCard(model_card(config())).data.datasets is None
+
+
+@pytest.mark.parametrize(
+    ("backbone", "adapter", "weights", "base"),
+    [
+        ("transformers:google/vit-base", True, "", "google/vit-base"),
+        ("hf-hub:owner/net@v2", True, "", "owner/net"),
+        ("timm:resnet18.a1_in1k", False, "pretrained", "timm/resnet18.a1_in1k"),
+        ("timm:resnet18", False, "pretrained", None),  # which of its weights isn't known
+        ("timm:resnet18.a1_in1k", False, "", None),  # from random weights
+        ("ir50", True, "", None),
+    ],
+)
+def test_the_network_below_is_named_where_the_hub_has_it(backbone, adapter, weights, base) -> None:
+    made = config(backbone=backbone, base_checksum="0" * 64 if adapter else "")
+    data = ModelCard(model_card(made, {"recipe": {"weights": weights}})).data
+    assert data.base_model == base
+    relation = getattr(data, "base_model_relation", None)
+    assert relation == (None if base is None else "adapter" if adapter else "finetune")
+
+
+def test_another_licence_lies_beside_the_card(tmp_path) -> None:
+    reason = "derived from glint360k, non-commercial research only"
+    made = config(licence="other", licence_reason=reason)
+    card = ModelCard(model_card(made))
+    assert card.data.license_link == LICENCE_FILE
+    assert reason in licence_text(made)
+    assert licence_text(config()) == ""

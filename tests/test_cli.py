@@ -10,7 +10,8 @@ import pytest
 
 from siamcal import __version__ as siamcal_version
 from siamcal.cli import PANELS, main, tell
-from siamcal.errors import UnknownNameError
+from siamcal.cli._inputs import refuse_absent
+from siamcal.errors import MediaError, UnknownNameError
 from siamcal.training.choice import choose_recipe
 
 COMMANDS = ["bench", "train", "predict", "recalibrate", "ls", "show", "push", "pull", "convert"]
@@ -92,7 +93,16 @@ def test_disfa_without_the_data_says_how_to_get_it_and_exits_2(tmp_path) -> None
         (["bench", "--checkpoint", "w.pth"], "no file w.pth"),
         (["train", "nothing"], "synth"),
         (["train", "synth", "--task", "both"], "--task intensity"),
-        (["stats", "nope"], "they lie in runs/"),
+        (["stats", "nope"], "nope is no folder. siamcal bench makes one"),
+        (["train", "runs/nope"], "runs/nope is no folder"),
+        (["data", "preview", "people"], "ends in .png"),
+        (["data", "preview", "people.txt"], "people.txt"),
+        (["predict", "nope.mp4", "--reference", "auto"], "nope.mp4 doesn't exist (relative names"),
+        (["predict", "nope.mp4"], "nope.mp4 doesn't exist"),
+        (["calibrate", "nope.jpg", "-o", "x.siamcal"], "nope.jpg doesn't exist"),
+        (["bench", "--dataset", "disfaa"], "Did you mean 'disfa'"),
+        (["bench", "--backbone", "resnet18"], "Did you mean 'timm:resnet18'"),
+        (["bench", "--backbone", "resnett18"], "Did you mean 'timm:resnet18'"),
     ],
 )
 def test_a_wrong_word_is_answered_with_what_is_allowed(arguments, words, refused) -> None:
@@ -247,3 +257,69 @@ def test_a_users_own_network_file_works(tmp_path) -> None:
     found = siamcal("ls", "merge-points", "./net.py:build", "--size", "64", cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     assert "output" in found.stdout
+
+
+@pytest.mark.parametrize(
+    "command", ["predict nope.mp4 --reference auto", "calibrate nope.jpg -o x"]
+)
+def test_what_is_not_there_is_said_before_anything_is_loaded(command: str, tmp_path) -> None:
+    code = (
+        "import sys; from siamcal.cli import main\n"
+        f"sys.argv = ['siamcal', *{command!r}.split()]\n"
+        "try:\n    main()\nexcept SystemExit as ended:\n"
+        "    print(ended.code, *({'torch', 'cv2', 'numpy'} & set(sys.modules)))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert found.stdout == "2\n"
+    assert f"(relative names start at {tmp_path}). Check the name." in found.stderr
+
+
+def test_what_may_be_no_file_is_left_to_its_reader(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    refuse_absent([None, "", "-", "camera:0", "@list.csv", "clips/*.mp4", "rtsp://there/1", "."])
+    with pytest.raises(MediaError, match="absent"):
+        refuse_absent(["absent"])
+
+
+@pytest.mark.parametrize(("name", "begins"), [("x.PNG", b"\x89PNG"), ("a/b/x.jpg", b"\xff\xd8")])
+def test_a_preview_is_what_its_name_says(name: str, begins: bytes, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--participants", "1", "--image-size", "64"]
+    monkeypatch.setattr(sys, "argv", ["siamcal", "data", "preview", name, *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert (tmp_path / name).read_bytes().startswith(begins)
+
+
+def test_the_runs_that_there_are_are_named(tmp_path, monkeypatch, refused) -> None:
+    for run in ("one", "two"):
+        (tmp_path / "runs" / run).mkdir(parents=True)
+        (tmp_path / "runs" / run / "results.json").write_text("{}")
+    _, said = refused("stats", "runs/three")
+    assert "runs/three is no folder. Finished are runs/one, runs/two." in said
+
+
+@pytest.mark.slow
+def test_a_plain_script_renders_in_processes_of_its_own(tmp_path) -> None:
+    """Without `if __name__ == "__main__"`."""
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "from siamcal.datasets import load_dataset\n"
+        "from siamcal.synth.library import ensure_rendered\n"
+        "from siamcal.synth.plan import make_plan\n"
+        "print('begun')\n"
+        "ensure_rendered(make_plan('tiny', image_size=64), None, 2)\n"
+        "print(len(load_dataset('synth', size='tiny', image_size=64).table))\n"
+    )
+    found = subprocess.run(
+        [sys.executable, script],
+        env={**os.environ, "SIAMCAL_CACHE": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert found.stdout.split() == ["begun", "60"]

@@ -184,12 +184,10 @@ def test_an_unknown_engine_is_refused_with_what_each_sends():
         assert f"'{name}' ({told})" in str(caught.value)
 
 
-def test_without_litert_the_message_says_what_to_install():
-    def importer(name):
-        raise ImportError(f"No module named {name!r}")
-
-    with pytest.raises(MissingDependencyError, match=r"pip install 'ai-edge-litert>=2\.0'"):
-        _interpreter(importer)
+def test_without_litert_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'siamcal\[predict\]'"):
+        _interpreter(num_threads=1)
 
 
 # --- connections ---------------------------------------------------------------------------------

@@ -410,7 +410,7 @@ def test_a_pipeline_can_be_sent_to_a_worker(pipeline, astronaut):
         ("libGLESv2.so.2: cannot open shared object file", "package libgles2"),
         ("libGL.so.1: cannot open shared object file", "package libgl1"),
         ("libwayland-x.so.9: cannot open shared object file", "apt-file search libwayland-x.so"),
-        ("No module named 'mediapipe'", "pip install 'mediapipe>=1.2'"),
+        ("No module named 'mediapipe'", "pip install 'siamcal[mediapipe]'"),
     ],
 )
 def test_a_missing_library_is_answered_with_its_package(message, expected):

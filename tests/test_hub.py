@@ -165,6 +165,28 @@ def test_a_run_is_sent_with_card_results_and_figures_only(
     assert CalibratingSiamese.from_pretrained(folder).config.aus == AUS
 
 
+def test_another_licence_travels_with_the_weights(hub: HubServer, tmp_path: Path) -> None:
+    model = tiny(IntensityHead(3))
+    model.config = describe_model(model, aus=AUS, licence="other", licence_reason="only for me")
+    model.save_pretrained(tmp_path / "c")
+    assert "only for me" in (tmp_path / "c" / "LICENSE.md").read_text()
+    push_to_hub(model, NAME)
+    assert "only for me" in (pull(NAME, folder=tmp_path / "p") / "LICENSE.md").read_text()
+
+
+def test_the_lines_on_the_card_run(hub: HubServer, model: CalibratingSiamese) -> None:
+    """What the Hub shows under "Use in siamcal" is the card's own."""
+    push_to_hub(model, NAME)
+    card = hub.repos[NAME].commits[hub.repos[NAME].refs["main"]]["README.md"].content.decode()
+    snippet = card.partition("```python\n")[2].partition("```")[0]
+    targets = torch.rand(2, 3, 112, 112)
+    scope = {"neutral": targets[:1], "targets": targets}
+    with torch.no_grad():
+        exec(snippet, scope)
+        expected = model(targets, targets[:1])
+    assert torch.equal(scope["output"].intensity, expected.intensity)
+
+
 def test_private_needs_the_token(
     hub: HubServer, model: CalibratingSiamese, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,6 +331,94 @@ def test_oversized_files_are_not_downloaded(hub: HubServer, model: CalibratingSi
     with pytest.raises(HubError, match=r"config\.json of tester/bloated has 2,097,152 bytes"):
         CalibratingSiamese.from_pretrained("tester/bloated")
     assert not [r for r in hub.requests if r.startswith("GET") and "resolve/main/config" in r][1:]
+
+
+def _put(hub: HubServer, folder: Path, prefix: str = "", branch: str = "main") -> str:
+    names = ("config.json", "model.safetensors")
+    files = {prefix + name: (folder / name).read_bytes() for name in names}
+    return hub.put(NAME, files, branch)
+
+
+def test_a_calibrator_in_a_subfolder(
+    hub: HubServer, model: CalibratingSiamese, tmp_path: Path
+) -> None:
+    other = tiny()
+    save_calibrator(other, None, tmp_path / "root")
+    save_calibrator(model, model.config, tmp_path / "c" / "in")
+    _put(hub, tmp_path / "root")
+    _put(hub, tmp_path / "c" / "in", "models/intensity/")
+    for source in (NAME, f"hf-hub:{NAME}@main"):
+        back = CalibratingSiamese.from_pretrained(source, subfolder="models/intensity")
+        assert torch.equal(predictions(back), predictions(model))
+    assert torch.equal(predictions(CalibratingSiamese.from_pretrained(NAME)), predictions(other))
+    local = CalibratingSiamese.from_pretrained(tmp_path / "c", subfolder="in")
+    assert torch.equal(predictions(local), predictions(model))
+    with pytest.raises(HubError, match=r"holds no config\.json"):
+        CalibratingSiamese.from_pretrained(NAME, subfolder="models")
+    for wrong in ("../out", "a/../../b", "~root"):
+        with pytest.raises(ConfigError, match="inside the repository"):
+            CalibratingSiamese.from_pretrained(NAME, subfolder=wrong)
+
+
+def test_only_local_files_ask_nobody(hub: HubServer, model: CalibratingSiamese) -> None:
+    push_to_hub(model, NAME)
+    with pytest.raises(HubError, match="local_files_only=True asks nobody"):
+        CalibratingSiamese.from_pretrained(NAME, local_files_only=True)
+    CalibratingSiamese.from_pretrained(NAME)
+    hub.requests.clear()
+    back = CalibratingSiamese.from_pretrained(NAME, local_files_only=True)
+    assert torch.equal(predictions(back), predictions(model))
+    assert hub.requests == []
+
+
+def test_a_forced_download_replaces_what_is_in_the_cache(
+    hub: HubServer, model: CalibratingSiamese
+) -> None:
+    push_to_hub(model, NAME)
+    weights = pull(NAME) / "model.safetensors"
+    weights.resolve().write_bytes(b"rotten")  # by a failing disk
+    hub.sent = 0
+    back = CalibratingSiamese.from_pretrained(NAME, force_download=True)
+    assert torch.equal(predictions(back), predictions(model))
+    size = weights.stat().st_size
+    assert size <= hub.sent < 1.1 * size  # once, not twice
+    with pytest.raises(ConfigError, match="give one"):
+        CalibratingSiamese.from_pretrained(NAME, force_download=True, local_files_only=True)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"dtype": torch.bfloat16}, {"dtype": "bfloat16"}, {"torch_dtype": "torch.bfloat16"}],
+    ids=str,
+)
+def test_device_and_precision(tmp_path: Path, model: CalibratingSiamese, given: dict) -> None:
+    model.save_pretrained(tmp_path / "c")
+    back = CalibratingSiamese.from_pretrained(tmp_path / "c", device="cpu", **given)
+    assert {p.dtype for p in back.parameters()} == {torch.bfloat16}
+    images = torch.rand(2, 3, 112, 112)
+    with torch.no_grad():
+        exact = model(images, model.encode(images[:1])).intensity
+        read = back(images.bfloat16(), back.encode(images[:1].bfloat16())).intensity
+    assert read.float() == pytest.approx(exact, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"dtype": "bfloat"}, "dtype takes"),
+        ({"dtype": torch.int8}, "dtype takes"),
+        ({"dtype": "float16", "torch_dtype": "float32"}, "are one thing"),
+        ({"device": "gpu"}, "siamcal doctor"),
+        ({"device": "cuda:99"}, "siamcal doctor"),
+    ],
+    ids=str,
+)
+def test_what_is_no_device_or_precision_is_refused(
+    tmp_path: Path, model: CalibratingSiamese, given: dict, says: str
+) -> None:
+    model.save_pretrained(tmp_path / "c")
+    with pytest.raises(ConfigError, match=says):
+        CalibratingSiamese.from_pretrained(tmp_path / "c", **given)
 
 
 def test_adapters_travel_over_their_public_backbone(hub: HubServer, tmp_path: Path) -> None:

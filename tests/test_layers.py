@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {
         "errors",
+        "extras",
         "files",
         "parallel",
         "progress",

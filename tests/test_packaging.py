@@ -100,3 +100,57 @@ def test_the_wheel_holds_the_plugins_and_the_assets(wheel: list[str]) -> None:
             assert path.relative_to(ROOT).as_posix() in wheel
     top = {name.split("/")[0] for name in wheel}
     assert {t for t in top if not t.endswith(".dist-info")} == {"siamcal"}
+    assert not [name for name in wheel if "/results/" in name or "__pycache__" in name]
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory) -> set[str]:
+    """Names in the source archive."""
+    import shutil
+    import tarfile
+
+    copy = tmp_path_factory.mktemp("source") / "siamcal"
+    leave = shutil.ignore_patterns(".venv", ".git", "build", "dist", "runs", "*.egg-info")
+    shutil.copytree(ROOT, copy, ignore=leave)
+    code = "from setuptools.build_meta import build_sdist; build_sdist('out')"
+    (copy / "out").mkdir()
+    subprocess.run([sys.executable, "-c", code], cwd=copy, check=True, capture_output=True)
+    with tarfile.open(next((copy / "out").glob("*.tar.gz"))) as file:
+        return {name.partition("/")[2] for name in file.getnames()}
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not in a checkout")
+def test_the_archive_holds_what_git_holds(sdist: set[str]) -> None:
+    """So its tests find the documents, pictures and tables that they read."""
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert set(listed.stdout.splitlines()) - sdist == set()
+    assert not [name for name in sdist if name.endswith((".pyc", ".nbc", ".nbi"))]
+
+
+def test_the_versions_of_python_are_those_that_are_tested() -> None:
+    project = SETTINGS["project"]
+    named = [
+        line.rpartition(" ")[2] for line in project["classifiers"] if re.search(r":: 3\.\d+$", line)
+    ]
+    assert project["requires-python"] == f">={named[0]}"
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    tested = set(re.findall(r'"(3\.\d+)"', workflow))
+    assert {named[0], named[-1]} <= tested <= set(named)
+
+
+def test_what_the_workflow_runs_is_in_the_makefile() -> None:
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"run: make (\w+)", workflow):
+        assert re.search(rf"^{target}:", makefile, flags=re.M), target
+
+
+def test_a_report_of_a_bug_asks_for_the_doctor() -> None:
+    import yaml
+
+    fields = yaml.safe_load((ROOT / ".github/ISSUE_TEMPLATE/bug.yml").read_text())["body"]
+    (doctor,) = [field for field in fields if field.get("id") == "doctor"]
+    assert "siamcal doctor" in doctor["attributes"]["label"]
+    assert doctor["validations"]["required"]

@@ -7,6 +7,7 @@ claims what a run didn't measure.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,9 @@ from siamcal.calibrators.config import CalibratorConfig
 from siamcal.evaluation.methods import METHODS
 from siamcal.evaluation.metrics import METRICS, Metric
 
-__all__ = ["model_card"]
+__all__ = ["LICENCE_FILE", "licence_text", "model_card"]
+
+LICENCE_FILE = "LICENSE.md"  # spelt as the Hub looks for it
 
 PAPER = "https://arxiv.org/abs/2409.00240"
 TRAINED_ON_RENDERED = "These weights were trained on rendered faces. "
@@ -59,11 +62,26 @@ def model_card(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def licence_text(config: CalibratorConfig) -> str:
+    """Text of LICENSE.md, to which the card links; "" for a licence that the Hub knows by name."""
+    if config.licence != "other":
+        return ""
+    return f"# Licence of the weights\n\n{_licence(config)}\n"
+
+
 def _metadata(config: CalibratorConfig, results: Mapping[str, Any], title: str) -> str:
     lines = ["---", "library_name: siamcal", f"license: {_yaml(config.licence)}"]
     if config.licence == "other":
         free = "non-commercial" not in config.licence_reason.lower()
         lines.append(f"license_name: {'custom' if free else 'non-commercial-research'}")
+        lines.append(f"license_link: {LICENCE_FILE}")
+    recipe = results.get("recipe")
+    recipe = recipe if isinstance(recipe, Mapping) else {}
+    if base := _base_model(config, recipe):
+        relation = "adapter" if config.is_adapter else "finetune"
+        lines += [f"base_model: {_yaml(base)}", f"base_model_relation: {relation}"]
+    if trained_on := recipe.get("dataset"):
+        lines += ["datasets:", f"- {_yaml(_dataset_id(str(trained_on), results))}"]
     tags = ["siamcal", "facial-action-units", "facs", "one-frame-calibration"]
     tags += ["siamcal-adapter"] if config.is_adapter else []
     lines += ["pipeline_tag: image-feature-extraction", "tags:", *(f"- {tag}" for tag in tags)]
@@ -79,8 +97,9 @@ def _metadata(config: CalibratorConfig, results: Mapping[str, Any], title: str) 
             "      type: image-feature-extraction",
             f"      name: {_yaml(f'facial action unit {config.task}')}",
             "    dataset:",
-            f"      type: {_yaml(name.lower().replace(' ', '-'))}",
+            f"      type: {_yaml(_dataset_id(name, results))}",
             f"      name: {_yaml(name)}",
+            "      split: test",
             "    metrics:",
         ]
         for metric, text, value in entries:
@@ -90,6 +109,27 @@ def _metadata(config: CalibratorConfig, results: Mapping[str, Any], title: str) 
                 f"      name: {_yaml(text)}",
             ]
     return "\n".join([*lines, "---"])
+
+
+def _base_model(config: CalibratorConfig, recipe: Mapping[str, Any]) -> str:
+    """The Hub's id of the network whose public weights these come from; "" where it has none."""
+    if not (config.is_adapter or recipe.get("weights") == "pretrained"):
+        return ""
+    source, _, name = config.backbone.partition(":")
+    name = name.partition("@")[0]
+    if source in ("hf-hub", "transformers") and "/" in name:
+        return name
+    # timm's own weights lie under their full name, that of the training behind the dot.
+    return f"timm/{name}" if source == "timm" and "." in name else ""
+
+
+def _dataset_id(name: str, results: Mapping[str, Any]) -> str:
+    """A data set's name as an id: rendered ones are siamcal's, no other's of that name."""
+    data = results.get("dataset")
+    rendered = isinstance(data, Mapping) and data.get("rendered") and data.get("name") == name
+    slug = re.sub(r"[^a-z0-9._-]+", "-", name.lower().replace("+", "-plus")).strip("-.")
+    slug = slug or "unnamed"
+    return f"siamcal-{slug}" if rendered else slug
 
 
 def _index_entries(

@@ -15,9 +15,10 @@ import typer
 import typer.core
 
 from siamcal.errors import SiamcalError
+from siamcal.extras import needed_for
 from siamcal.registry import import_all
 
-__all__ = ["COMPARE", "DATA", "LOOK_UP", "PANELS", "READ", "SHARE", "app", "main", "tell"]
+__all__ = ["COMPARE", "DATA", "EXTRAS", "LOOK_UP", "PANELS", "READ", "SHARE", "app", "main", "tell"]
 
 # Panels of the help, in its order; a command names its own.
 PANELS = COMPARE, READ, DATA, LOOK_UP, SHARE = (
@@ -27,6 +28,8 @@ PANELS = COMPARE, READ, DATA, LOOK_UP, SHARE = (
     "Look up",
     "Share calibrators",
 )
+# What a command needs that the core of siamcal lacks; "bench" for the others, if any.
+EXTRAS = {"calibrate": "predict", "demo": "demo", "predict": "predict", "recalibrate": "predict"}
 
 
 class _Panels(typer.core.TyperGroup):
@@ -96,13 +99,17 @@ def main() -> None:
     """Run the command line; a deliberate error is one message on stderr and exit code 2."""
     # LiteRT's and mediapipe's C++ parts log to stderr from import on.
     os.environ.setdefault("GLOG_minloglevel", "3")
+    # What the Hub's library warns of is told once, in the error's own words.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     # torch brings objects by the hundred thousand, through which Python would look for unused rings
     # while it imports them and again when it ends: half a second of processor time.
     gc.set_threshold(50_000)
     atexit.register(gc.freeze)
     _load_commands()
     try:
-        app()
+        command = next(iter(sys.argv[1:]), "")
+        with needed_for(f"siamcal {command}", EXTRAS.get(command, "bench")):
+            app()
     except SiamcalError as error:
         tell(f"siamcal: {error}", typer.colors.RED)
         sys.exit(2)

@@ -22,12 +22,12 @@ Examples:
 
     siamcal bench                      # rendered people, minutes on two cores
     siamcal bench --bias 0             # the control: people alike at rest
-    siamcal bench --recipe ir_tiny     # a network trained whole, from weights that read AUs
+    siamcal bench --recipe ir_tiny     # a network trained whole
     siamcal bench --backbone timm:resnet18 --merge-at layer4
-    siamcal bench --backbone ./my_net.py:build --checkpoint my_weights.pth --merge-at auto \\
-        --dataset manifest --data-root table.csv    # your trained network, as it is
-    siamcal bench --dataset disfa --data-root /data/DISFA --set weights=backbone.pth
-    siamcal bench --dataset disfa --data-root /data/DISFA --table 6 --set weights=backbone.pth
+    siamcal bench --backbone ./my_net.py:build --checkpoint my_weights.pth \\
+        --merge-at auto --dataset manifest --data-root table.csv
+    siamcal bench --dataset disfa --data-root DISFA --set weights=backbone.pth
+    siamcal bench --table 6 --data-root DISFA --set weights=backbone.pth
     siamcal bench coverage             # a named benchmark
     siamcal bench study merges --quick # what the forms of the merge are worth
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from siamcal.cli import READ, app
+from siamcal.cli._inputs import refuse_absent
 from siamcal.cli._options import AsJson
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ pictures) its most neutral one; several are pooled, so that a single bad one har
 Examples:
 
     siamcal calibrate neutral.jpg -o p01.siamcal
-    siamcal calibrate day1.mp4 day2.mp4 day3.mp4 -o p01.siamcal   # one frame of each session
+    siamcal calibrate day1.mp4 day2.mp4 day3.mp4 -o p01.siamcal   # pooled
     siamcal calibrate day1.mp4 --frame 12 -o p01.siamcal
 
 The file holds features of a face: keep it like a photograph (mode 600). It holds no picture unless
@@ -53,6 +54,7 @@ def calibrate(
     as_json: AsJson = False,
 ) -> None:
     """Make a person's profile."""
+    refuse_absent(inputs)
     from siamcal import inference
     from siamcal.inference.many import ModelChoice
     from siamcal.inference.outputs import check_outputs, own_profile

@@ -10,6 +10,7 @@ import typer
 
 from siamcal.cli import DATA, app
 from siamcal.cli._options import AsJson
+from siamcal.errors import ConfigError
 
 data_app = typer.Typer(
     help="Make, look at and check data sets.",
@@ -24,20 +25,24 @@ Render people with known action units; what is rendered already is kept.
 
 Examples:
 
-    siamcal data render                             # the default job's 60 people
-    siamcal data render --size full                 # 27 people x 4,845 frames x 2 views
-    siamcal data render --bias 0 --out ~/faces      # the control arm, in a folder of your own
-    siamcal data render --verify                    # compare every picture with its checksum
+    siamcal data render                          # the default job's 60 people
+    siamcal data render --size full              # 27 people, 4,845 frames x 2
+    siamcal data render --bias 0 --out ~/faces   # the control, in your folder
+    siamcal data render --verify                 # compare with the checksums
+
+The folder is printed; without --out it lies in the user's cache.
 """
 
 PREVIEW_EXAMPLES = """
-Draw a contact sheet (PNG) of rendered people.
+Draw a contact sheet of rendered people, in the format that the name ends in (PNG, JPEG, WebP...).
 
 Examples:
 
     siamcal data preview people.png
     siamcal data preview actions.png --sheet actions --participants 2
-    siamcal data preview bias.png --sheet bias --participants 6
+    siamcal data preview bias.jpg --sheet bias --participants 6
+
+The same options draw the same people again.
 """
 
 EXPORT_EXAMPLES = """
@@ -48,7 +53,12 @@ The parsers, checks and training commands for those data sets read it like the r
     siamcal data export --layout disfa /tmp/disfa --participants 6 --frames 60
     siamcal data check disfa --data-root /tmp/disfa
     siamcal data export --layout unbc /tmp/unbc --sequences 2 --frames 40
+
+They are rendered people in another data set's folders, not the data set itself.
 """
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+JPEG_QUALITY = 95
 
 Size = Annotated[str, typer.Option(help="tiny, small, full or training.")]
 Bias = Annotated[float, typer.Option(help="Scale of resting offsets and wrinkles, 0 to 1.")]
@@ -113,7 +123,7 @@ def render(
 
 @data_app.command("preview", help=PREVIEW_EXAMPLES)
 def preview(
-    out: Annotated[Path, typer.Argument(help="PNG file to write.")],
+    out: Annotated[Path, typer.Argument(help="Picture to write.")],
     sheet: Annotated[
         str, typer.Option(help="people, actions, levels, occlusion or bias.")
     ] = "people",
@@ -126,10 +136,18 @@ def preview(
     look: Look = "usual",
 ) -> None:
     """Draw a contact sheet."""
+    suffix = out.suffix.lower()
+    if suffix not in PICTURES:
+        raise ConfigError(
+            f"The format is told by the name: it ends in {', '.join(PICTURES)}, but got {out}."
+        )
+    from siamcal.files import write_atomically
     from siamcal.synth.plan import make_plan
     from siamcal.synth.preview import contact_sheet
-    from siamcal.synth.render import write_png
+    from siamcal.synth.render import encode_picture
 
+    suffix = ".jpg" if suffix == ".jpeg" else suffix
+    quality = [JPEG_QUALITY] * (suffix == ".jpg")
     plan = make_plan(
         "small",
         participants=participants,
@@ -140,7 +158,7 @@ def preview(
         views=None if views is None else tuple(v.strip() for v in views.split(",")),
         look=look,
     )
-    write_png(out, contact_sheet(plan, sheet))
+    write_atomically(out, encode_picture(contact_sheet(plan, sheet), suffix, *quality))
     typer.echo(str(out))
 
 

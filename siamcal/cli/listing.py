@@ -9,8 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
+from siamcal import registry
 from siamcal.cli import LOOK_UP, app
 from siamcal.cli._options import AsJson
+from siamcal.errors import MissingDependencyError
+from siamcal.extras import install_line
+from siamcal.registry import Registry
 
 LS_EXAMPLES = """
 List backbones, merge forms, recipes, datasets, benchmarks, formats of tables, or the merge
@@ -35,7 +39,7 @@ Examples:
 
     siamcal show synth
     siamcal show disfa_intensity --json
-    siamcal show runs/synth-ir_tiny-intensity-0f3a9c    # a finished run: its tables
+    siamcal show runs/synth-ir_tiny-intensity-0f3a9c    # a finished run
     siamcal show owner/name
 
 Of a published calibrator only its description is downloaded.
@@ -84,14 +88,19 @@ def _of_kind(kind: str) -> dict[str, Any]:
     """A line of `siamcal ls`: how many there are, and some of them."""
     if kind == "merge-points":
         return {"list": kind, "how many": "", "such as": "siamcal ls merge-points ir50"}
-    names = [row["name"] for row in _names(kind)]
+    try:
+        names = [row["name"] for row in _names(kind)]
+    except MissingDependencyError:
+        return {"list": kind, "how many": "", "such as": install_line(_registry(kind).extra)}
     return {"list": kind, "how many": len(names), "such as": ", ".join(names[:5])}
 
 
-def _names(what: str) -> list[dict[str, Any]]:
-    from siamcal import registry
+def _registry(kind: str) -> Registry:
+    return registry.table_formats if kind == "formats" else getattr(registry, kind)
 
-    found = registry.table_formats if what == "formats" else getattr(registry, what)
+
+def _names(what: str) -> list[dict[str, Any]]:
+    found = _registry(what)
     rows = [{"name": name, "what": found.summary(name)} for name in found.names()]
     rows = [row for row in rows if not row["name"].endswith(":")]
     if what == "backbones":
@@ -122,6 +131,7 @@ def _merge_points(name: str, size: int | None) -> list[dict[str, Any]]:
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     if not rows:
@@ -131,7 +141,7 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
     for column in rows[0]:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*map(str, row.values()))
+        table.add_row(*(escape(str(value)) for value in row.values()))
     Console().print(table)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from siamcal.cli import READ, app, tell
+from siamcal.cli._inputs import refuse_absent
 from siamcal.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,18 +31,20 @@ recording gets its own. Rows are written as they are known.
 Examples:
 
     siamcal predict clip.mp4 --reference neutral.jpg -o aus.csv
-    siamcal predict clip.mp4 --reference-frame 12 -o aus.csv       # frame 12 of the clip itself
-    siamcal predict clip.mp4 --reference auto -o aus.csv           # the most neutral frame: a guess
-    siamcal calibrate neutral.jpg day0.mp4 -o anna.siamcal             # a profile of the person
+    siamcal predict clip.mp4 --reference-frame 12 -o aus.csv   # of the clip
+    siamcal predict clip.mp4 --reference auto -o aus.csv       # a guess
+    siamcal calibrate neutral.jpg day0.mp4 -o anna.siamcal     # her profile
     siamcal predict day2.mp4 --profile anna.siamcal -o day2.csv
     siamcal predict frames/ --reference frames/000.png --fps 25 > aus.csv
-    siamcal predict camera:0 --profile anna.siamcal -o live.csv        # Ctrl-C ends it
-    ffmpeg -i clip.mp4 -f matroska - | siamcal predict - --reference neutral.jpg -o aus.csv
-    siamcal predict talk.mp4 --everyone --reference auto -o talk.csv   # a row for each face
-    siamcal predict talk.mp4 --person 0=anna.siamcal --person 1=berta.siamcal -o talk.csv
-    siamcal predict clips/ --reference auto -o tables/ --jobs 4        # a table for each video
-    siamcal predict @study.csv -o tables/ --resume     # columns video, person, reference
-    siamcal predict @study.csv -o tables/ --shard 3/64 # one of 64 jobs of an array
+    siamcal predict camera:0 --profile anna.siamcal -o live.csv    # till Ctrl-C
+    ffmpeg -i clip.mp4 -f matroska - | \\
+        siamcal predict - --reference neutral.jpg -o aus.csv
+    siamcal predict talk.mp4 --everyone --reference auto -o talk.csv
+    siamcal predict talk.mp4 --person 0=anna.siamcal \\
+        --person 1=berta.siamcal -o talk.csv
+    siamcal predict clips/ --reference auto -o tables/ --jobs 4    # one each
+    siamcal predict @study.csv -o tables/ --resume     # video,person,reference
+    siamcal predict @study.csv -o tables/ --shard 3/64   # a job of an array
 
 Columns: frame, face_id, timestamp, confidence, success, AU01_r .. AU26_r, AU01_c .. AU26_c, pose,
 eyes, occlusion, sharpness, size and light of the face, and quality in words. `AU.._c` is 1 exactly
@@ -156,6 +159,7 @@ def predict(
     ] = False,
 ) -> None:
     """Read AUs of people. Long because every option is told here."""
+    refuse_absent([*inputs, reference if reference not in ("auto", "best") else None])
     from siamcal.inference.many import ModelChoice, Work
     from siamcal.inference.recordings import Recording
     from siamcal.inference.run import TableOptions

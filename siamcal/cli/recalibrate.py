@@ -25,10 +25,10 @@ recognised by their columns. Other columns, and frames in which no face was read
 
 Examples:
 
-    siamcal recalibrate openface.csv --reference-rows 1:30 -o out.csv     # first 30 rows of data
-    siamcal recalibrate openface.csv --reference-time 0:2.5 -o out.csv    # the first 2.5 seconds
+    siamcal recalibrate openface.csv --reference-rows 1:30 -o out.csv
+    siamcal recalibrate openface.csv --reference-time 0:2.5 -o out.csv
     siamcal recalibrate clip.csv --reference-table neutral.csv -o out.csv
-    siamcal recalibrate clip.csv --quantile 0.1 -o out.csv    # no frame is known to be neutral
+    siamcal recalibrate clip.csv --quantile 0.1 -o out.csv    # none is known
     siamcal recalibrate clip.csv --mode quantile --people others.csv -o out.csv
 
 Ranges include both ends; rows are counted from 1, without the header. See docs/recalibrate.md.

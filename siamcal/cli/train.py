@@ -20,9 +20,10 @@ comparison (`siamcal bench`), its recipe is trained and the calibrator put besid
 Examples:
 
     siamcal train synth
-    siamcal train runs/synth-ir_tiny-intensity-0f3a9c    # the recipe of a finished comparison
-    siamcal train disfa_intensity --data-root /data/DISFA --set weights=backbone.pth
-    accelerate launch --num_processes 4 -m siamcal train disfa_intensity --data-root /data/DISFA
+    siamcal train runs/synth-ir_tiny-intensity-0f3a9c    # a comparison's recipe
+    siamcal train disfa_intensity --data-root DISFA --set weights=backbone.pth
+    accelerate launch --num_processes 4 -m siamcal \\
+        train disfa_intensity --data-root DISFA
 
 The folder printed at the end is what `siamcal predict --model` and `siamcal push` take.
 """
@@ -55,6 +56,9 @@ def train(
         )
     run = Path(recipe)
     is_run = (run / "recipe.json").is_file()
+    if not is_run and run.suffix not in (".json", ".toml") and len(run.parts) > 1:
+        what = "holds no recipe.json" if run.is_dir() else "is no folder"
+        raise ConfigError(f"{run} {what}. Name a run of siamcal bench, or see siamcal ls recipes.")
     chosen = choose_recipe(
         recipe=str(run / "recipe.json") if is_run else recipe,
         dataset=dataset,

@@ -18,10 +18,8 @@ Publish a run's calibrator, with a model card written from its results.
 
 Examples:
 
-    siamcal push runs/synth me/ir-tiny-synth --dry-run     # shows card and files, sends nothing
-
+    siamcal push runs/synth me/ir-tiny-synth --dry-run    # shows, sends nothing
     siamcal push runs/synth me/ir-tiny-synth --private
-
     siamcal push runs/disfa me/ir50-disfa --adapter --base backbone.pth
 
 Log in once with `hf auth login`, or set HF_TOKEN. A mirror: HF_ENDPOINT.
@@ -33,10 +31,9 @@ Download a calibrator; a cut connection goes on where it stopped.
 Examples:
 
     siamcal pull owner/name
-
     siamcal pull owner/name --revision v2 -o my_calibrator
-
-    siamcal predict video.mp4 --reference neutral.jpg --model hf-hub:owner/name -o aus.csv
+    siamcal predict video.mp4 --reference neutral.jpg \\
+        --model hf-hub:owner/name -o aus.csv
 
 Nothing that is downloaded is executed. HF_HUB_OFFLINE=1 uses what was pulled before.
 """
@@ -46,9 +43,9 @@ Turn face-recognition weights, or a checkpoint of the paper's authors, into a ca
 
 Examples:
 
-    siamcal convert backbone.pth -o start                  # glint360k's iResNet-50
-
-    siamcal convert csn_stage4.pth -o csn --merge-at layer4 --aus 1,2,4,5,6,9,12,15,17,20,25,26
+    siamcal convert backbone.pth -o start         # glint360k's iResNet-50
+    siamcal convert csn_stage4.pth -o csn --merge-at layer4 \\
+        --aus 1,2,4,5,6,9,12,15,17,20,25,26
 
 The file is read with weights_only=True: no code in it runs. A report says of every entry whether
 it was taken, and what was missing.

@@ -5,7 +5,10 @@ once and keeps them in the cache. A new data set is one file in this folder with
 registered by `@datasets.register("name")`.
 """
 
-from siamcal.datasets.base import DatasetSource, FaceSet, load_dataset
-from siamcal.datasets.crops.prepare import prepare
+from siamcal.extras import needed_for
+
+with needed_for("Reading data sets", "bench"):
+    from siamcal.datasets.base import DatasetSource, FaceSet, load_dataset
+    from siamcal.datasets.crops.prepare import prepare
 
 __all__ = ["DatasetSource", "FaceSet", "load_dataset", "prepare"]

@@ -28,6 +28,7 @@ from siamcal.table_files import read_table
 __all__ = ["read_groups", "read_run", "review", "review_markdown"]
 
 # How tables write that a participant's group isn't known.
+MOST_SHOWN = 8  # runs that a message names
 _UNKNOWN = ("", "na", "n/a", "nan", "none", "null", "<na>")
 
 
@@ -40,9 +41,9 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[TaskPredictions]]:
     """
     found = TaskPredictions.load(folder)
     if not (folder / "results.json").is_file() or not found:
+        what = "holds no finished run (results.json and predictions_*.parquet)"
         raise DataNotFoundError(
-            f"{folder} holds no finished run (results.json and predictions_*.parquet). "
-            "A run's folder is printed at the end of siamcal bench; they lie in runs/."
+            f"{folder} {what if folder.is_dir() else 'is no folder'}. {_finished(folder)}"
         )
     results = read_json(folder / "results.json")
     if fault := _fault(results):
@@ -59,6 +60,17 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[TaskPredictions]]:
                 "bench` again."
             )
     return results, found
+
+
+def _finished(folder: Path) -> str:
+    """Which runs there are instead: beside the folder, and where siamcal bench puts them."""
+    places = dict.fromkeys((folder.parent, Path("runs")))
+    runs = [file.parent for place in places for file in sorted(place.glob("*/results.json"))]
+    if not runs:
+        return "siamcal bench makes one and prints its folder."
+    shown = ", ".join(map(str, runs[:MOST_SHOWN]))
+    more = f" and {len(runs) - MOST_SHOWN} more" if len(runs) > MOST_SHOWN else ""
+    return f"Finished are {shown}{more}."
 
 
 def _fault(results: Any) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import zipfile
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from siamcal.errors import MissingDependencyError
+from siamcal.extras import needed_for
 from siamcal.faces._quiet import quiet_stderr
 from siamcal.files import asset
 
@@ -44,7 +43,7 @@ class Network:
             content = _with_output(content, beside)
         with quiet_stderr():
             # One thread: videos and data sets are shared out over processes.
-            self._run = _interpreter()(model_content=content, num_threads=1)
+            self._run = _interpreter(model_content=content, num_threads=1)
             self._run.allocate_tensors()
         self._input = self._run.get_input_details()[0]["index"]
         self._outputs = [output["index"] for output in self._run.get_output_details()]
@@ -77,11 +76,7 @@ def _with_output(content: bytes, shape: tuple[int, ...]) -> bytes:
     return bytes(builder.Output())
 
 
-def _interpreter(importer: Any = importlib.import_module) -> Any:
-    try:
-        return importer("ai_edge_litert.interpreter").Interpreter
-    except (ImportError, OSError) as error:
-        raise MissingDependencyError(
-            f"Finding faces needs the package ai-edge-litert, which can't be imported ({error}). "
-            f"Install it: pip install 'ai-edge-litert>=2.0'"
-        ) from error
+def _interpreter(**options: Any) -> Any:
+    with needed_for("Finding faces"):
+        from ai_edge_litert.interpreter import Interpreter
+    return Interpreter(**options)

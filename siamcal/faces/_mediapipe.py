@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import re
 import weakref
 from typing import Any
 
 import numpy as np
 
-from siamcal.errors import MissingDependencyError
+from siamcal.extras import needed_for
 from siamcal.faces._litert import TASK, task_member
 from siamcal.faces._quiet import quiet_stderr
 from siamcal.faces.blazeface import MIN_SCORE
@@ -25,14 +24,6 @@ from siamcal.files import asset
 # MediaPipe's last log line (about memory alignment, once a process) comes with one of the first
 # calls, by chance.
 QUIET_CALLS = 20
-# Shared library -> Debian and Ubuntu package.
-DEBIAN_PACKAGES = {
-    "libEGL.so": "libegl1",
-    "libGLESv2.so": "libgles2",
-    "libGL.so": "libgl1",
-    "libglib-2.0.so": "libglib2.0-0",
-    "libgthread-2.0.so": "libglib2.0-0",
-}
 
 
 def import_vision(importer: Any = importlib.import_module) -> tuple[Any, Any]:
@@ -44,32 +35,8 @@ def import_vision(importer: Any = importlib.import_module) -> tuple[Any, Any]:
     Raises:
         MissingDependencyError: The package or a system library it loads is missing.
     """
-    try:
+    with needed_for("The face engine 'mediapipe'", otherwise="take the engine 'litert'"):
         return importer("mediapipe"), importer("mediapipe.tasks.python.vision")
-    except (ImportError, OSError) as error:
-        raise missing_library(error) from error
-
-
-def missing_library(error: Exception) -> MissingDependencyError:
-    """Turn a failed load into the line that repairs it."""
-    found = re.search(r"(lib[\w.+-]+?\.so)[\w.]*", str(error))
-    if found is None:
-        return MissingDependencyError(
-            f"The face engine 'mediapipe' needs the package mediapipe, which can't be imported "
-            f"({error}). Install it: pip install 'mediapipe>=1.2'; or take the engine 'litert'."
-        )
-    package = DEBIAN_PACKAGES.get(found.group(1))
-    advice = (
-        "apt-get install libegl1 libgles2 libgl1 libglib2.0-0"
-        if package
-        else f"apt-file search {found.group(1)} names the package that holds it"
-    )
-    return MissingDependencyError(
-        f"The face engine 'mediapipe' needs the system library {found.group(1)}"
-        + (f" (Debian package {package})" if package else "")
-        + f", which isn't on this machine. On Debian or Ubuntu: {advice}; "
-        "or take the engine 'litert'."
-    )
 
 
 class MediaPipeEngine:

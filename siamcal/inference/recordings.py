@@ -15,7 +15,7 @@ from pathlib import Path
 from siamcal.errors import ConfigError, MediaError
 from siamcal.faces.media.files import refuse_odd
 from siamcal.faces.media.folders import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from siamcal.files import read_text
+from siamcal.files import absent, read_text
 
 __all__ = ["Asked", "Recording", "find_recordings", "parse_shard"]
 
@@ -130,7 +130,7 @@ def _expanded(given: str) -> list[Path]:
             raise MediaError(f"Nothing matches {given}.")
         return [Path(match) for match in matches]
     if not path.exists():
-        raise MediaError(f"{path} doesn't exist (looked in {Path.cwd()}). Check the name.")
+        raise MediaError(absent(path))
     return [path]
 
 

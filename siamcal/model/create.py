@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from siamcal.errors import ConfigError, MissingDependencyError, UnknownNameError
+from siamcal.extras import needed_for
 from siamcal.model.user_file import function_of_file, place_of_error
 from siamcal.registry import backbones, late_module
 
@@ -70,6 +72,7 @@ def create_backbone(
     Raises:
         UnknownNameError: Nothing has that name; the message shows the near matches.
         ConfigError: The function refuses the arguments.
+        MissingDependencyError: The package it comes from isn't installed.
     """
     function, arguments = _find(name)
     if num_outputs is not None:
@@ -77,7 +80,8 @@ def create_backbone(
     if pretrained:
         arguments["pretrained"] = True
     try:
-        network = function(**arguments, **options)
+        with needed_for(f"The backbone {name!r}", "timm"):
+            network = function(**arguments, **options)
     except TypeError as error:
         file = str(Path(name.rpartition(":")[0]).expanduser().resolve())
         place = place_of_error(error, file) if is_file_name(name) else ""
@@ -128,9 +132,9 @@ def _find(name: str) -> tuple[Callable[..., Any], dict[str, Any]]:
         return backbones.get(source + ":"), {"name": rest}
     if colon and (file := Path(*source.split(".")).with_suffix(".py")).is_file():
         raise UnknownNameError(f"No backbone is called {name!r}. Did you mean './{file}:{rest}'?")
-    if not colon and name not in backbones and (full := full_name(name)) != name:
+    if not colon and name not in backbones and (near := _near_of_timm(name)):
         raise UnknownNameError(
-            f"No backbone is called {name!r}. Did you mean {full!r}? siamcal ls backbones lists "
+            f"No backbone is called {name!r}. Did you mean {near!r}? siamcal ls backbones lists "
             "the names and sources."
         )
     return backbones.get(source + colon if colon else name), {}
@@ -140,8 +144,23 @@ def full_name(name: str) -> str:
     """A name with its source where only timm has a model so called; the same name elsewhere."""
     if ":" in name or name in backbones:
         return name
+    return f"timm:{name}" if name.split(".")[0] in _names_of_timm() else name
+
+
+def _near_of_timm(name: str) -> str:
+    """What timm calls a network that was named without its source or with a slip; "" if unclear."""
+    own = [known for known in backbones.names() if ":" not in known]
+    if (full := full_name(name)) != name:
+        return full
+    if difflib.get_close_matches(name, own, n=1, cutoff=0.5):
+        return ""
+    near = difflib.get_close_matches(name, _names_of_timm(), n=1, cutoff=0.8)
+    return f"timm:{near[0]}" if near else ""
+
+
+def _names_of_timm() -> list[str]:
+    """Names of timm's models; none where timm isn't installed."""
     try:
-        known = late_module("siamcal.backbones.timm").load_timm().list_models()
+        return late_module("siamcal.backbones.timm").load_timm().list_models()
     except MissingDependencyError:
-        return name
-    return f"timm:{name}" if name.split(".")[0] in known else name
+        return []

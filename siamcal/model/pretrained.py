@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import torch
 from torch import nn
 
 from siamcal.registry import late_module
@@ -32,6 +33,12 @@ class PretrainedMixin:
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
+        subfolder: str | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        torch_dtype: str | torch.dtype | None = None,
         backbone: nn.Module | str | None = None,
         head: nn.Module | None = None,
         merge: MergeForm | None = None,
@@ -49,6 +56,13 @@ class PretrainedMixin:
             revision: Branch, tag or commit; None is the main branch.
             token: Access token; None takes the one of `hf auth login` or HF_TOKEN.
             cache_dir: The Hub's cache; None takes its own (HF_HOME).
+            subfolder: Folder of the repository, or of `source`, in which the calibrator lies.
+            force_download: Download anew what is in the cache.
+            local_files_only: Take what is in the cache, and ask nobody.
+            device: Where the calibrator goes, such as "cuda"; None leaves it on the processor.
+            dtype: Precision of its weights, such as torch.bfloat16 or "bfloat16"; None keeps that
+                of the network. The cut is proved beforehand, in the network's own.
+            torch_dtype: The older name of `dtype`.
             backbone: The network to load into (changed in place), for one that can't be made by
                 name; or a name to make it by, such as "./my_net.py:build".
             head: The head, where the author used one of their own.
@@ -76,6 +90,12 @@ class PretrainedMixin:
             revision=revision,
             token=token,
             cache_dir=cache_dir,
+            subfolder=subfolder,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            device=device,
+            dtype=dtype,
+            torch_dtype=torch_dtype,
             backbone=backbone,
             head=head,
             merge=merge,

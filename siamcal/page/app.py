@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from siamcal.errors import ConfigError, MissingDependencyError, SiamcalError
+from siamcal.errors import ConfigError, SiamcalError
+from siamcal.extras import needed_for
 from siamcal.inference import PersonReference
 from siamcal.inference.many import ModelChoice
 from siamcal.inference.models import RENDERED_NOTE
@@ -73,12 +74,8 @@ def _import_gradio(kept: str) -> None:
     # Read while it is imported; the folder is the owner's alone.
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
     os.environ["GRADIO_TEMP_DIR"] = kept
-    try:
+    with needed_for("siamcal demo"):
         import gradio  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"siamcal demo needs the package gradio ({error}): pip install 'siamcal[demo]'"
-        ) from error
 
 
 def _door(port: int) -> socket.socket:

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from siamcal.calibrators.card import model_card
+import torch
+
+from siamcal.calibrators.card import LICENCE_FILE, licence_text, model_card
 from siamcal.calibrators.config import (
     MAX_CONFIG_BYTES,
     CalibratorConfig,
@@ -28,8 +30,16 @@ from siamcal.calibrators.hub.publication import (
     Publication,
     plan_from_model,
 )
-from siamcal.calibrators.hub.sources import TAG, Source, endpoint, explained, hub_api, parse_source
-from siamcal.calibrators.hub.transfer import MAX_EXTRA_BYTES, fetch, optional, remote_size, snapshot
+from siamcal.calibrators.hub.sources import TAG, Source, explained, hub_api, parse_source
+from siamcal.calibrators.hub.transfer import (
+    MAX_EXTRA_BYTES,
+    commit_of,
+    fetch,
+    optional,
+    remote_size,
+    snapshot,
+)
+from siamcal.calibrators.hub_settings import endpoint
 from siamcal.calibrators.saving import (
     CARD_FILE,
     CONFIG_FILE,
@@ -84,15 +94,54 @@ def from_pretrained(
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
+    subfolder: str | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    torch_dtype: str | torch.dtype | None = None,
     **options: Any,
 ) -> CalibratingSiamese:
     """Load a calibrator from a folder or from the Hub.
 
     Arguments and errors: `siamcal.model.pretrained.PretrainedMixin.from_pretrained`.
     """
-    place = parse_source(source, revision, token, cache_dir)
+    wanted = _dtype(dtype, torch_dtype)
+    place = parse_source(
+        source,
+        revision,
+        token,
+        cache_dir,
+        subfolder=subfolder,
+        force_download=force_download,
+        local_files_only=local_files_only,
+    )
     options["max_bytes"] = limit = options.get("max_bytes") or MAX_WEIGHTS_BYTES
-    return load_calibrator(place.folder or snapshot(place, limit), **options)
+    model = load_calibrator(place.folder or snapshot(place, limit), **options)
+    try:
+        return model.to(device=device, dtype=wanted)
+    except (AssertionError, RuntimeError) as error:  # torch's own, by device
+        raise ConfigError(
+            f"device={device!r} can't be used here ({str(error).splitlines()[0]:.200}). "
+            "`siamcal doctor` lists the devices."
+        ) from error
+
+
+def _dtype(dtype: str | torch.dtype | None, older: str | torch.dtype | None) -> torch.dtype | None:
+    """The precision that is asked for by its new name, `dtype`, or by its older, `torch_dtype`."""
+    if dtype is not None and older is not None and dtype != older:
+        raise ConfigError(f"dtype={dtype!r} and torch_dtype={older!r} are one thing; give dtype.")
+    given = dtype if dtype is not None else older
+    if given is None:
+        return None
+    found = given if isinstance(given, torch.dtype) else None
+    if isinstance(given, str):
+        found = getattr(torch, given.removeprefix("torch."), None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ConfigError(
+            f"dtype takes torch.float32, bfloat16, float16 or float64, or its name; got {given!r}."
+        )
+    return found
 
 
 def save_pretrained(
@@ -109,6 +158,8 @@ def save_pretrained(
     config = describe_model(model, config, **facts)
     written = save_calibrator(model, config, folder, adapter=adapter, base=base, card="")
     write_atomically(Path(folder) / CARD_FILE, model_card(written, results))
+    if text := licence_text(written):
+        write_atomically(Path(folder) / LICENCE_FILE, text)
     return written
 
 
@@ -210,7 +261,7 @@ def pull(
     if place.folder is not None:
         raise ConfigError(f"{source} is a folder on this machine; there is nothing to pull.")
     found = snapshot(place, max_bytes)
-    here = place.at(found.name)
+    here = place.at(commit_of(found / CONFIG_FILE))
     for name in _extra_names(here):
         optional(here, name)
     if folder is None:
@@ -245,8 +296,9 @@ def describe(
         results: Path | None = folder / "results.json"
     else:
         folder = fetch(place, CONFIG_FILE, MAX_CONFIG_BYTES).parent
-        here = place.at(folder.name)
-        where = {"repository": place.repo_id, "commit": folder.name, "endpoint": endpoint()}
+        commit = commit_of(folder / CONFIG_FILE)
+        here = place.at(commit)
+        where = {"repository": place.repo_id, "commit": commit, "endpoint": endpoint()}
         size = remote_size(here, WEIGHTS_FILE)
         results = optional(here, "results.json")
     config = read_config(folder / CONFIG_FILE)
@@ -289,7 +341,7 @@ def list_published(contains: str = "", *, limit: int = 100) -> list[dict[str, An
 
 
 def _extra_names(place: Source) -> list[str]:
-    names = [CARD_FILE, *EXTRA_FILES]
+    names = [CARD_FILE, LICENCE_FILE, *EXTRA_FILES]
     try:
         with explained(place):
             listed = hub_api(place.token).list_repo_files(place.repo_id, revision=place.revision)
@@ -300,7 +352,7 @@ def _extra_names(place: Source) -> list[str]:
 
 
 def _is_ours(name: str) -> bool:
-    known = {CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, *EXTRA_FILES}
+    known = {CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, LICENCE_FILE, *EXTRA_FILES}
     return name in known or bool(_FIGURE.match(name))
 
 

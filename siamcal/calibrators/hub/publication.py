@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from siamcal.calibrators.card import model_card
+from siamcal.calibrators.card import LICENCE_FILE, licence_text, model_card
 from siamcal.calibrators.config import CalibratorConfig, read_config
 from siamcal.calibrators.saving import (
     CARD_FILE,
@@ -122,7 +122,11 @@ def _with_card(
         ) from error
     place = workplace / CARD_FILE
     place.write_text(card, encoding="utf-8")
-    return Publication({**files, CARD_FILE: place}, card, config)
+    files = {**files, CARD_FILE: place}
+    if text := licence_text(config):
+        files[LICENCE_FILE] = workplace / LICENCE_FILE
+        files[LICENCE_FILE].write_text(text, encoding="utf-8")
+    return Publication(files, card, config)
 
 
 def _best_first(figures: list[str]) -> list[str]:

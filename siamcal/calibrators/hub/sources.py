@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from siamcal.calibrators.hub_settings import endpoint
 from siamcal.errors import ConfigError, HubError
 
 TAG = "siamcal"
@@ -19,13 +19,27 @@ _REVISION = re.compile(r"\w[\w.\-/]*\Z")
 
 @dataclass(frozen=True)
 class Source:
-    """Where a calibrator lies: a folder, or a repository at a revision, and how it is fetched."""
+    """Where a calibrator lies: a folder, or a repository at a revision, and how it is fetched.
+
+    Attributes:
+        folder: On this machine; None for a repository.
+        repo_id: "owner/name".
+        revision: Branch, tag or commit; None is the main branch.
+        token: Access token; None takes the one of `hf auth login` or HF_TOKEN.
+        cache_dir: The Hub's cache; None takes its own (HF_HOME).
+        subfolder: Of the repository, in which the calibrator lies.
+        force_download: Download what is in the cache anew.
+        local_files_only: Take what is in the cache, and ask nobody.
+    """
 
     folder: Path | None
     repo_id: str = ""
     revision: str | None = None
     token: str | bool | None = None
     cache_dir: str | Path | None = None
+    subfolder: str = ""
+    force_download: bool = False
+    local_files_only: bool = False
 
     def at(self, commit: str) -> Source:
         """The same repository at a commit."""
@@ -37,17 +51,30 @@ def parse_source(
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
+    *,
+    subfolder: str | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
 ) -> Source:
     """Read "owner/name", "hf-hub:owner/name@revision", "local-dir:path" or a folder's path.
 
+    The other arguments are the attributes of `Source`.
+
     Raises:
-        ConfigError: None of these, or two revisions.
+        ConfigError: None of these, two revisions, a subfolder that leads out of the repository, or
+            a download that is wanted and forbidden at once.
     """
-    text = str(source)
+    text, inner = str(source), (subfolder or "").strip("/")
+    if inner and (not _REVISION.match(inner) or ".." in inner):
+        raise ConfigError(f"subfolder names a folder inside the repository, but got {subfolder!r}.")
+    if force_download and local_files_only:
+        raise ConfigError(
+            "force_download=True downloads anew and local_files_only=True forbids it; give one."
+        )
     if text.startswith("local-dir:"):
-        return Source(Path(text.removeprefix("local-dir:")).expanduser())
+        return Source(Path(text.removeprefix("local-dir:")).expanduser() / inner)
     if not text.startswith("hf-hub:") and Path(text).expanduser().is_dir():
-        return Source(Path(text).expanduser())
+        return Source(Path(text).expanduser() / inner)
     name, at, inside = text.removeprefix("hf-hub:").partition("@")
     if at and revision is not None and inside != revision:
         raise ConfigError(f"{text!r} names the revision {inside!r}, but revision={revision!r}.")
@@ -57,7 +84,7 @@ def parse_source(
             f"{text!r} is neither a folder nor a repository. Name a folder that exists, "
             "'local-dir:PATH', 'owner/name' or 'hf-hub:owner/name@revision'."
         )
-    return Source(None, name, revision, token, cache_dir)
+    return Source(None, name, revision, token, cache_dir, inner, force_download, local_files_only)
 
 
 def hub_api(token: str | bool | None) -> Any:
@@ -65,13 +92,6 @@ def hub_api(token: str | bool | None) -> Any:
     from huggingface_hub import HfApi
 
     return HfApi(endpoint=endpoint(), token=token, library_name=TAG)
-
-
-def endpoint() -> str:
-    """Address of the Hub or of its mirror (HF_ENDPOINT, also where it was set after the import)."""
-    from huggingface_hub import constants
-
-    return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
 
 
 def network_errors() -> tuple[type[Exception], ...]:
@@ -105,6 +125,11 @@ def explained(place: Source | None, name: str = "") -> Iterator[None]:
             f"commits on {endpoint()}/{what}/commits/main."
         ) from None
     except errors.LocalEntryNotFoundError as error:
+        if place is not None and place.local_files_only:
+            raise HubError(
+                f"{name or what} of {what}{at} isn't in the cache, and local_files_only=True asks "
+                f"nobody for it. Pull it once: siamcal pull {what}"
+            ) from None
         cause = str(error.__cause__ or "").split("\n")[0][:200]
         raise HubError(
             f"{name or what} of {what}{at} isn't in the cache, and {endpoint()} can't be reached "

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 from siamcal.calibrators.config import MAX_CONFIG_BYTES, read_config
-from siamcal.calibrators.hub.sources import TAG, Source, endpoint, explained, network_errors
+from siamcal.calibrators.hub.sources import TAG, Source, explained, network_errors
+from siamcal.calibrators.hub_settings import endpoint
 from siamcal.calibrators.saving import CONFIG_FILE, WEIGHTS_FILE
 from siamcal.errors import HubError, WeightsError
 from siamcal.files import checksum_of_file, make_folder
@@ -27,7 +29,7 @@ def snapshot(place: Source, max_bytes: int) -> Path:
     """Config and weights of one commit, checked; the folder in the cache that holds them."""
     config_file = fetch(place, CONFIG_FILE, MAX_CONFIG_BYTES)
     config = read_config(config_file)
-    weights = fetch(place.at(config_file.parent.name), WEIGHTS_FILE, max_bytes)
+    weights = fetch(place.at(commit_of(config_file)), WEIGHTS_FILE, max_bytes)
     etag = weights.resolve().name
     expected = etag if _SHA256.match(etag) else config.weights_checksum
     if expected and checksum_of_file(weights) != expected:
@@ -41,6 +43,12 @@ def snapshot(place: Source, max_bytes: int) -> Path:
     return config_file.parent
 
 
+def commit_of(file: Path) -> str:
+    """The commit whose file lies there in the Hub's cache: .../snapshots/COMMIT/..."""
+    parts = file.parts
+    return parts[len(parts) - parts[::-1].index("snapshots")]
+
+
 def _download(place: Source, name: str, *, dry_run: bool = False) -> Any:
     """One file into the Hub's cache, and its path there; for a dry run what is known of it."""
     from huggingface_hub import hf_hub_download
@@ -48,9 +56,12 @@ def _download(place: Source, name: str, *, dry_run: bool = False) -> Any:
     return hf_hub_download(
         place.repo_id,
         name,
+        subfolder=place.subfolder or None,
         revision=place.revision,
         token=place.token,
         cache_dir=place.cache_dir,
+        force_download=place.force_download,
+        local_files_only=place.local_files_only,
         library_name=TAG,
         endpoint=endpoint(),
         dry_run=dry_run,
@@ -66,13 +77,16 @@ def fetch(place: Source, name: str, limit: int) -> Path:
                 f"{name} of {place.repo_id} has {about.file_size:,} bytes; at most {limit:,} are "
                 "accepted. It was not downloaded. Pass max_bytes if you trust it."
             )
-        if about.will_download and name == WEIGHTS_FILE:
-            _download_resumable(place.at(about.commit_hash), name)
+        large = about.will_download and name == WEIGHTS_FILE
+        if large and _download_resumable(place.at(about.commit_hash), name):
+            place = replace(place, force_download=False)
         return Path(_download(place, name))
 
 
-def _download_resumable(place: Source, name: str) -> None:
+def _download_resumable(place: Source, name: str) -> bool:
     """Put a large file into the Hub's cache, going on where an earlier attempt was cut.
+
+    False where that is left to huggingface_hub.
 
     huggingface_hub goes on in steps of 10 MB within one call, and starts anew after a reset
     connection or an ended process: a calibrator would mostly be downloaded again. Xet downloads
@@ -83,10 +97,16 @@ def _download_resumable(place: Source, name: str) -> None:
     from huggingface_hub.utils import WeakFileLock, build_hf_headers
     from huggingface_hub.utils._runtime import is_xet_available
 
-    url = hf_hub_url(place.repo_id, name, revision=place.revision, endpoint=endpoint())
+    url = hf_hub_url(
+        place.repo_id,
+        name,
+        subfolder=place.subfolder or None,
+        revision=place.revision,
+        endpoint=endpoint(),
+    )
     meta = get_hf_file_metadata(url, token=place.token, library_name=TAG, endpoint=endpoint())
     if meta.etag is None or meta.size is None or (meta.xet_file_data and is_xet_available()):
-        return
+        return False
     storage = Path(place.cache_dir or constants.HF_HUB_CACHE) / repo_folder_name(
         repo_id=place.repo_id, repo_type="model"
     )
@@ -98,9 +118,12 @@ def _download_resumable(place: Source, name: str) -> None:
     own_host = meta.location.startswith(endpoint() + "/")
     headers = build_hf_headers(token=place.token if own_host else False, library_name=TAG)
     with WeakFileLock(f"{partial}.lock"):
+        if place.force_download:
+            for old in (blob, partial):
+                old.unlink(missing_ok=True)
         for attempt in range(1, _ATTEMPTS + 1):
             if blob.exists():
-                return
+                return True
             try:
                 _append(meta.location, partial, meta.size, headers, name)
                 partial.replace(blob)
@@ -109,6 +132,7 @@ def _download_resumable(place: Source, name: str) -> None:
                     raise
                 logger.info("%s was cut (%s); going on", name, error)
                 time.sleep(min(0.2 * 2**attempt, 5.0))
+    return True
 
 
 def _append(url: str, partial: Path, size: int, headers: dict[str, str], name: str) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from siamcal.errors import MediaError
-from siamcal.files import kind_of_file
+from siamcal.files import absent, kind_of_file
 
 __all__ = ["checked", "local", "reason", "refuse_live", "refuse_odd", "without_password"]
 
@@ -102,9 +102,7 @@ def checked(path: Path) -> Path:
     except (OSError, ValueError) as error:
         if isinstance(error, PermissionError):
             raise MediaError(f"{path} may not be read (file permissions).") from error
-        raise MediaError(
-            f"{path} doesn't exist. Check the name; relative names start at {Path.cwd()}."
-        ) from error
+        raise MediaError(absent(path)) from error
     if kind == "a folder":
         raise MediaError(f"{path} is a folder, but one file is needed here.")
     if not os.access(path, os.R_OK):
