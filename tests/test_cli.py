@@ -13,7 +13,18 @@ from siamcal.cli import PANELS, main, tell
 from siamcal.errors import UnknownNameError
 from siamcal.training.choice import choose_recipe
 
-COMMANDS = ["bench", "train", "predict", "recalibrate", "ls", "show", "push", "pull", "convert"]
+COMMANDS = [
+    "bench",
+    "train",
+    "predict",
+    "recalibrate",
+    "agree",
+    "ls",
+    "show",
+    "push",
+    "pull",
+    "convert",
+]
 
 
 def siamcal(*arguments: str, cwd: Path | None = None, **environment: str):
