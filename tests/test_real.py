@@ -7,9 +7,11 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from PIL import Image
 from rendered import RenderedPerson
 from scipy import stats
-from siamcal.benchmarks._real_clips import CALIBRATED, SHAPES, Clip
+from siamcal.benchmarks._real_clips import CALIBRATED, RAW, SHAPES, SUBTRACTED, Clip, read_clip
 from siamcal.benchmarks._real_labels import read_labels
 from siamcal.benchmarks._real_measures import (
     Limits,
@@ -22,7 +24,17 @@ from siamcal.benchmarks._real_measures import (
 from videos import write_video
 
 import siamcal.cli
+from siamcal.calibrators.config import CalibratorConfig
+from siamcal.calibrators.saving import save_calibrator
 from siamcal.errors import ConfigError
+from siamcal.faces.media import open_media
+from siamcal.inference import Predictor, load_model
+from siamcal.inference.recordings import Asked, find_recordings
+from siamcal.inference.references import reference_frame
+from siamcal.model.create import create_backbone
+from siamcal.model.heads import make_head
+from siamcal.model.siamese import CalibratingSiamese
+from siamcal.preprocessing import Preprocessing
 from siamcal.registry import benchmarks
 
 AUS, FRAMES = (1, 12, 25), 24
@@ -106,8 +118,6 @@ def test_what_is_written_holds_figures_and_no_pictures(measured, folder) -> None
     text = (folder / "out/real.md").read_text()
     assert str(measured) + "\n" == text
     assert f"| {TOOL} | 1.00 (3) | 0.00 (3) | 0.00 (3) | 0.00 (3) | 1.00 (3) |" in text
-    from PIL import Image
-
     with Image.open(folder / "out/real.png") as image:
         assert np.asarray(image.convert("L")).std() > 10
 
@@ -131,6 +141,65 @@ def test_the_command_without_labels_follows_the_tool(folder, monkeypatch, capsys
     cells = told["others"][0]["readers"][CALIBRATED]
     assert cells["AU12"]["correlation"] > 0.6
     assert cells["AU12"]["people"]["correlation"] == 1
+
+
+def with_null(folder):
+    """A small calibrator that can read without a reference, saved."""
+    head = make_head("intensity", 2)
+    network = create_backbone("ir_tiny", num_outputs=head.num_outputs).eval()
+    model = CalibratingSiamese(network, "layer4", head=head, null_reference=True)
+    model.fit_anchor(torch.randn(6, 3, 112, 112), np.repeat(np.arange(3), 2))
+    config = CalibratorConfig("layer4", "intensity", (1, 12), preprocessing=Preprocessing(size=112))
+    save_calibrator(model, config, folder)
+    return folder
+
+
+def test_uncalibrated_and_subtracted_readings_stand_beside(folder, tmp_path) -> None:
+    found = benchmarks.get("real")(
+        str(folder / "clips/p0.mp4"),
+        calibrator=str(with_null(tmp_path / "null")),
+        reference="frame:3",
+        output=tmp_path / "out",
+    )
+    assert {CALIBRATED, RAW, SUBTRACTED, SHAPES} <= set(found["rest"])
+    assert found["notes"] == []
+    (recording,) = find_recordings([str(folder / "clips/p0.mp4")], Asked("frame", number=3))
+    with Predictor(load_model(tmp_path / "null")) as predictor:
+        clip = read_clip(recording, recording.reference, predictor, [], 1)
+        person = reference_frame(list(recording.inputs), predictor, 3)
+        raw = [r.raw for r in predictor.results(open_media(recording.inputs[0]), person.features)]
+    for place, au in enumerate((1, 12)):
+        values = np.array([each[place] for each in raw])
+        np.testing.assert_allclose(clip.readings[RAW][au], values.clip(0, 5), atol=1e-5)
+        wanted = (values - values[2]).clip(0, 5)
+        np.testing.assert_allclose(clip.readings[SUBTRACTED][au], wanted, atol=1e-4)
+        assert clip.reference[SUBTRACTED][au] == 0
+    assert not clip.at_rest[2]  # the reference itself
+    assert clip.readings[SHAPES][12][2] == pytest.approx(0, abs=1e-6)
+
+
+def test_people_of_a_list_and_pictures_in_folders(folder, tmp_path) -> None:
+    person = RenderedPerson(0, bias=0.0)
+    for name in ("day1", "day2"):
+        (tmp_path / name).mkdir()
+        for number, level in enumerate((0, 0, 2, 4)):
+            Image.fromarray(person({12: level})).save(tmp_path / name / f"{number}.png")
+    rows = "".join(f"{name},anna,frame:1\n" for name in ("day1", "day2"))
+    (tmp_path / "study.csv").write_text("video,person,reference\n" + rows)
+    rows = "".join(
+        f"{n},{f + 1},{v}\n" for n in ("day1", "day2") for f, v in enumerate((0, 0, 2, 4))
+    )
+    (tmp_path / "labels.csv").write_text("clip,frame,AU12\n" + rows)
+    real = benchmarks.get("real")
+    labels = tmp_path / "labels.csv"
+    found = real(f"@{tmp_path}/study.csv", labels=labels, output=tmp_path / "out")
+    assert found["people"] == 1
+    assert [clip["person"] for clip in found["clips"]] == ["anna", "anna"]
+    cell = found["labels"][CALIBRATED]["AU12"]
+    assert cell["frames"] == 8
+    assert cell["people"]["correlation"] == 1
+    assert cell["correlation"] > 0.9
+    assert SHAPES in found["labels"]
 
 
 def clip(name, person, readings, rest=(), **more):

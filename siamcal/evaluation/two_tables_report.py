@@ -27,7 +27,7 @@ _TITLES = {
     "mean_a": "mean A",
     "mean_b": "mean B",
     "difference": "A − B",
-    "absolute_difference": "|A − B|",
+    "absolute_difference": "abs(A − B)",
     "lag_frames": "lag, frames",
     "lag_seconds": "lag, s",
     "lag_pearson": "Pearson there",
@@ -83,9 +83,8 @@ def to_text(found: Sequence[TableAgreement], pairs: Pairs, failed: Mapping[str, 
     if found:
         table = as_table(found)
         for by, what in (("pair", "each pair, mean over its AUs"), ("au", "each AU, over pairs")):
-            shown = means(table, by)[["pairs", *_MEANS]].rename(columns={"pairs": "clip-AU pairs"})
-            texts = _texts(shown.rename(columns=_TITLES))
-            parts.append(f"{what}:\n\n{to_markdown(texts, by.replace('au', 'AU'))}")
+            shown = _means_text(means(table, by))
+            parts.append(f"{what}:\n\n{to_markdown(shown, by.replace('au', 'AU'))}")
         parts.append(_counted(table))
         parts += [_one(one) for one in found]
     parts += [f"Not compared: {name}: {why}" for name, why in failed.items()]
@@ -147,12 +146,23 @@ def _legend(one: TableAgreement) -> str:
     return "\n\n" + " ".join(told) if told else ""
 
 
+def _means_text(found: pd.DataFrame) -> pd.DataFrame:
+    """Means, with the number of pairs behind those that some pairs don't have."""
+    shown = _texts(found[["pairs", *_MEANS]].rename(columns={"pairs": "clip-AU pairs", **_TITLES}))
+    for name in _MEANS:
+        if _TITLES[name] in shown:
+            fewer = found[f"{name}_pairs"].lt(found["pairs"]) & found[name].notna()
+            counts = " (" + found[f"{name}_pairs"].astype(int).astype(str) + ")"
+            shown[_TITLES[name]] += counts.where(fewer, "")
+    return shown
+
+
 def _counted(table: pd.DataFrame) -> str:
     count, total = int(table["pearson"].notna().sum()), len(table)
     return (
         f"{total} pairs of a recording and an AU, {count} with a correlation (in the others a "
         f"table reads one value throughout). Nothing is pooled: each figure is a mean over such "
-        f"pairs."
+        f"pairs, in brackets how many where some don't have it."
     )
 
 
