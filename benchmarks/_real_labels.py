@@ -108,9 +108,17 @@ def _names(recording: Recording) -> set[str]:
     return {recording.name, recording.inputs[0], path.name, path.stem}
 
 
+def _number(value: object) -> float:
+    """NaN of what isn't one."""
+    try:
+        return float(str(value).strip())
+    except ValueError:
+        return np.nan
+
+
 def _whole(value: object, place: str) -> int:
-    number = pd.to_numeric(str(value).strip(), errors="coerce")
-    if pd.isna(number) or number < 1 or number != int(number):
+    number = _number(value)
+    if not 1 <= number < np.inf or number != int(number):
         raise ConfigError(f"{place}: {str(value)[:40]!r}; frames are counted from 1.")
     return int(number)
 
@@ -125,7 +133,7 @@ def _reference(cells: Mapping[str, object], place: str) -> int:
 def _intensity(value: object, place: str) -> float:
     if value is None or pd.isna(value) or not str(value).strip():
         return np.nan
-    number = float(pd.to_numeric(str(value).strip(), errors="coerce"))
+    number = _number(value)
     if not 0 <= number <= HIGHEST:
         raise ConfigError(
             f"{place}: {str(value)[:40]!r}; an intensity from 0 to 5 is meant, or an empty cell "

@@ -326,3 +326,18 @@ def test_bad_inputs_are_told(tmp_path, run) -> None:
         code, _, err = run(*arguments)
         assert code == 2, arguments
         assert words in err, arguments
+
+
+def test_numbers_that_are_none_and_steps_that_are_tiny(tmp_path) -> None:
+    values = moving(30, 1)
+    a, b = (siamcal_table(tmp_path / f"{n}.csv", values, (12,)) for n in "ab")
+    text = a.read_bytes()
+    for wrong in (b"inf,0", b"\xdd,0", b"1e999,0"):
+        a.write_bytes(text.replace(b"\n7,0", b"\n" + wrong))
+        assert agree(a, b).matching.by == "time"
+    table = read(b)
+    table["timestamp"] *= 1e-6
+    table.to_csv(b, index=False)
+    a.write_bytes(text)
+    found = agree(a, b, Options(by="time"))  # microseconds: a lag of 2 s isn't 2,000,000 frames
+    assert found.aus[0].frames >= 1

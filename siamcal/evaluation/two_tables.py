@@ -203,11 +203,11 @@ def best_lags(
         max_lag: Seconds.
     """
     step = matching.seconds_per_step
-    most = round(max_lag / step) if step else LAG_FRAMES * bool(max_lag)
+    most = min(max_lag / step, len(a), len(b)) if step else LAG_FRAMES * bool(max_lag)
     best: list[dict[str, float | None]] = [{} for _ in range(a.shape[1])]
     highest, at_zero = np.full(a.shape[1], -np.inf), np.zeros(0)
     # From 0 outwards: of two lags that are as good the shorter one is taken.
-    for lag in sorted(range(-most, most + 1), key=abs):
+    for lag in sorted(range(-round(most), round(most) + 1), key=abs):
         rows = matching.rows(lag)
         x, y = pd.DataFrame(a[rows[0]]), pd.DataFrame(b[rows[1]])
         pairs = (x.notna() & y.notna()).sum().to_numpy()

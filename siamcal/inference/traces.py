@@ -14,7 +14,7 @@ from siamcal.inference.table import HIGHEST, LOWEST
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["draw_traces", "own_picture", "read_table", "traces_of"]
+__all__ = ["draw_traces", "drawn_by", "own_picture", "read_table", "traces_of"]
 
 SOFTWARE = "siamcal predict"
 READING, RAW, GAP, REFERENCE = "#1f6f8b", "#c9a15a", "#ececec", "#c4573a"
@@ -26,12 +26,17 @@ def traces_of(output: Path) -> Path:
 
 
 def own_picture(path: Path) -> bool:
-    """Whether a picture was drawn by siamcal."""
+    """Whether a picture was drawn by `draw_traces`."""
+    return drawn_by(path, SOFTWARE)
+
+
+def drawn_by(path: Path, software: str) -> bool:
+    """Whether a picture says that it was drawn by `software`."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as image:
-            return str(image.info.get("Software", "")).startswith(SOFTWARE)
+            return str(image.info.get("Software", "")).startswith(software)
     except (OSError, UnidentifiedImageError, ValueError):
         return False
 

@@ -95,8 +95,7 @@ def timeline_of(table: PersonTable, rows: np.ndarray) -> Timeline:
     frames: np.ndarray | None = None
     seconds: np.ndarray | None = None
     if layout.frame:
-        told = pd.Series(table.columns[layout.frame][rows])
-        numbers = pd.to_numeric(told, errors="coerce").to_numpy(dtype=float)
+        numbers = np.array([_number(text) for text in table.columns[layout.frame][rows].tolist()])
         if not np.isnan(numbers[table.valid[rows]]).any() and len(numbers):
             low = float(np.nanmin(numbers))
             frames = numbers - min(layout.tool.first_frame, low if low == 0 else np.inf)
@@ -107,6 +106,15 @@ def timeline_of(table: PersonTable, rows: np.ndarray) -> Timeline:
     if seconds is not None and np.isnan(seconds[table.valid[rows]]).any():
         seconds = None
     return Timeline(place, frames, seconds)
+
+
+def _number(text: str) -> float:
+    """NaN of what isn't one: names of pictures stand in such columns, too."""
+    try:
+        number = float(text)
+    except ValueError:
+        return np.nan
+    return number if np.isfinite(number) else np.nan
 
 
 def match(a: Timeline, b: Timeline, by: str = "auto", fps: float | None = None) -> Matching:
