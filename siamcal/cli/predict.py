@@ -170,9 +170,9 @@ def predict(
     choice = ModelChoice(model, task, device, batch_size, trust, face_engine)
     selection = Selection(every, start, end, fps)
     options = TableOptions(selection, smooth, openface)
-    if (everyone or people) and (plot or overlay or (output is not None and _is_folder(output))):
+    if (everyone or people) and (overlay or (output is not None and _is_folder(output))):
         raise ConfigError(
-            "--everyone and --person read one recording into a table, without --plot."
+            "--everyone and --person read one recording into a table, without --overlay."
         )
     if candidates is not None:
         _check_candidates(candidates, asked, alone=not (everyone or people))
