@@ -23,6 +23,7 @@ from siamcal.inference.table import HIGHEST, LOWEST
 from siamcal.recalibration.action_units import au_readings, readings_of_shapes, reads_shapes
 from siamcal.recalibration.matching import Timeline, match, timeline_of
 from siamcal.recalibration.people import load_table
+from siamcal.recalibration.tools import SIAMCAL
 
 __all__ = ["CALIBRATED", "RAW", "SHAPES", "SUBTRACTED", "Clip", "Tool", "read_clip", "tools_in"]
 
@@ -43,11 +44,14 @@ class Tool:
         name: Of the tool, for tables.
         span: Its readings' lowest and highest value.
         tables: Clip -> table.
+        independent: It neither is siamcal nor reads MediaPipe's blendshapes, which choose siamcal's
+            references.
     """
 
     name: str
     span: tuple[float, float]
     tables: dict[str, Path]
+    independent: bool = True
 
 
 @dataclass(eq=False)
@@ -88,14 +92,16 @@ def tools_in(folders: str) -> list[Tool]:
         if not folder.is_dir():
             raise ConfigError(f"tables={folder} isn't a folder of tables named as the clips are.")
         tables = tables_in(folder)
-        kinds = {load_table(path, check_span=False).layout.tool for path in tables.values()}
+        loaded = [load_table(path, check_span=False) for path in tables.values()]
+        kinds = {table.layout.tool for table in loaded}
         if len(kinds) > 1:
             titles = ", ".join(sorted(kind.title for kind in kinds))
             raise ConfigError(f"{folder} holds tables of several tools ({titles}): part them.")
         (tool,) = kinds
         taken = any(tool.title == one.name for one in found)
         name = f"{tool.title} ({folder.name})" if taken else tool.title
-        found.append(Tool(name, tool.span, tables))
+        independent = tool is not SIAMCAL and not any(map(reads_shapes, loaded))
+        found.append(Tool(name, tool.span, tables, independent))
     return found
 
 

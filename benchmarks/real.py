@@ -161,7 +161,8 @@ def _measured(
         own = _of(aus, by_others(clips, witness, spans, limits))
         if len(own):
             rows[witness] = own
-            independent, readers = witness != SHAPES, over_people(own, BY_OTHERS)
+            independent = any(tool.independent for tool in tools if tool.name == witness)
+            readers = over_people(own, BY_OTHERS)
             told = {"witness": witness, "independent": independent, "readers": readers}
             found["others"].append(told)
     found["rest"] = over_people(rows["rest"], AT_REST)

@@ -132,6 +132,22 @@ def test_a_planted_lag_is_found(tmp_path, lag) -> None:
     assert all(abs(au.lag_frames) <= 5 for au in near.aus)
 
 
+@pytest.mark.parametrize(
+    ("by", "every", "fps"), [("frame", 2, 25), ("time", 3, 25), ("time", 1, 50)]
+)
+def test_a_planted_lag_is_found_at_other_rates(tmp_path, by, every, fps) -> None:
+    values = moving(300, 1)
+    earlier, later = values[50:250], values[43:243]  # by 7 frames at 25 a second
+    a = siamcal_table(tmp_path / "a.csv", earlier, (12,), fps=25)
+    rows = later[::every] if fps == 25 else np.repeat(later, 2, 0)
+    b = siamcal_table(tmp_path / "b.csv", rows, (12,), fps=fps, every=every)
+    for sign, pair in ((1, (a, b)), (-1, (b, a))):
+        (au,) = agree(*pair, Options(by=by)).aus
+        assert au.lag_seconds == pytest.approx(sign * 7 / 25)
+        assert au.lag_frames == sign * 7 * fps / 25
+        assert au.lag_pearson == pytest.approx(1, abs=1e-6)
+
+
 def test_blendshapes_are_matched_by_time_and_correlated_only(tmp_path) -> None:
     values = moving(50, 2)
     a = siamcal_table(tmp_path / "a.csv", values, (1, 12), fps=1000 / 33)

@@ -11,7 +11,15 @@ import torch
 from PIL import Image
 from rendered import RenderedPerson
 from scipy import stats
-from siamcal.benchmarks._real_clips import CALIBRATED, RAW, SHAPES, SUBTRACTED, Clip, read_clip
+from siamcal.benchmarks._real_clips import (
+    CALIBRATED,
+    RAW,
+    SHAPES,
+    SUBTRACTED,
+    Clip,
+    read_clip,
+    tools_in,
+)
 from siamcal.benchmarks._real_labels import read_labels
 from siamcal.benchmarks._real_measures import (
     Limits,
@@ -21,6 +29,8 @@ from siamcal.benchmarks._real_measures import (
     over_people,
     with_spread,
 )
+from test_agree import siamcal_table
+from tool_tables import blendshapes
 from videos import write_video
 
 import siamcal.cli
@@ -200,6 +210,21 @@ def test_people_of_a_list_and_pictures_in_folders(folder, tmp_path) -> None:
     assert cell["people"]["correlation"] == 1
     assert cell["correlation"] > 0.9
     assert SHAPES in found["labels"]
+
+
+def test_siamcals_and_mediapipes_tables_are_no_independent_witness(folder, tmp_path) -> None:
+    for name in ("shapes", "own"):
+        (tmp_path / name).mkdir()
+    blendshapes(tmp_path / "shapes/p0.csv")
+    siamcal_table(tmp_path / "own/p0.csv", truth(0), AUS)
+    tools = tools_in(f"{folder / 'tables'}, {tmp_path / 'shapes'},{tmp_path / 'own'}")
+    assert [tool.independent for tool in tools] == [True, False, False]
+    assert [tool.span for tool in tools] == [(0, 5), (0, 1), (0, 5)]
+    (twice,) = tools_in(f"{folder / 'tables'},{folder / 'tables'}")[1:]
+    assert twice.name == "OpenFace 2 (tables)"
+    blendshapes(tmp_path / "own/p1.csv")
+    with pytest.raises(ConfigError, match="of several tools"):
+        tools_in(str(tmp_path / "own"))
 
 
 def clip(name, person, readings, rest=(), **more):

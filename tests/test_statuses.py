@@ -60,6 +60,13 @@ def test_four_people_or_blendshapes_alone_show_nothing() -> None:
     assert au_statuses(results(None, cell(1.0, 40), independent=False)) == {12: EXPERIMENTAL}
 
 
+def test_the_first_independent_tool_counts() -> None:
+    told = results(None, cell(0.9, 40), independent=False)
+    tool = {"AU12": cell(0.7, 6), "mean": {}}
+    told["others"].append({"witness": "b", "independent": True, "readers": {"calibrated": tool}})
+    assert au_statuses(told) == {12: SHOWN}
+
+
 def test_what_was_not_measured_is_not_validated() -> None:
     told = results(cell(0.9, 40, rest=0.0)) | {"aus": [12, 26]}
     assert au_statuses(told) == {12: SHOWN, 26: NOT_VALIDATED}

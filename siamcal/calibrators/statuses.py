@@ -34,10 +34,11 @@ def au_statuses(results: Mapping[str, Any]) -> dict[int, str]:
     that isn't so, but the correlation is at least `SEEN_TO_FOLLOW`, in however few people. Not
     validated: everything else, as an AU that nobody showed.
 
-    The correlation is that with labels, where the measurement has them; else with the first other
-    tool's table; else with MediaPipe's blendshapes, by which nothing is shown: they choose the
-    reference and tell which frames are at rest, too. At rest are the frames whose labels are all 0,
-    or where there is none those at rest by MediaPipe's coefficients.
+    The correlation is that with labels, where the measurement has them; else with the tables of
+    the first tool that is neither siamcal nor MediaPipe's blendshapes; else with what there is, by
+    which nothing is shown: the blendshapes also choose the reference and tell which frames are at
+    rest. At rest are the frames whose labels are all 0, or where there is none those at rest by
+    MediaPipe's coefficients.
 
     Args:
         results: `real.json`, or what the benchmark returns.
@@ -66,8 +67,9 @@ def _evidence(results: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
     if results["labels"]:
         found, independent = results["labels"], True
     else:
-        first = results["others"][0] if results["others"] else {"readers": {}}
-        found, independent = first["readers"], bool(first.get("independent"))
+        known = [*results["others"], {"readers": {}, "independent": False}]
+        first = next((other for other in known if other["independent"]), known[0])
+        found, independent = first["readers"], bool(first["independent"])
     cells = found.get("calibrated", {})
     return {name: cells.get(name) or {} for name in aus}, independent
 
