@@ -21,7 +21,7 @@ from siamcal.inference.references import PersonReference
 from siamcal.inference.selection import Selection
 from siamcal.inference.table import HIGHEST, LOWEST
 from siamcal.recalibration.action_units import au_readings, readings_of_shapes, reads_shapes
-from siamcal.recalibration.matching import Timeline, match, timeline_of
+from siamcal.recalibration.matching import Timeline, match, one_each, timeline_of
 from siamcal.recalibration.people import load_table
 from siamcal.recalibration.tools import SIAMCAL
 
@@ -191,15 +191,15 @@ def _add_tool(clip: Clip, tool: Tool, line: Timeline, number: int) -> None:
         table = load_table(path, check_span=False, selected_by="time")
         if len(table.everyone) > 1:
             raise ConfigError(f"{path} is about {len(table.everyone)} people.")
-        theirs = timeline_of(table, np.ones(len(table.values), dtype=bool))
-        here, there = match(line, theirs).rows()
+        rows = one_each(table, np.ones(len(table.values), dtype=bool))
+        here, there = match(line, timeline_of(table, rows)).rows()
     except SiamcalError as error:
         clip.notes.append(f"{tool.name} left out: {error}")
         return
     own: dict[int, np.ndarray] = {}
     for au, column in au_readings(table).items():
         own[au] = np.full(len(clip.numbers), np.nan)
-        own[au][here] = column[there]
+        own[au][here] = column[rows][there]
     row = np.flatnonzero(clip.numbers == number)
     at_reference = {au: float(column[row[0]]) for au, column in own.items() if len(row)}
     if reads_shapes(table):

@@ -242,6 +242,23 @@ def test_one_of_several_faces_is_named(tmp_path, run) -> None:
     assert "alone.csv has no face '0'; it doesn't tell people apart" in err
 
 
+def test_failed_rows_of_another_face_hide_nothing(tmp_path) -> None:
+    values = moving(40, 2)
+    alone = siamcal_table(tmp_path / "alone.csv", values, (1, 12))
+    table = read(alone)
+    readings = [name for name in table if name.startswith("AU")]
+    other = table.assign(face_id=1, success=0, **dict.fromkeys(readings))
+    table[readings] = table[readings].astype(float)
+    table.loc[4, "success"] = 0  # here neither is read
+    table.loc[4, readings] = np.nan
+    both = pd.concat([table, other]).sort_values(["frame", "face_id"], kind="stable")
+    both.to_csv(tmp_path / "both.csv", index=False)
+    for pair in ((alone, tmp_path / "both.csv"), (tmp_path / "both.csv", alone)):
+        found = agree(*pair)
+        assert {au.frames for au in found.aus} == {39}
+        assert all(au.absolute_difference == 0 for au in found.aus)
+
+
 def test_output_plot_and_json(tmp_path, run) -> None:
     a = openface(tmp_path / "a.csv", rows=50, failed=(4,))
     b = openface(tmp_path / "b.csv", rows=60)

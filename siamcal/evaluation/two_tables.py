@@ -13,7 +13,7 @@ from scipy import stats
 from siamcal.errors import ConfigError
 from siamcal.evaluation.metrics import icc
 from siamcal.recalibration.action_units import au_readings, reads_shapes
-from siamcal.recalibration.matching import Matching, match, timeline_of
+from siamcal.recalibration.matching import Matching, match, one_each, timeline_of
 from siamcal.recalibration.people import PersonTable, load_table
 
 __all__ = [
@@ -269,14 +269,14 @@ def _rows_of_one(table: PersonTable, face: str | None) -> np.ndarray:
         if face not in everyone or everyone == [""]:
             known = ", ".join(everyone) if everyone != [""] else "it doesn't tell people apart"
             raise ConfigError(f"{place} has no face {face!r}; {known}.")
-        return table.people == face
+        return one_each(table, table.people == face)
     if len(everyone) > 1:
         raise ConfigError(
             f"{place} is about {len(everyone)} people ({', '.join(everyone[:8])}), but "
             f"agreement is one person's: name them by --face, once for both tables or twice, "
             f"A's and B's."
         )
-    return np.ones(len(table.people), dtype=bool)
+    return one_each(table, np.ones(len(table.people), dtype=bool))
 
 
 def _side(table: PersonTable, rows: np.ndarray) -> Side:

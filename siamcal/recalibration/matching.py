@@ -11,7 +11,7 @@ from siamcal.errors import ConfigError
 from siamcal.recalibration.people import PersonTable
 from siamcal.recalibration.selection import seconds_of
 
-__all__ = ["WAYS", "Matching", "Timeline", "match", "timeline_of"]
+__all__ = ["WAYS", "Matching", "Timeline", "match", "one_each", "timeline_of"]
 
 WAYS = ("auto", "frame", "time")
 # Tables hold times in milliseconds.
@@ -115,6 +115,21 @@ def _number(text: str) -> float:
     except ValueError:
         return np.nan
     return number if np.isfinite(number) else np.nan
+
+
+def one_each(table: PersonTable, rows: np.ndarray) -> np.ndarray:
+    """Rows of one person without failed rows of a frame that has a sound one: of other faces.
+
+    Args:
+        table: The table.
+        rows: (N,) bool.
+    """
+    column = table.layout.frame or table.layout.time
+    if not column:
+        return rows
+    told = table.columns[column].tolist()
+    sound = {told[row] for row in np.flatnonzero(rows & table.valid)}
+    return rows & (table.valid | np.array([frame not in sound for frame in told]))
 
 
 def match(a: Timeline, b: Timeline, by: str = "auto", fps: float | None = None) -> Matching:
