@@ -253,7 +253,7 @@ def _unknown(columns: Sequence[str]) -> str:
     if len(columns) == 1 and re.search(r"[;\t]", columns[0]):
         return f"Its columns aren't separated by commas; write it with commas and points. {said}"
     if any(re.fullmatch(r"AU\d\d_c", name) for name in columns):
-        return f"AU.._c alone, 0 or 1, are no readings: those behind are lost. {said}"
+        return f"AU.._c alone, 0 or 1, are no readings: the readings behind are lost. {said}"
     if any(re.fullmatch(r"AU\d\d", name) for name in columns):
         return f"AU01, ... alone may be anybody's: --tool py-feat if they lie in 0 to 1. {said}"
     return said
