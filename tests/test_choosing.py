@@ -158,3 +158,15 @@ def test_what_is_seen_is_said_in_words():
         "some frames look like it",
         "hardly any other frame looks like it",
     ]
+
+
+def test_pictures_are_shown_by_their_names(predictor, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(choosing, "draw_candidates", lambda *told: drawn.append(told))
+    for name in ("a", "of_the_ninth_of_november_0002"):
+        Image.fromarray(RenderedPerson(1)()).save(tmp_path / f"{name}.png")
+    choose_reference(tmp_path, predictor, sheet=tmp_path / "sheet.png")
+    ((shown, title, _),) = drawn
+    assert title == "2 pictures were judged; the best:"
+    assert {one.place for one in shown} == {"a.png", "…th_of_november_0002.png"}
+    assert all(len(one.place) <= choosing.MOST_NAME for one in shown)

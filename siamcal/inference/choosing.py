@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,6 +47,7 @@ OWN_QUANTILE = 0.25
 
 # In words: so much more of an action than the person's own low level is "a little", "some".
 A_LITTLE, SOME = 0.15, 0.4
+MOST_NAME = 24  # letters of a picture's name
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,9 +155,10 @@ def _choose(
         problems.append("hardly any other frame looks like it, so the face never seems to rest")
     if sheet is not None:
         mark = "refused" if problems and sound_only else "chosen"
-        shown = _shown(candidates, judgements, ranking, mark, named=stream.kind == "images")
-        what = f"{len(candidates)} frames of {Path(stream.sources[0]).name} were judged; the best:"
-        draw_candidates(shown, what, sheet)
+        pictures = stream.kind == "images"
+        shown = _shown(candidates, judgements, ranking, mark, named=pictures)
+        what = "pictures" if pictures else f"frames of {Path(stream.sources[0]).name}"
+        draw_candidates(shown, f"{len(candidates)} {what} were judged; the best:", sheet)
     if problems and sound_only:
         raise NeutralFrameError(_no_neutral_frame(stream, judgements, best, problems))
     if brows := brow_problem(best.face):
@@ -231,11 +232,10 @@ def _shown(
     for place in ranking.order[:MOST_SHOWN]:
         one, judgement = candidates[place], judgements[place]
         assert one.picture is not None
-        where = (
-            textwrap.shorten(Path(one.source).name, 24)
-            if named
-            else f"frame {one.frame + 1}, {one.time:.2f} s"
-        )
+        name = Path(one.source).name
+        # Numbers stand at the end of names.
+        name = name if len(name) <= MOST_NAME else f"…{name[1 - MOST_NAME :]}"
+        where = name if named else f"frame {one.frame + 1}, {one.time:.2f} s"
         words = list(judgement.problems) or ["nothing speaks against it"]
         if place in ranking.near:
             words += [_shows(above[place]), _seen(ranking.near[place])]
