@@ -30,7 +30,7 @@ Examples:
     siamcal agree aus.csv openface.csv
     siamcal agree aus.csv openface.csv -o agreement.csv --plot agreement.png
     siamcal agree aus.csv blendshapes.csv --match time
-    siamcal agree tables/ openface/ -o agreement.json    # tables of one name are a pair
+    siamcal agree tables/ openface/ -o agreement.json   # paired by name
     siamcal agree talk.csv openface.csv --face 1 --face 0
 
 See docs/real.md.

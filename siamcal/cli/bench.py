@@ -30,7 +30,7 @@ Examples:
     siamcal bench --dataset disfa --data-root /data/DISFA --table 6 --set weights=backbone.pth
     siamcal bench coverage             # a named benchmark
     siamcal bench study merges --quick # what the forms of the merge are worth
-    siamcal bench real clips/ --labels labels.csv    # a calibrator on your own recordings
+    siamcal bench real clips/ --labels labels.csv   # on your recordings
 
 Tables go to stdout, progress to stderr. The run's folder, runs/NAME, gets recipe.json,
 results.json, tables (Markdown, LaTeX, CSV), figures, predictions, checkpoints and the log; the same
