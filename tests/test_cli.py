@@ -14,7 +14,18 @@ from siamcal.cli._inputs import refuse_absent
 from siamcal.errors import MediaError, UnknownNameError
 from siamcal.training.choice import choose_recipe
 
-COMMANDS = ["bench", "train", "predict", "recalibrate", "ls", "show", "push", "pull", "convert"]
+COMMANDS = [
+    "bench",
+    "train",
+    "predict",
+    "recalibrate",
+    "agree",
+    "ls",
+    "show",
+    "push",
+    "pull",
+    "convert",
+]
 
 
 def siamcal(*arguments: str, cwd: Path | None = None, **environment: str):
