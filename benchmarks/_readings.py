@@ -9,29 +9,15 @@ from typing import Any
 import numpy as np
 
 from siamcal.faces import FaceDetector
+from siamcal.recalibration.action_units import SHAPES_OF_AU, sides_joined
 from siamcal.synth.actions import AUS
 from siamcal.synth.person import Person, build_person
 from siamcal.synth.preview import studio_picture
 from siamcal.synth.render import Face
 from siamcal.synth.traits import draw_traits
 
-__all__ = ["BLENDSHAPES", "JUDGED", "SIZE", "check_person", "measures", "top"]
+__all__ = ["JUDGED", "SIZE", "check_person", "measures", "top"]
 
-#: AU -> MediaPipe's blendshapes of the same action. AU 9 has none that works (noseSneer never
-#: rises on any face tried), so its nose wings are measured instead.
-BLENDSHAPES: dict[int, tuple[str, ...]] = {
-    1: ("browInnerUp",),
-    2: ("browOuterUp",),
-    4: ("browDown",),
-    5: ("eyeWide",),
-    6: ("eyeSquint", "cheekSquint"),
-    12: ("mouthSmile",),
-    15: ("mouthFrown",),
-    17: ("mouthShrugLower", "mouthShrugUpper"),
-    20: ("mouthStretch",),
-    25: ("mouthLowerDown", "mouthUpperUp"),
-    26: ("jawOpen",),
-}
 _LEVELS = (1, 2, 3, 4, 5)
 JUDGED = (3, 5)
 _YAWS = (-0.12, 0.0, 0.12)  # radians; every reading is the mean over them
@@ -75,10 +61,6 @@ def measures(landmarks: np.ndarray) -> dict[int, float]:
     }
 
 
-def _stem(name: str) -> str:
-    return name.removesuffix("Left").removesuffix("Right")
-
-
 @dataclass(frozen=True)
 class _Reading:
     """What MediaPipe says of a face: actions by name without side, and landmark measures."""
@@ -94,7 +76,7 @@ def _look(detector: FaceDetector, person: Person, face: Face) -> _Reading | None
         turned = dataclasses.replace(face, yaw=yaw)
         found = detector.detect(studio_picture(person, turned, SIZE), max_faces=1)
         if found:
-            actions.append(_sides_joined(found[0].blendshapes))
+            actions.append(sides_joined(found[0].blendshapes))
             places.append(measures(found[0].landmarks))
     if not actions:
         return None
@@ -102,14 +84,6 @@ def _look(detector: FaceDetector, person: Person, face: Face) -> _Reading | None
         {name: float(np.mean([a[name] for a in actions])) for name in actions[0]},
         {au: float(np.mean([p[au] for p in places])) for au in places[0]},
     )
-
-
-def _sides_joined(blendshapes: dict[str, float]) -> dict[str, float]:
-    """Return the mean of left and right: every AU here moves both sides."""
-    joined: dict[str, list[float]] = {}
-    for name, value in blendshapes.items():
-        joined.setdefault(_stem(name), []).append(value)
-    return {name: float(np.mean(values)) for name, values in joined.items()}
 
 
 def check_person(detector: FaceDetector, number: int, bias: float) -> dict[str, Any]:
@@ -148,7 +122,7 @@ def check_person(detector: FaceDetector, number: int, bias: float) -> dict[str, 
 def _strength(au: int, seen: _Reading) -> float:
     if au == 9:
         return seen.places[9]
-    return float(sum(seen.actions[name] for name in BLENDSHAPES[au]))
+    return float(sum(seen.actions[name] for name in SHAPES_OF_AU[au]))
 
 
 def top(au: int, rises: dict[str, float] | None) -> str:

@@ -17,6 +17,7 @@ import pandas as pd
 
 from siamcal.calibrators.saving import load_calibrator
 from siamcal.datasets import load_dataset
+from siamcal.datasets.base import FaceSet
 from siamcal.datasets.crops.prepare import prepare
 from siamcal.environment import describe_environment, machine_line
 from siamcal.errors import ConfigError
@@ -56,17 +57,16 @@ def calibrator(
     if model.config is None:
         raise ConfigError(f"{asset('calibrator')} holds weights without a config.json.")
     config = model.config
-    faces = prepare(load_dataset("synth", size=size, bias=bias), config.preprocessing)
-    preds = predict(model, faces, faces.table.index.to_numpy())
-    labels, people = task_labels(faces, config.task), faces.participants.astype(str)
-    cells = {
-        m.name: metric_interval(m.name, preds, labels, people).to_dict(config.aus)
-        for m in metrics_of(config.task)
+    faces = {
+        look: prepare(load_dataset("synth", size=size, bias=bias, look=look), config.preprocessing)
+        for look in ("usual", "shifted")
     }
+    cells = {look: _cells(model, shown) for look, shown in faces.items()}
     results = {
-        "methods": {"csn": {config.task: cells}},
+        "methods": {"csn": {config.task: cells["usual"]}},
+        "shifted": cells["shifted"],
         # The people are other ones than the training's: there are no folds.
-        "dataset": describe_dataset(faces) | {"folds": []},
+        "dataset": describe_dataset(faces["usual"]) | {"folds": []},
         "photograph": false_activations(model, variations),
         "environment": describe_environment(),
     }
@@ -77,6 +77,17 @@ def calibrator(
         (output / "table.md").write_text(text, encoding="utf-8")
         write_json(output / "results.json", results)
     return text
+
+
+def _cells(model: CalibratingSiamese, faces: FaceSet) -> dict[str, Any]:
+    """Metric -> its mean, interval and values by AU."""
+    config = model.config
+    readings = predict(model, faces, faces.table.index.to_numpy())
+    labels, people = task_labels(faces, config.task), faces.participants.astype(str)
+    return {
+        metric.name: metric_interval(metric.name, readings, labels, people).to_dict(config.aus)
+        for metric in metrics_of(config.task)
+    }
 
 
 @dataclass(frozen=True)
@@ -176,21 +187,25 @@ def _taken_again(photograph: np.ndarray, shoot: _Shoot, rng: np.random.Generator
     return np.ascontiguousarray(cv2.imdecode(coded, cv2.IMREAD_COLOR))
 
 
+def _interval(cell: dict[str, Any]) -> str:
+    return f"{cell['mean']:.3f} [{cell['interval'][0]:.3f}, {cell['interval'][1]:.3f}]"
+
+
 def _markdown(model: CalibratingSiamese, results: dict[str, Any]) -> str:
     config, data, photo = model.config, results["dataset"], results["photograph"]
     cells, shoots = results["methods"]["csn"][config.task], photo["shoots"]
+    shifted = results["shifted"][next(iter(cells))]
     rows = {
         f"AU{au:02d} ({status})": {
             **{m: f"{cell['per_au'][f'AU{au:02d}']:.3f}" for m, cell in cells.items()},
+            "shifted look": f"{shifted['per_au'][f'AU{au:02d}']:.3f}",
             **{k: f"{shoot['per_au'][f'AU{au:02d}']:.2f}" for k, shoot in shoots.items()},
         }
         for au, status in zip(config.aus, config.au_status, strict=True)
     }
     rows["mean [95 %]"] = {
-        **{
-            m: f"{c['mean']:.3f} [{c['interval'][0]:.3f}, {c['interval'][1]:.3f}]"
-            for m, c in cells.items()
-        },
+        **{metric: _interval(cell) for metric, cell in cells.items()},
+        "shifted look": _interval(shifted),
         **{k: f"{shoot['mean']:.2f}" for k, shoot in shoots.items()},
     }
     return (
@@ -198,7 +213,9 @@ def _markdown(model: CalibratingSiamese, results: dict[str, Any]) -> str:
         f"{data['frames']} frames. Trained on other people: {config.training_data}. "
         f"{machine_line(results['environment'])}\n\n"
         f"{to_markdown(pd.DataFrame.from_dict(rows, orient='index'), 'AU')}\n\n"
-        f"The last columns: mean intensity read on {photo['variations']} pictures each made of "
+        f"*Shifted look*: {next(iter(cells))} of the same people with other skin, hair, light and "
+        f"cameras (docs/synth.md). The last columns: mean intensity read on {photo['variations']} "
+        "pictures each made of "
         f"{PHOTOGRAPH}, the photograph itself being the reference. *Same session*: the camera "
         "shakes, the light flickers a little. *Other camera and light*: other size, roll, light, "
         "colour, sharpness, noise and compression. Nothing moves there: 0 would be right. The "

@@ -20,13 +20,14 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
-from siamcal.benchmarks._readings import BLENDSHAPES, JUDGED, SIZE, check_person, top
+from siamcal.benchmarks._readings import JUDGED, SIZE, check_person, top
 from siamcal.benchmarks._renderer import compare_machines, measure_speed
 
 from siamcal.faces import FaceDetector
 from siamcal.files import append_line, kept_lines, make_folder
 from siamcal.parallel import in_processes
 from siamcal.progress import progress_bar
+from siamcal.recalibration.action_units import SHAPES_OF_AU
 from siamcal.registry import benchmarks
 from siamcal.synth.actions import AUS
 from siamcal.synth.frames import face_at
@@ -108,7 +109,7 @@ class SynthCheck:
         for r in self.rows:
             au = r["au"]
             instead = ", ".join(f"{n} {c}" for n, c in list(self.wrong.get(au, {}).items())[:3])
-            judge = ", ".join(BLENDSHAPES.get(au, ()))
+            judge = ", ".join(SHAPES_OF_AU.get(au, ()))
             lines.append(
                 f"| {au} | {judge or 'nose wings rise'} | {r['top_3']:.0%} | {r['top_5']:.0%} | "
                 f"{r['top_share']:.0%} | {r['spearman']:.2f} | {instead} |"
@@ -158,7 +159,7 @@ def _check_alone(number: int, bias: float) -> dict[str, Any]:
 
 
 def _right(au: int) -> tuple[str, ...]:
-    return BLENDSHAPES.get(au, ("nose wings",))
+    return SHAPES_OF_AU.get(au, ("nose wings",))
 
 
 def _rows(results: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[int, dict[str, int]]]:

@@ -6,7 +6,7 @@ import dataclasses
 
 from siamcal.preprocessing import Preprocessing
 from siamcal.registry import recipes
-from siamcal.training.recipe import Augmentation, Recipe
+from siamcal.training.recipe import Augmentation, Noise, Recipe, ReferenceNoise
 
 FACE_WEIGHTS = "asset:face_trunk"
 START_WEIGHTS = "asset:ir_tiny_start"
@@ -81,13 +81,36 @@ def ir_tiny_start() -> Recipe:
 
 @recipes.register()
 def calibrator() -> Recipe:
-    """The calibrator inside the package: CSN on the people of the start weights."""
+    """The calibrator inside the package: the landmark network, calibrated on varied people."""
+    noise = {
+        "probability": 0.35,
+        "blur": 8.0,  # the outer eye corners are 85 pixels apart in the crop
+        "gain": 0.35,
+        "gradient": 0.35,
+        "tint": 0.2,
+        "gamma": 0.4,
+        "noise": 14.0,
+        "jpeg": 20,
+        "rotation": 5.0,
+        "scale": 0.08,
+    }
     return dataclasses.replace(
-        ir_tiny_start(),
+        synth(),
         name="calibrator",
-        weights=START_WEIGHTS,
-        epochs=8,
-        learning_rate=1.5e-3,
-        learning_rate_last=2e-3,
+        dataset_options={"size": "training", "look": "varied", "participants": 640},
+        backbone="face_landmarks",
+        backbone_options={"width": 128},
+        weights="asset:face_landmarks",
+        freeze_pre=3,
+        references_per="target",
+        participants_per_batch=0,
+        reference_dropout=0.1,
+        target_noise=Noise(**noise),
+        reference_noise=ReferenceNoise(**noise, active=0.1, active_sum=1.5),
+        huber=0.3,
+        loss_weights=(1.0, 0.0, 0.0),
+        rescale_people=40,
+        epochs=24,
+        warmup_steps=200,
         note="Trained on rendered faces only; no claim of 0-5 intensities on real faces.",
     )

@@ -116,3 +116,17 @@ def test_adapter_that_lacks_what_lies_behind_the_merge_is_refused(tmp_path: Path
     rewrite(tmp_path, weights_checksum=write_tensors(tensors, tmp_path / "model.safetensors"))
     with pytest.raises(WeightsError, match="behind the merge point"):
         load_calibrator(tmp_path, backbone=public())
+
+
+def test_half_precision_takes_half_the_room_and_is_widened(tmp_path: Path) -> None:
+    model = calibrated()
+    for name, half in (("whole", False), ("half", True)):
+        save_calibrator(model, model.config, tmp_path / name, adapter=True, half=half)
+    sizes = {n: (tmp_path / n / "model.safetensors").stat().st_size for n in ("whole", "half")}
+    assert sizes["half"] < 0.6 * sizes["whole"]
+    kinds = {info.dtype for info in read_header(tmp_path / "half" / "model.safetensors").values()}
+    assert "F16" in kinds
+    assert "F32" not in kinds
+    loaded = load_calibrator(tmp_path / "half", base=None, backbone=public())
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    torch.testing.assert_close(predictions(loaded), predictions(model), atol=5e-3, rtol=5e-3)

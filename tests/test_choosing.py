@@ -4,12 +4,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 from rendered import RenderedPerson
 from siamcal.benchmarks.reference import NEUTRAL, draw_clip
 
 from siamcal.errors import NeutralFrameError
 from siamcal.faces.media import Frame, FrameStream
 from siamcal.inference import Predictor, choose_reference, choosing, load_model
+from siamcal.inference.candidates import face_picture, own_candidates
 from siamcal.inference.many import resolve_reference
 from siamcal.inference.recordings import Asked
 
@@ -54,8 +56,6 @@ def test_a_smile_throughout_has_no_neutral_frame(predictor):
 
 
 def test_best_is_asked_for_by_its_name(predictor, tmp_path):
-    from PIL import Image
-
     for number, picture in enumerate(smiles(RenderedPerson(1), 2)):
         Image.fromarray(picture).save(tmp_path / f"{number}.png")
     with pytest.raises(NeutralFrameError):
@@ -76,7 +76,8 @@ def test_clips_of_the_benchmark(predictor, person, clip, acting):
 def test_candidates_are_few_and_even_over_time(monkeypatch, total, length, most):
     seen = []
 
-    def candidate(frame, _):
+    def candidate(frame, _, *, pictures):
+        assert not pictures  # none was asked for
         seen.append(frame.index)
         return SimpleNamespace(frame=frame.index)
 
@@ -102,3 +103,70 @@ def test_what_is_alike_and_lowest_ranks_first():
     blind = np.zeros((10, 3))
     readings = np.concatenate([np.full((7, 2), 2.0), np.zeros((3, 2))])
     assert int(np.argmin(choosing.rank(blind, readings)[0])) >= 7
+
+
+def test_the_candidates_are_drawn_and_the_chosen_one_marked(predictor, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(choosing, "draw_candidates", lambda *told: drawn.append(told))
+    person = RenderedPerson(1)
+    neutral = [person(yaw=2 * turn, pitch=turn) for turn in (-2, -1, 0, 1, 2)]
+    pictures = [*smiles(person, 12), *neutral, *smiles(person, 8)]
+    without = choose_reference(stream_of(pictures), predictor)
+    chosen = choose_reference(stream_of(pictures), predictor, sheet=tmp_path / "sheet.png")
+    assert chosen.facts == without.facts
+    ((shown, title, path),) = drawn
+    assert path == tmp_path / "sheet.png"
+    assert title == "25 frames of clip were judged; the best:"
+    assert len(shown) == 12
+    number = chosen.facts["frame"]
+    assert shown[0].place == f"frame {number}, {(number - 1) / 25:.2f} s"
+    assert [one.mark for one in shown] == ["chosen", *[""] * 11]
+    assert {one.place.split(",")[0] for one in shown[:5]} == {f"frame {n}" for n in range(13, 18)}
+    assert [one.sound for one in shown] == [True] * 5 + [False] * 7
+    assert shown[0].words[0] == "nothing speaks against it"
+    assert shown[0].words[-1] == "some frames look like it"
+    assert any("a smile" in text for text in shown[5].words)
+    # What is shown is the face: as large, and where it was found.
+    faces = predictor.pipeline.detect(pictures[number - 1], max_faces=1)
+    np.testing.assert_array_equal(shown[0].picture, face_picture(pictures[number - 1], faces[0]))
+
+
+def test_the_candidates_are_drawn_where_none_is_taken(predictor, tmp_path):
+    sheet = tmp_path / "sheet.png"
+    with pytest.raises(NeutralFrameError):
+        choose_reference(stream_of(smiles(RenderedPerson(1), 5)), predictor, sheet=sheet)
+    assert own_candidates(sheet)
+    with Image.open(sheet) as image:
+        pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    marked = np.abs(pixels - np.array([0xC4, 0x57, 0x3A])).max(1) < 4
+    assert marked.sum() > 1000  # the frame around the one that was refused
+    traced = tmp_path / "other.png"
+    Image.new("RGB", (8, 8)).save(traced)
+    assert not own_candidates(traced)
+
+
+def test_what_is_seen_is_said_in_words():
+    above = np.zeros(16)
+    assert choosing._shows(above) == "shows as little as any frame"
+    above[11] = 0.3
+    assert choosing._shows(above) == "shows a little more of a smile"
+    above[15] = 0.9
+    assert choosing._shows(above) == "shows some more of closing eyes"
+    told = [choosing._seen(near) for near in (0.1, 0.5, 0.7)]
+    assert told == [
+        "many frames look like it",
+        "some frames look like it",
+        "hardly any other frame looks like it",
+    ]
+
+
+def test_pictures_are_shown_by_their_names(predictor, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(choosing, "draw_candidates", lambda *told: drawn.append(told))
+    for name in ("a", "of_the_ninth_of_november_0002"):
+        Image.fromarray(RenderedPerson(1)()).save(tmp_path / f"{name}.png")
+    choose_reference(tmp_path, predictor, sheet=tmp_path / "sheet.png")
+    ((shown, title, _),) = drawn
+    assert title == "2 pictures were judged; the best:"
+    assert {one.place for one in shown} == {"a.png", "…th_of_november_0002.png"}
+    assert all(len(one.place) <= choosing.MOST_NAME for one in shown)

@@ -21,11 +21,14 @@ COMMANDS = [
     "predict",
     "calibrate",
     "recalibrate",
+    "agree",
     "ls",
     "show",
     "doctor",
+    "push",
+    "pull",
+    "convert",
 ]
-COMMANDS += ["doctor", "push", "pull", "convert"]
 
 
 def siamcal(*arguments: str, cwd: Path | None = None, **environment: str):

@@ -171,6 +171,13 @@ def test_a_folder_of_images(run, tmp_path):
         (["camera:97", "--reference", "neutral.jpg"], "can't be opened"),
         (["camera:0", "--reference", "auto"], "can't be opened|no frames yet"),
         (["many/notes.txt", "--reference", "neutral.jpg"], "neither an image nor a video"),
+        (["clip.mp4", "--reference", "neutral.jpg", "--candidates", "c.png"], "none is chosen so"),
+        (["clip.mp4", "--reference", "auto", "--candidates", "c.jpg"], "draws a PNG"),
+        (["clip.mp4", "--reference", "auto", "--candidates", "grey.png"], "didn't write it"),
+        (
+            ["clip.mp4", "--everyone", "--reference", "auto", "--candidates", "c.png"],
+            "of one person; here none is chosen so",
+        ),
     ],
     ids=lambda v: "_".join(v).replace("--", "") if isinstance(v, list) else "",
 )

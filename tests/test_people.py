@@ -4,15 +4,25 @@ import csv
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from crowds import film
+from PIL import Image
 from test_inference import make_calibrator
 from test_inference_cli import run  # noqa: F401
 from videos import write_video
 
 from siamcal.faces.media import open_media
-from siamcal.inference import Predictor, load_model, predict_to_table, read_reference, save_profile
+from siamcal.inference import (
+    Predictor,
+    load_model,
+    predict_to_table,
+    read_reference,
+    save_profile,
+    traces,
+)
 from siamcal.inference.choosing import choose_for_everybody
+from siamcal.inference.traces import own_picture
 
 PEOPLE = (1, 0)
 
@@ -127,6 +137,36 @@ def test_the_command(run, predictor, folder, tmp_path):  # noqa: F811
     assert re.search(r"Person 0: both\.mp4.*\n.*Person 1: both\.mp4", err)
 
 
+def test_everybody_is_drawn_with_a_line_each(run, tmp_path):  # noqa: F811
+    arguments = ("both.mp4", "--everyone", "--reference", "best", "--plot")
+    code, _, err = run(*arguments, "-o", tmp_path / "aus.csv")
+    assert code == 0, err
+    assert own_picture(tmp_path / "aus.png")
+    with Image.open(tmp_path / "aus.png") as image:
+        pixels = np.asarray(image.convert("RGB")).reshape(-1, 3).astype(int)
+    for number, colour in enumerate(traces.PEOPLE[:3]):
+        wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+        shown = (np.abs(pixels - wanted).max(1) < 8).sum()
+        assert (shown > 100) == (number < 2), colour
+
+
+def test_a_line_stops_where_a_person_isnt_read() -> None:
+    table = pd.DataFrame(
+        {
+            "frame": [1, 1, 2, 3, 3, 4],
+            "face_id": [0, 1, 0, 0, 1, None],
+            "timestamp": [0.0, 0.0, 0.1, 0.2, 0.2, 0.3],
+            "success": [1, 1, 1, 1, 1, 0],
+            "AU12_r": [1.0, 2.0, 1.5, 3.0, 4.0, None],
+        }
+    )
+    people = traces._by_person(table)
+    assert list(people) == [0, 1]
+    np.testing.assert_array_equal(people[0]["AU12_r"], [1.0, 1.5, 3.0, np.nan])
+    np.testing.assert_array_equal(people[1]["AU12_r"], [2.0, np.nan, 4.0, np.nan])
+    np.testing.assert_array_equal(people[1]["timestamp"], [0.0, 0.1, 0.2, 0.3])
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -134,7 +174,7 @@ def test_the_command(run, predictor, folder, tmp_path):  # noqa: F811
         (["--person", "anna.siamcal"], "1=berta.siamcal"),
         (["--person", "0=a.siamcal", "--person", "0=b.siamcal"], "given twice"),
         (["--everyone", "--reference", "auto", "--smooth", "3"], "tables of one person"),
-        (["--everyone", "--reference", "auto", "--plot"], "without --plot"),
+        (["--everyone", "--reference", "auto", "--overlay"], "without --overlay"),
     ],
 )
 def test_what_is_one_persons_is_refused(run, tmp_path, arguments, words):  # noqa: F811

@@ -19,6 +19,7 @@ from siamcal.inference import (
     load_profile,
     save_profile,
 )
+from siamcal.inference.candidates import own_candidates
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +137,22 @@ def test_the_command_makes_what_predict_takes(run, tmp_path):
     assert run("predict", "3.png", *saved, "-o", tmp_path / "c.csv")[0] == 0
     assert names_in(tmp_path / "p02.siamcal")[1]["remake"].startswith("siamcal calibrate 0.png")
     assert stat.S_IMODE((tmp_path / "p02.siamcal").stat().st_mode) == 0o600
+
+
+def test_the_candidates_of_a_recording_are_drawn_where_asked(run, folder, tmp_path):
+    sheet, output = tmp_path / "sheet.png", tmp_path / "p.siamcal"
+    code, _, err = run("calibrate", "clip.mp4", "-o", output, "--candidates", sheet)
+    assert code == 0, err
+    assert own_candidates(sheet)
+    for inputs, words in [
+        (["clip.mp4", "0.png"], "name one video, or one folder of pictures"),
+        (["0.png"], "name one video"),
+        (["clip.mp4", "--frame", "2"], "names one already"),
+    ]:
+        other = tmp_path / "other.siamcal"
+        code, _, err = run("calibrate", *inputs, "-o", other, "--candidates", tmp_path / "o.png")
+        assert code == 2
+        assert words in err
+        assert not (tmp_path / "o.png").exists()
+    code, _, err = run("calibrate", "clip.mp4", "-o", tmp_path / "q.siamcal", "--candidates", sheet)
+    assert "is there already" in err

@@ -22,7 +22,7 @@ from siamcal.model.merge_options import check_merge_options
 from siamcal.model.merges import CUSTOM, PAPER, paper
 from siamcal.preprocessing import Preprocessing
 from siamcal.registry import merges
-from siamcal.settings import check_choices, from_dict, to_dict
+from siamcal.settings import check_choices, check_range, from_dict, to_dict
 
 FORMAT_VERSION = 1
 MAX_CONFIG_BYTES = 1 << 20
@@ -106,6 +106,8 @@ class CalibratorConfig:
         au_names: FACS names, in the order of `aus`.
         thresholds: Intensity from which an AU counts as present, in the order of `aus`.
         au_status: One of AU_STATUSES each, in the order of `aus`.
+        scale: Factors on the intensities, in the order of `aus`, fitted after the training to
+            people it didn't show; () is none.
         preprocessing: Frame -> network input.
         input_shape: (C, H, W) of one input; () means (3, size, size) of `preprocessing`.
         training_data: Who and what the weights were trained on.
@@ -115,6 +117,8 @@ class CalibratorConfig:
         licence_reason: Why it is that one.
         base_model: For adapters: the public backbone below, in words. "" for whole models.
         base_checksum: For adapters: checksum of the public backbone's pre-merge weights.
+        half: Whether the file holds its tensors in half precision; they are widened to single
+            when loaded.
         weights_checksum: SHA-256 of `model.safetensors`; written by `save_calibrator`.
         siamcal_version: The version that wrote it.
         format_version: Of this description.
@@ -134,6 +138,7 @@ class CalibratorConfig:
     au_names: tuple[str, ...] = ()
     thresholds: tuple[float, ...] = ()
     au_status: tuple[str, ...] = ()
+    scale: tuple[float, ...] = ()
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     input_shape: tuple[int, ...] = ()
     training_data: str = "not stated"
@@ -143,6 +148,7 @@ class CalibratorConfig:
     licence_reason: str = "not stated"
     base_model: str = ""
     base_checksum: str = ""
+    half: bool = False
     weights_checksum: str = ""
     siamcal_version: str = siamcal.__version__
     format_version: int = FORMAT_VERSION
@@ -282,7 +288,7 @@ def _check(config: CalibratorConfig) -> None:
     _check_text(config)
     _check_merge(config)
     check_choices(config, task=TASKS, branches=BRANCHES)
-    for name in ("freeze_pre_batchnorm", "null_reference", "rendered"):
+    for name in ("freeze_pre_batchnorm", "null_reference", "rendered", "half"):
         _is(getattr(config, name), bool, name)
     if config.output is not None:
         _is(config.output, int if isinstance(config.output, int) else str, "output")
@@ -359,6 +365,13 @@ def _check_aus(config: CalibratorConfig) -> None:
             _is(item, kind, name)
             if kind is str:
                 _plain(item, name, 100)
+    if config.scale and (config.task != "intensity" or len(config.scale) != len(aus)):
+        raise ConfigError(
+            f"CalibratorConfig.scale has {len(config.scale)} entries for {config.task} of "
+            f"{len(aus)} AUs; one each for intensities, or none."
+        )
+    for factor in config.scale:
+        check_range("CalibratorConfig.scale", factor, 0.01, 100)
     for status in config.au_status:
         if status not in AU_STATUSES:
             raise ConfigError(

@@ -126,6 +126,7 @@ def save_calibrator(
     card: str | None = None,
     adapter: bool = False,
     base: nn.Module | None = None,
+    half: bool = False,
 ) -> CalibratorConfig:
     """Write a calibrator into a folder, each file atomically.
 
@@ -137,6 +138,8 @@ def save_calibrator(
         card: Text of README.md; None writes a short one.
         adapter: Write the merge, the null reference, the post-merge part and the head only.
         base: For adapters: the public backbone, to prove that its pre-merge weights are unchanged.
+        half: Round what is written to half precision: half the size, and a model that reads
+            about a thousandth otherwise.
 
     Returns:
         The config as written.
@@ -148,10 +151,14 @@ def save_calibrator(
     config = describe(model, config)
     folder = Path(folder)
     tensors, base_checksum = _tensors_to_save(model, config, adapter, base)
+    if half:
+        single = torch.float32
+        tensors = {n: t.half() if t.dtype == single else t for n, t in tensors.items()}
     config = dataclasses.replace(
         config,
         base_model=config.base_model if adapter else "",
         base_checksum=base_checksum,
+        half=half,
         weights_checksum=write_tensors(tensors, folder / WEIGHTS_FILE),
     )
     text = json.dumps(config_to_dict(config), indent=2, ensure_ascii=False) + "\n"
@@ -207,12 +214,13 @@ def load_calibrator(
     check_header(config, header, head, merge)
     _check_checksum(folder / WEIGHTS_FILE, config.weights_checksum)
     network = _network(config, header, backbone, base, strict, trust)
-    head = make_head(config.task, len(config.aus)) if config.num_outputs else head
+    if config.num_outputs:
+        head = make_head(config.task, len(config.aus), config.scale)
     parts = {"backbone": network, "head": head}
     _check_fit({"backbone": network}, header, strict=strict and not config.is_adapter)
     _check_fit({"head": head}, header, strict)
     if not config.is_adapter:
-        _load(parts, folder, max_bytes)
+        _load(parts, folder, max_bytes, config.half)
     if example_inputs is None:
         check_probe(network, config.input_shape, trust)
         example_inputs = torch.rand(
@@ -236,7 +244,7 @@ def load_calibrator(
     _check_fit(late, header, strict)
     if config.is_adapter:
         check_base(model, config, header, example_inputs)
-    _load(parts | late if config.is_adapter else late, folder, max_bytes)
+    _load(parts | late if config.is_adapter else late, folder, max_bytes, config.half)
     model.config = config
     return model.eval()
 
@@ -275,6 +283,7 @@ def _structure(model: CalibratingSiamese) -> dict[str, Any]:
         "freeze_pre_batchnorm": model.freeze_pre_batchnorm,
         "null_reference": model.null_reference is not None,
         "task": _task(model),
+        "scale": _scale(model),
         **shape,
     }
 
@@ -308,6 +317,11 @@ def _task(model: CalibratingSiamese) -> str:
     if model.head is None:
         return "raw"
     return model.head.task if isinstance(model.head, IntensityHead | DetectionHead) else "custom"
+
+
+def _scale(model: CalibratingSiamese) -> tuple[float, ...]:
+    scale = getattr(model.head, "scale", None) if _task(model) == "intensity" else None
+    return () if scale is None else tuple(round(float(factor), 6) for factor in scale)
 
 
 def _check_head(model: CalibratingSiamese, aus: tuple[int, ...], task: str | None) -> None:
@@ -429,11 +443,13 @@ def _check_fit(parts: Mapping[str, Any], header: Mapping[str, TensorInfo], stric
             logger.info("%s %s %d tensors, %s first", WEIGHTS_FILE, what, len(names), names[0])
 
 
-def _load(parts: Mapping[str, Any], folder: Path, max_bytes: int) -> None:
+def _load(parts: Mapping[str, Any], folder: Path, max_bytes: int, widened: bool) -> None:
     modules = _modules(parts)
     if not modules:
         return
     tensors = read_tensors(folder / WEIGHTS_FILE, max_bytes)
+    if widened:
+        tensors = {n: t.float() if t.dtype == torch.float16 else t for n, t in tensors.items()}
     # The file's precision is the model's: bfloat16 weights in a float32 network would compute
     # something else than what was saved.
     places = dict(modules.named_parameters()) | dict(modules.named_buffers())

@@ -30,6 +30,7 @@ Examples:
     siamcal bench --table 6 --data-root DISFA --set weights=backbone.pth
     siamcal bench coverage             # a named benchmark
     siamcal bench study merges --quick # what the forms of the merge are worth
+    siamcal bench real clips/ --labels labels.csv   # on your recordings
 
 Tables go to stdout, progress to stderr. The run's folder, runs/NAME, gets recipe.json,
 results.json, tables (Markdown, LaTeX, CSV), figures, predictions, checkpoints and the log; the same
@@ -43,6 +44,7 @@ Benchmark = Annotated[
 What = Annotated[
     str | None, typer.Argument(help="Which, of a benchmark that has several: bench study merges.")
 ]
+Labels = Annotated[Path | None, typer.Option(help="Of `bench real`: your labels of the clips.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Of a study: minutes, to see that it works.")]
 Backbone = Annotated[
     str | None, typer.Option(help="ir50, timm:NAME, torchvision:NAME, ./my_net.py:build ...")
@@ -120,15 +122,21 @@ def bench(
     tensorboard: Tensorboard = False,
     drop_checkpoints: DropCheckpoints = False,
     quick: Quick = False,
+    labels: Labels = None,
     as_json: ResultsAsJson = False,
 ) -> None:
-    """Compare methods, or run a named benchmark."""
+    """Compare methods, or run a named benchmark. Long because every option is told here."""
     settings = [*(settings or []), *["compile=true"] * compile_network]
     _show_log()
     if benchmark:
         named = [f"name={what}"] * bool(what) + ["quick=true"] * quick
         run_named(benchmark, [*named, *_given(context), *settings], as_json)
         return
+    if labels:
+        raise ConfigError(
+            f"--labels {labels} is for recordings: siamcal bench real CLIPS --labels {labels}. A "
+            f"comparison takes labels from its data set."
+        )
     from siamcal.evaluation import run
     from siamcal.evaluation.compare import Job
     from siamcal.evaluation.methods import default_methods

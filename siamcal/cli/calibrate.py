@@ -11,6 +11,7 @@ import typer
 from siamcal.cli import READ, app
 from siamcal.cli._inputs import refuse_absent
 from siamcal.cli._options import AsJson
+from siamcal.errors import ConfigError
 
 if TYPE_CHECKING:
     from siamcal.inference import PersonReference
@@ -41,6 +42,10 @@ def calibrate(
     best: Annotated[
         bool, typer.Option("--best", help="Take a recording's best frame even if it isn't neutral.")
     ] = False,
+    candidates: Annotated[
+        Path | None,
+        typer.Option(help="Draw the frames that the only recording's is chosen from: a PNG."),
+    ] = None,
     image: Annotated[
         bool, typer.Option("--image/--no-image", help="Keep the small crops of the face too.")
     ] = False,
@@ -56,12 +61,20 @@ def calibrate(
     """Make a person's profile."""
     refuse_absent(inputs)
     from siamcal import inference
+    from siamcal.inference.candidates import own_candidates
     from siamcal.inference.many import ModelChoice
     from siamcal.inference.outputs import check_outputs, own_profile
 
-    check_outputs([(output, own_profile)], inputs, replace=overwrite)
+    outputs = [(output, own_profile)]
+    if candidates is not None:
+        if candidates.suffix.lower() != ".png":
+            raise ConfigError(f"--candidates draws a PNG, but {candidates} was named for it.")
+        outputs.append((candidates, own_candidates))
+    check_outputs(outputs, inputs, replace=overwrite)
     with ModelChoice(model, None, device).predictor() as predictor:
-        person = inference.calibrate(inputs, predictor, frame=frame, sound_only=not best)
+        person = inference.calibrate(
+            inputs, predictor, frame=frame, sound_only=not best, sheet=candidates
+        )
         inference.save_profile(person, output, predictor, image=image, replace=overwrite)
     _report(person, output)
     if as_json:

@@ -92,6 +92,10 @@ def predict(
             "stdout.",
         ),
     ] = None,
+    candidates: Annotated[
+        Path | None,
+        typer.Option(help="Draw the frames that --reference auto chooses from: a PNG of faces."),
+    ] = None,
     plot: Annotated[
         bool, typer.Option("--plot", help="Draw the readings over time: aus.png beside aus.csv.")
     ] = False,
@@ -170,11 +174,15 @@ def predict(
     choice = ModelChoice(model, task, device, batch_size, trust, face_engine)
     selection = Selection(every, start, end, fps)
     options = TableOptions(selection, smooth, openface)
-    if (everyone or people) and (plot or overlay or (output is not None and _is_folder(output))):
+    if (everyone or people) and (overlay or (output is not None and _is_folder(output))):
         raise ConfigError(
-            "--everyone and --person read one recording into a table, without --plot."
+            "--everyone and --person read one recording into a table, without --overlay."
         )
+    if candidates is not None:
+        _check_candidates(candidates, asked, alone=not (everyone or people))
     if output is not None and _is_folder(output):
+        if candidates is not None:
+            raise ConfigError("--candidates is for one recording; a folder of tables has many.")
         if save_profile is not None:
             raise ConfigError("--save-profile is for one recording; a folder of tables has many.")
         shares = _shard(shard)
@@ -204,10 +212,17 @@ def predict(
         everyone or bool(people),
         people,
     )
-    _one(work, place, save_profile, as_json=as_json)
+    _one(work, place, save_profile, candidates, as_json=as_json)
 
 
-def _one(work: Work, output: Path | None, save_profile: Path | None, *, as_json: bool) -> None:
+def _one(
+    work: Work,
+    output: Path | None,
+    save_profile: Path | None,
+    candidates: Path | None,
+    *,
+    as_json: bool,
+) -> None:
     """One recording into one table, or to stdout."""
     from siamcal import inference
     from siamcal.inference.many import kept_table, request_of
@@ -219,7 +234,7 @@ def _one(work: Work, output: Path | None, save_profile: Path | None, *, as_json:
         raise ConfigError("--json and the table would share stdout; write the table with -o FILE.")
     inputs, asked = list(work.recording.inputs), work.recording.reference
     replace = work.overwrite or work.resume
-    _check_outputs(work, output, save_profile)
+    _check_outputs(work, output, save_profile, candidates)
     stream = _open(inputs)
     if stream.live and asked.kind in ("auto", "best", "frame"):
         what = "A camera has no frames yet" if stream.kind == "camera" else "It is read only once"
@@ -235,7 +250,7 @@ def _one(work: Work, output: Path | None, save_profile: Path | None, *, as_json:
             summary = kept.summary
         else:
             _announce(predictor)
-            person = _references(work, predictor)
+            person = _references(work, predictor, candidates)
             if save_profile is not None:
                 inference.save_profile(person, save_profile, predictor, replace=replace)
             try:
@@ -360,8 +375,21 @@ def _asked(
     return Asked("picture", reference) if reference else Asked()
 
 
-def _check_outputs(work: Work, output: Path | None, save_profile: Path | None) -> None:
+def _check_candidates(candidates: Path, asked: Asked, *, alone: bool) -> None:
+    if asked.kind not in ("auto", "best") or not alone:
+        raise ConfigError(
+            f"--candidates {candidates} draws what --reference auto (or best) chooses from, of one "
+            f"person; here none is chosen so."
+        )
+    if candidates.suffix.lower() != ".png":
+        raise ConfigError(f"--candidates draws a PNG, but {candidates} was named for it.")
+
+
+def _check_outputs(
+    work: Work, output: Path | None, save_profile: Path | None, candidates: Path | None
+) -> None:
     """Before anything is loaded: nothing is destroyed, everything can be written."""
+    from siamcal.inference.candidates import own_candidates
     from siamcal.inference.outputs import check_outputs, own_profile
     from siamcal.inference.run import table_format
 
@@ -371,6 +399,8 @@ def _check_outputs(work: Work, output: Path | None, save_profile: Path | None) -
         outputs += work.outputs
     if save_profile is not None:
         outputs.append((save_profile, own_profile))
+    if candidates is not None:
+        outputs.append((candidates, own_candidates))
     inputs, asked = work.recording.inputs, work.recording.reference
     read = [*inputs, *[asked.path] * bool(asked.path)]
     for name in inputs:
@@ -390,13 +420,13 @@ def _open(inputs: list[str]) -> FrameStream:
     return open_media(inputs[0] if len(inputs) == 1 else inputs)
 
 
-def _references(work: Work, predictor: Predictor) -> Any:
+def _references(work: Work, predictor: Predictor, candidates: Path | None) -> Any:
     """The person's reference, or everybody's."""
     from siamcal.inference.many import references_of_people, resolve_reference
 
     if not work.everyone:
         inputs, asked = list(work.recording.inputs), work.recording.reference
-        person = resolve_reference(asked, inputs, predictor)
+        person = resolve_reference(asked, inputs, predictor, sheet=candidates)
         tell(f"Reference: {_source(person)}")
         return person
     people, missing = references_of_people(work, predictor)

@@ -31,13 +31,16 @@ class Network:
 
     Args:
         name: The bundle's member.
+        beside: Shape of a tensor inside, whose last one is given out behind the outputs.
 
     Raises:
         MissingDependencyError: LiteRT isn't installed.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, beside: tuple[int, ...] | None = None) -> None:
         content = task_member(name)
+        if beside is not None:
+            content = _with_output(content, beside)
         with quiet_stderr():
             # One thread: videos and data sets are shared out over processes.
             self._run = _interpreter(model_content=content, num_threads=1)
@@ -56,6 +59,21 @@ class Network:
         del entrance
         self._run.invoke()
         return [self._run.get_tensor(index) for index in self._outputs]
+
+
+def _with_output(content: bytes, shape: tuple[int, ...]) -> bytes:
+    """The network with its last tensor of a shape as one more output."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    graph = model.subgraphs[0]
+    # Tensors are numbered in the order of the run.
+    (*_, last) = (n for n, t in enumerate(graph.tensors) if tuple(t.shape) == shape)
+    graph.outputs = np.array([*graph.outputs, last], np.int32)
+    builder = flatbuffers.Builder(len(content))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
 
 
 def _interpreter(**options: Any) -> Any:

@@ -13,6 +13,7 @@ from siamcal.faces.quality import FaceMeasures, covering, measure_face
 
 __all__ = [
     "ReferenceJudgement",
+    "action_words",
     "brow_problem",
     "expression",
     "judge_candidate",
@@ -133,6 +134,11 @@ def expression(face: Face) -> np.ndarray:
     """
     shapes = [(name, least) for name, (least, _) in _AT_REST.items()] + [("eyeBlink", _EYES_SHUT)]
     return np.array([_strongest(face, name) / least for name, least in shapes])
+
+
+def action_words(place: int) -> str:
+    """What an entry of `expression` shows, like "a smile"."""
+    return [*(words for _, words in _AT_REST.values()), "closing eyes"][place]
 
 
 def _strongest(face: Face, name: str) -> float:

@@ -14,8 +14,9 @@ from siamcal.errors import FaceNotFoundError, NeutralFrameError
 from siamcal.faces import Face, FacePipeline, ReferenceJudgement
 from siamcal.faces.media import Frame, FrameStream, open_media
 from siamcal.faces.media.files import refuse_live
-from siamcal.faces.neutrality import brow_problem, expression, judge_candidate
+from siamcal.faces.neutrality import action_words, brow_problem, expression, judge_candidate
 from siamcal.faces.quality import FaceMeasures, measure_face
+from siamcal.inference.candidates import MOST_SHOWN, Shown, draw_candidates, face_picture
 from siamcal.inference.prediction import Predictor
 from siamcal.inference.references import PersonReference, encoded
 from siamcal.inference.seeing import Everybody
@@ -44,6 +45,11 @@ READING_WEIGHT = 0.6
 OWN_QUANTILE = 0.25
 
 
+# In words: so much more of an action than the person's own low level is "a little", "some".
+A_LITTLE, SOME = 0.15, 0.4
+MOST_NAME = 24  # letters of a picture's name
+
+
 @dataclass(frozen=True, eq=False)
 class Candidate:
     frame: int  # 0-based
@@ -51,6 +57,23 @@ class Candidate:
     crop: np.ndarray
     face: Face
     seen: FaceMeasures
+    time: float = 0.0  # seconds
+    picture: np.ndarray | None = None  # of `face_picture`, where it is to be shown
+
+
+@dataclass(frozen=True, eq=False)
+class _Ranking:
+    """Candidates by how neutral they are.
+
+    Attributes:
+        order: All of them, the best first: by the number of problems, then by `rank`.
+        near: Candidate of the least problems -> the distance within which a tenth of them lies.
+        lonely: Too few others are like the best.
+    """
+
+    order: list[int]
+    near: dict[int, float]
+    lonely: bool
 
 
 def choose_reference(
@@ -58,6 +81,7 @@ def choose_reference(
     predictor: Predictor,
     *,
     sound_only: bool = True,
+    sheet: Path | None = None,
 ) -> PersonReference:
     """The most neutral, open-eyed, frontal, uncovered frame of a video or of images.
 
@@ -70,6 +94,7 @@ def choose_reference(
         inputs: One recording of one person.
         predictor: Model and face pipeline.
         sound_only: Refuse a recording without a sound frame; else its best one is taken.
+        sheet: Draw the best candidates there, a PNG; also where none is taken.
 
     Raises:
         FaceNotFoundError: No frame shows a face.
@@ -77,13 +102,13 @@ def choose_reference(
     """
     refuse_live(inputs, "choosing a reference from it")
     stream = open_media(inputs)
-    candidates = _candidates(stream, predictor.pipeline)
+    candidates = _candidates(stream, predictor.pipeline, pictures=sheet is not None)
     if not candidates:
         raise FaceNotFoundError(
             f"No face was found in {stream.sources[0]}, so no reference frame can be chosen. "
             f"Name one with --reference FILE."
         )
-    return _choose(candidates, stream, predictor, sound_only=sound_only)
+    return _choose(candidates, stream, predictor, sound_only=sound_only, sheet=sheet)
 
 
 def choose_for_everybody(
@@ -115,13 +140,25 @@ def choose_for_everybody(
 
 
 def _choose(
-    candidates: Sequence[Candidate], stream: FrameStream, predictor: Predictor, *, sound_only: bool
+    candidates: Sequence[Candidate],
+    stream: FrameStream,
+    predictor: Predictor,
+    *,
+    sound_only: bool,
+    sheet: Path | None = None,
 ) -> PersonReference:
     judgements = judge_candidates(candidates)
-    chosen, lonely = _best(candidates, judgements, predictor)
+    ranking = _ranked(candidates, judgements, predictor)
+    chosen = ranking.order[0]
     best, problems = candidates[chosen], list(judgements[chosen].problems)
-    if lonely:
+    if ranking.lonely:
         problems.append("hardly any other frame looks like it, so the face never seems to rest")
+    if sheet is not None:
+        mark = "refused" if problems and sound_only else "chosen"
+        pictures = stream.kind == "images"
+        shown = _shown(candidates, judgements, ranking, mark, named=pictures)
+        what = "pictures" if pictures else f"frames of {Path(stream.sources[0]).name}"
+        draw_candidates(shown, f"{len(candidates)} {what} were judged; the best:", sheet)
     if problems and sound_only:
         raise NeutralFrameError(_no_neutral_frame(stream, judgements, best, problems))
     if brows := brow_problem(best.face):
@@ -161,17 +198,64 @@ def _no_neutral_frame(
     )
 
 
-def _best(
+def _ranked(
     candidates: Sequence[Candidate], judgements: Sequence[ReferenceJudgement], predictor: Predictor
-) -> tuple[int, bool]:
-    """Which candidate is the most neutral, and whether too few others are like it."""
+) -> _Ranking:
     problems = [len(judgement.problems) for judgement in judgements]
     among = [i for i, count in enumerate(problems) if count == min(problems)]
     shown = np.stack([expression(candidates[i].face) for i in among])
     score, near = rank(shown, _readings([candidates[i].crop for i in among], predictor))
-    first = int(np.argmin(score))
-    lonely = len(among) < LEAST_ALIKE or bool(near[first] > MOST_LONELY)
-    return among[first], lonely and len(candidates) >= ENOUGH_TO_SAY
+    order = np.argsort(score, kind="stable")
+    few = len(among) < LEAST_ALIKE or bool(near[order[0]] > MOST_LONELY)
+    others = sorted(
+        set(range(len(candidates))) - set(among), key=lambda i: (problems[i], judgements[i].score)
+    )
+    return _Ranking(
+        [*(among[i] for i in order), *others],
+        dict(zip(among, near.tolist(), strict=True)),
+        few and len(candidates) >= ENOUGH_TO_SAY,
+    )
+
+
+def _shown(
+    candidates: Sequence[Candidate],
+    judgements: Sequence[ReferenceJudgement],
+    ranking: _Ranking,
+    mark: str,
+    *,
+    named: bool,
+) -> list[Shown]:
+    """The best candidates for `draw_candidates`; the first gets the mark."""
+    each = np.stack([expression(candidate.face) for candidate in candidates])
+    above = each - np.quantile(each[list(ranking.near)], REST_QUANTILE, axis=0)
+    found = []
+    for place in ranking.order[:MOST_SHOWN]:
+        one, judgement = candidates[place], judgements[place]
+        assert one.picture is not None
+        name = Path(one.source).name
+        # Numbers stand at the end of names.
+        name = name if len(name) <= MOST_NAME else f"…{name[1 - MOST_NAME :]}"
+        where = name if named else f"frame {one.frame + 1}, {one.time:.2f} s"
+        words = list(judgement.problems) or ["nothing speaks against it"]
+        if place in ranking.near:
+            words += [_shows(above[place]), _seen(ranking.near[place])]
+        first = mark if place == ranking.order[0] else ""
+        found.append(Shown(one.picture, where, tuple(words), judgement.sound, first))
+    return found
+
+
+def _shows(above: np.ndarray) -> str:
+    """The action that rises highest above what the person shows at least, in words."""
+    most = int(np.argmax(above))
+    if above[most] < A_LITTLE:
+        return "shows as little as any frame"
+    return f"shows {'a little' if above[most] < SOME else 'some'} more of {action_words(most)}"
+
+
+def _seen(near: float) -> str:
+    if near > MOST_LONELY:
+        return "hardly any other frame looks like it"
+    return "many frames look like it" if near < MOST_LONELY / 2 else "some frames look like it"
 
 
 def _readings(crops: Sequence[np.ndarray], predictor: Predictor) -> np.ndarray:
@@ -205,7 +289,9 @@ def rank(shown: np.ndarray, readings: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return near + REST_WEIGHT * over + BELOW_WEIGHT * below, near
 
 
-def _candidates(stream: FrameStream, pipeline: FacePipeline) -> list[Candidate]:
+def _candidates(
+    stream: FrameStream, pipeline: FacePipeline, *, pictures: bool = False
+) -> list[Candidate]:
     step = _wanted_step(stream.total or 0)
     found: list[Candidate] = []
     due = 0.0
@@ -215,7 +301,7 @@ def _candidates(stream: FrameStream, pipeline: FacePipeline) -> list[Candidate]:
     for frame in frames:
         if frame.index < due:
             continue
-        candidate = _candidate(frame, pipeline)
+        candidate = _candidate(frame, pipeline, pictures=pictures)
         if candidate is not None:
             found.append(candidate)
         # Without a known length every second one is dropped once there are too many.
@@ -249,7 +335,7 @@ def _wanted_step(total: int) -> float:
     return max(total / min(MOST_CANDIDATES, max(LEAST_CANDIDATES, total / ONE_IN)), 1.0)
 
 
-def _candidate(frame: Frame, pipeline: FacePipeline) -> Candidate | None:
+def _candidate(frame: Frame, pipeline: FacePipeline, *, pictures: bool) -> Candidate | None:
     if frame.rgb is None or frame.problem:
         return None
     faces = pipeline.detect(frame.rgb, max_faces=1)
@@ -263,4 +349,6 @@ def _candidate(frame: Frame, pipeline: FacePipeline) -> Candidate | None:
         pipeline.align(frame.rgb, face),
         face,
         seen,
+        frame.timestamp,
+        face_picture(frame.rgb, face) if pictures else None,
     )

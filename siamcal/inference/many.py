@@ -212,8 +212,16 @@ def predict_many(
     return [done[work.recording.name] for work in works]
 
 
-def resolve_reference(asked: Asked, inputs: Sequence[str], predictor: Predictor) -> PersonReference:
+def resolve_reference(
+    asked: Asked, inputs: Sequence[str], predictor: Predictor, *, sheet: Path | None = None
+) -> PersonReference:
     """The reference that a user named, encoded.
+
+    Args:
+        asked: What was named.
+        inputs: The recording.
+        predictor: Model and face pipeline.
+        sheet: Where the frames that one is chosen from are drawn, as in `choose_reference`.
 
     Raises:
         ConfigError: None was named.
@@ -225,7 +233,8 @@ def resolve_reference(asked: Asked, inputs: Sequence[str], predictor: Predictor)
     if asked.kind == "frame":
         return reference_frame(list(inputs), predictor, asked.number)
     if asked.kind in ("auto", "best"):
-        return choose_reference(list(inputs), predictor, sound_only=asked.kind == "auto")
+        sound_only = asked.kind == "auto"
+        return choose_reference(list(inputs), predictor, sound_only=sound_only, sheet=sheet)
     if not asked.kind:
         raise ConfigError(f"No reference was named for {', '.join(inputs)}.")
     return read_reference(asked.path, predictor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,7 +14,9 @@ from siamcal.errors import ConfigError
 from siamcal.faces import FacePipeline
 from siamcal.faces.media.frames import Frame, FrameStream, frames_of
 from siamcal.faces.quality import FaceMeasures
+from siamcal.graph import Features
 from siamcal.inference.ahead import ahead
+from siamcal.inference.landmark_pass import SIDE, LandmarkPass, landmark_pass
 from siamcal.inference.seeing import Everybody, Found, FrameResult, OnePerson
 from siamcal.model.heads import AUOutput
 from siamcal.model.siamese import CalibratingSiamese, Reference
@@ -52,6 +55,15 @@ class Predictor:
         self.config = model.config
         self.pipeline = pipeline or FacePipeline(model.config.preprocessing)
 
+    @cached_property
+    def _pass(self) -> LandmarkPass | None:
+        """The fast way to what crosses the merge point, for crops that are taken as they are."""
+        preprocessing, model = self.config.preprocessing, self.model
+        plain = preprocessing.mean == (0.0,) * 3 and preprocessing.std == (1.0,) * 3
+        if preprocessing.size != SIDE or not plain:
+            return None
+        return landmark_pass(model.unwrap(), model.merge_at, model.split.pre)
+
     def __enter__(self) -> Predictor:
         return self
 
@@ -83,8 +95,12 @@ class Predictor:
     @torch.inference_mode()
     def read(self, crops: np.ndarray, reference: Reference | None) -> np.ndarray:
         """Crops (B, size, size, 3) uint8 -> values (B, A) float32; None: without calibration."""
-        tensor = self.config.preprocessing.to_tensor(crops).to(self.device)  # (B, 3, S, S)
-        output = self.model(tensor, reference)
+        if self._pass is not None:
+            features = Features(self._pass(crops, 1 / 255))
+            output = self.model.from_features(features, reference, post=self._pass.head)
+        else:
+            tensor = self.config.preprocessing.to_tensor(crops).to(self.device)  # (B, 3, S, S)
+            output = self.model(tensor, reference)
         values = output.intensity if isinstance(output, AUOutput) else output
         return values.float().cpu().numpy()
 

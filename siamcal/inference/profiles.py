@@ -35,6 +35,7 @@ def calibrate(
     *,
     frame: int | None = None,
     sound_only: bool = True,
+    sheet: Path | None = None,
 ) -> PersonReference:
     """A person's reference from one or several pictures and recordings.
 
@@ -47,13 +48,14 @@ def calibrate(
         predictor: Model and face pipeline.
         frame: Take this frame (from 1 on) of the only input.
         sound_only: Refuse recordings without a sound neutral frame; else their best frame counts.
+        sheet: Draw the frames that the only recording's is chosen from, as in `choose_reference`.
 
     Returns:
         The reference. Its facts tell of each frame: where it is from, how neutral it was judged,
         and how much it reads against the pool (0 would be right).
 
     Raises:
-        ConfigError: No input, or `frame` with several.
+        ConfigError: No input, `frame` with several, or `sheet` where no frame of one is chosen.
         MediaError, FaceNotFoundError: One can't be read, or shows no face or no neutral frame.
     """
     given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
@@ -63,14 +65,22 @@ def calibrate(
             f"calibrate takes pictures and recordings of one person (with `frame` one of them), "
             f"but got {told}."
         )
+    if frame is not None and sheet is not None:
+        raise ConfigError(f"{sheet} would show what is chosen from; `frame` names one already.")
     if frame is not None:
         return reference_frame(given, predictor, frame)
-    people = []
-    for path in given:
-        if Path(path).is_dir() or open_media(path).kind == "video":
-            people.append(choose_reference(path, predictor, sound_only=sound_only))
-        else:
-            people.append(read_reference(path, predictor))
+    recordings = [Path(path).is_dir() or open_media(path).kind == "video" for path in given]
+    if sheet is not None and recordings != [True]:
+        raise ConfigError(
+            f"{sheet} would show the frames that one is chosen from; name one video, or one folder "
+            f"of pictures."
+        )
+    people = [
+        choose_reference(path, predictor, sound_only=sound_only, sheet=sheet)
+        if several
+        else read_reference(path, predictor)
+        for path, several in zip(given, recordings, strict=True)
+    ]
     if len(people) == 1:
         return people[0]
     pooled = _pooled(people, predictor)

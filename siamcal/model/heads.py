@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -40,19 +41,26 @@ class IntensityHead(nn.Module):
 
     Args:
         num_aus: Number of AUs, A.
+        scale: Factors on the intensities, one an AU, fitted after a training; () is none.
     """
 
     task = "intensity"
 
-    def __init__(self, num_aus: int) -> None:
+    def __init__(self, num_aus: int, scale: Sequence[float] = ()) -> None:
         super().__init__()
         self.num_aus = _positive(num_aus)
         self.num_outputs = (1 + NUM_THRESHOLDS) * self.num_aus
+        if scale and len(scale) != num_aus:
+            raise ValueError(f"Expected one factor for each of {num_aus} AUs, but got {scale}.")
+        # Not among the weights: a calibrator's config holds it.
+        self.register_buffer("scale", torch.tensor(scale) if scale else None, persistent=False)
 
     def forward(self, raw: torch.Tensor) -> AUOutput:
         """Split raw outputs (B, 6A) into intensities (B, A) and logits (B, A, 5)."""
         _check_width(raw, self.num_outputs, self.num_aus, "6 x num_aus")
         intensity = raw[:, : self.num_aus]  # (B, A)
+        if self.scale is not None:
+            intensity = intensity * self.scale
         logits = raw[:, self.num_aus :].reshape(-1, self.num_aus, NUM_THRESHOLDS)  # (B, A, 5)
         return AUOutput(intensity, logits)
 
@@ -101,10 +109,12 @@ class RawIntensityHead(_OneOutputHead):
     task = "intensity"
 
 
-def make_head(task: str, num_aus: int) -> IntensityHead | DetectionHead:
-    """The head of `task`, "intensity" or "detection"."""
+def make_head(
+    task: str, num_aus: int, scale: Sequence[float] = ()
+) -> IntensityHead | DetectionHead:
+    """The head of `task`, "intensity" (with `scale`, see `IntensityHead`) or "detection"."""
     if task == "intensity":
-        return IntensityHead(num_aus)
+        return IntensityHead(num_aus, scale)
     if task == "detection":
         return DetectionHead(num_aus)
     raise ValueError(f"Expected task to be 'intensity' or 'detection', but got {task!r}.")

@@ -215,6 +215,7 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, TrustingMi
         *,
         dropped: Tensor | None = None,
         use_trust: bool = False,
+        post: Callable[[tuple[Tensor, ...]], Any] | None = None,
     ) -> Any:
         """Output for features at the merge point: what `forward` does from there on.
 
@@ -224,6 +225,8 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, TrustingMi
             index: (B,) which of the references belongs to each target; see `forward`.
             dropped: (B,) bool, targets that are read with the null reference.
             use_trust: Move the references' features by their trust; see `forward`.
+            post: Computes the network's output from the merged tensors, where `features` come from
+                elsewhere than `model.split.pre` and the split's own second half can't go on.
         """
         if reference is None:
             reference = self._null_for(index, dropped, use_trust)
@@ -231,6 +234,8 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, TrustingMi
         count = 0 if dropped is None else len(dropped)
         reference = self._adjusted(reference, index, count, dropped, use_trust)
         merged = self._merge(reference, features.tensors)
+        if post is not None:
+            return self._finish(post(tuple(merged)))
         return self._finish(self.split.post(features.with_tensors(merged)))
 
     def encode(self, image: Inputs) -> Reference:

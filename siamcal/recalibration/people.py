@@ -94,7 +94,7 @@ def load_table(
     columns = source.read(numeric, texts)
     values = np.stack([columns[name] for name in layout.readings], axis=1)
     if not len(values):
-        raise ConfigError(f"{path} has a header and no rows; there is nothing to calibrate.")
+        raise ConfigError(f"{path} has a header and no rows; there is nothing to read.")
     valid, failures = _valid(layout, columns, values, min_confidence)
     people, named = _people(layout, columns, valid, source)
     table = PersonTable(

@@ -10,7 +10,7 @@ import numpy as np
 from siamcal.errors import ConfigError
 from siamcal.recalibration.tools import Layout
 
-__all__ = ["EVERY_ROW", "Selection", "parse_selection"]
+__all__ = ["EVERY_ROW", "Selection", "parse_selection", "seconds_of"]
 
 # Steps between frames: no camera takes 4 s a frame, nor more than 1000 frames a second. Times in
 # milliseconds and in seconds can't be mistaken for each other so.
@@ -49,7 +49,7 @@ class Selection:
             values, slack = self._frames(layout, columns, place), 0.0
         else:
             # A last frame shorter than a step before the end of the range is its end.
-            values, slack = _seconds(layout, columns, place)
+            values, slack = seconds_of(layout, columns, place)
         low, high = float(np.nanmin(values)), float(np.nanmax(values))
         if self.first < low or self.last > high + slack:
             raise ConfigError(
@@ -102,10 +102,14 @@ def parse_selection(kind: str, text: str) -> Selection:
     return Selection(kind, first, last, option)
 
 
-def _seconds(
+def seconds_of(
     layout: Layout, columns: dict[str, np.ndarray], place: str
 ) -> tuple[np.ndarray, float]:
-    """(N,) seconds, and the step between frames."""
+    """(N,) seconds, and the step between frames; the unit is told by the step.
+
+    Raises:
+        ConfigError: There is no column of times, they don't move, or their unit can't be told.
+    """
     instead = "name rows instead: --reference-rows 1:30"
     if not layout.time:
         raise ConfigError(f"{place} has no column timestamp or frame_time_in_ms; {instead}.")

@@ -49,6 +49,7 @@ class Tool:
         span: Lowest and highest value.
         beyond: How far a value may lie outside of the span: regressions overshoot.
         threshold: From this calibrated reading on an AU counts as present.
+        first_frame: Number that it gives to the first frame of a recording.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Tool:
     presences: re.Pattern[str] = re.compile(r"(?!)")
     beyond: float = 0.0
     threshold: float = 0.0
+    first_frame: int = 1
 
 
 def _openface_presence(reading: str) -> str:
@@ -94,6 +96,7 @@ TOOLS = (
         presences=re.compile(r"au_\d+"),
         beyond=2.5,
         threshold=1.0,
+        first_frame=0,
     ),
     Tool(
         "py-feat",
@@ -104,6 +107,7 @@ TOOLS = (
         (0.0, 1.0),
         marks=PY_FEAT_MARKS,
         beyond=0.5,
+        first_frame=0,
     ),
     Tool(
         "blendshapes",
@@ -249,7 +253,7 @@ def _unknown(columns: Sequence[str]) -> str:
     if len(columns) == 1 and re.search(r"[;\t]", columns[0]):
         return f"Its columns aren't separated by commas; write it with commas and points. {said}"
     if any(re.fullmatch(r"AU\d\d_c", name) for name in columns):
-        return f"AU.._c alone, 0 or 1, can't be calibrated: the readings behind are lost. {said}"
+        return f"AU.._c alone, 0 or 1, are no readings: the readings behind are lost. {said}"
     if any(re.fullmatch(r"AU\d\d", name) for name in columns):
         return f"AU01, ... alone may be anybody's: --tool py-feat if they lie in 0 to 1. {said}"
     return said

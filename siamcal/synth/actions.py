@@ -177,6 +177,13 @@ _NUISANCES: dict[str, dict[str, float]] = {
     # AU 7 and AU 10, which only the UNBC layout labels.
     "lid_tightener": {"eyeSquint": 1.2},
     "lip_raiser": {"mouthUpperUp": 1.0},
+    # What goes with an action on some faces and is no label: the varied look.
+    "cheeks": {"cheekSquint": 1.0},
+    "sneer": {"noseSneer": 1.0},
+    "dimple": {"mouthDimple": 1.0},
+    "stretch": {"mouthStretch": 1.0},
+    "chin": {"mouthShrugLower": 1.0},
+    "eye_wide": {"eyeWide": 1.0},
 }
 NUISANCES = tuple(_NUISANCES)
 

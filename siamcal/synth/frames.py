@@ -27,6 +27,7 @@ from siamcal.synth.plan import (
 from siamcal.synth.render import Face, encode_picture, expose, render
 from siamcal.synth.scene import draw_background
 from siamcal.synth.traits import stream
+from siamcal.synth.variety import session_of
 from siamcal.table_files import write_parquet
 
 __all__ = ["face_at", "picture", "run_task"]
@@ -44,7 +45,7 @@ def _covered(plan: Plan, number: int, clip: int, kind: str) -> Person:
 
 @lru_cache(maxsize=4)
 def _background(plan: Plan, number: int, clip: int, view: str) -> np.ndarray:
-    place = (clip, sorted(plan.views).index(view))
+    place = (session_of(clip) if plan.look == "varied" else clip, sorted(plan.views).index(view))
     if plan.look == "shifted":
         return draw_backdrop(stream(plan.seed, number, 55, *place), plan.image_size)
     return draw_background(stream(plan.seed, number, 25, *place), plan.image_size)

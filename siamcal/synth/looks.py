@@ -46,7 +46,8 @@ from siamcal.synth.traits import Traits, stream
 
 __all__ = ["LOOKS", "shift_camera", "shift_light", "shift_sensor", "shift_traits"]
 
-LOOKS = ("usual", "shifted")
+#: The third is in :mod:`siamcal.synth.variety`.
+LOOKS = ("usual", "shifted", "varied")
 
 #: One or more ranges, each as likely.
 Ranges = tuple[tuple[float, float], ...]

@@ -15,11 +15,13 @@ from siamcal.synth.dynamics import Track, draw_track
 from siamcal.synth.looks import LOOKS, shift_camera, shift_light, shift_sensor, shift_traits
 from siamcal.synth.scene import Camera, Light, Sensor, draw_camera, draw_light
 from siamcal.synth.traits import Traits, draw_traits, stream
+from siamcal.synth.variety import session_of, vary_camera, vary_light, vary_track, vary_traits
 
 __all__ = [
     "BENCHMARK_PEOPLE",
     "CHECK_PEOPLE",
     "RENDERER_VERSION",
+    "ROBUSTNESS_PEOPLE",
     "SIZES",
     "TRAINING_PEOPLE",
     "TUNING_PEOPLE",
@@ -41,6 +43,8 @@ RENDERER_VERSION = "5"
 BENCHMARK_PEOPLE = range(10_000)
 #: Numbers of people that start weights and shipped calibrators are trained on.
 TRAINING_PEOPLE = range(10_000, 500_000)
+#: People for `siamcal bench robustness`, whom nothing else is made of.
+ROBUSTNESS_PEOPLE = range(600_000, 600_100)
 #: Numbers of the people on whom the actions were tuned to read as they should.
 TUNING_PEOPLE = range(700_000, 800_000)
 #: Forty people that nothing was ever tuned on, for the check by an independent network.
@@ -67,8 +71,9 @@ class Plan:
         seed: Seed of the population.
         bias: Scale of resting offsets and permanent wrinkles, 0 to 1.
         occlusion: Share of recordings in which something covers part of the face for a while.
-        look: "usual", or "shifted": other skin, hair, light, cameras and pictures
-            (:mod:`siamcal.synth.looks`).
+        look: "usual"; "shifted": other skin, hair, light, cameras and pictures
+            (:mod:`siamcal.synth.looks`); or "varied": what a calibrator has to learn not to take
+            for an action (:mod:`siamcal.synth.variety`).
     """
 
     participants: int = 60
@@ -182,7 +187,9 @@ class Recording:
 def draw_person(plan: Plan, number: int) -> Traits:
     """Draw a person as the plan's look shows them."""
     traits = draw_traits(plan.seed, number, plan.bias)
-    return traits if plan.look == "usual" else shift_traits(traits)
+    if plan.look == "shifted":
+        return shift_traits(traits)
+    return vary_traits(traits) if plan.look == "varied" else traits
 
 
 @lru_cache(maxsize=4)
@@ -190,10 +197,11 @@ def draw_recording(plan: Plan, person: int, clip: int) -> Recording:
     """Draw a clip; views share everything but the camera."""
     length = plan.length // plan.clips
     track = draw_track(stream(plan.seed, person, 20, clip), length, FPS)
-    rng = stream(plan.seed, person, 21, clip)
+    session = session_of(clip) if plan.look == "varied" else clip
+    rng = stream(plan.seed, person, 21, session)
     light = draw_light(rng)
     cameras = {
-        view: draw_camera(stream(plan.seed, person, 22, clip, index), _VIEW_YAW[view])
+        view: draw_camera(stream(plan.seed, person, 22, session, index), _VIEW_YAW[view])
         for index, view in enumerate(_VIEW_YAW)
         if view in plan.views
     }
@@ -211,6 +219,13 @@ def draw_recording(plan: Plan, person: int, clip: int) -> Recording:
             for view, camera in cameras.items()
         }
         sensor = shift_sensor(plan.image_size, draw_person(plan, person).skin_tone, *clip_key)
+    if plan.look == "varied":
+        track = vary_track(track, plan.seed, person, clip)
+        light = vary_light(light, plan.seed, person, session)
+        cameras = {
+            view: vary_camera(camera, plan.seed, person, session, list(_VIEW_YAW).index(view))
+            for view, camera in cameras.items()
+        }
     occluder, occluded = "none", np.zeros(length, bool)
     if rng.random() < plan.occlusion:
         occluder = str(rng.choice(["fingers", "hair", "mask"]))

@@ -67,6 +67,10 @@ def _mesh(person: Person, face: Face) -> np.ndarray:
     weights = np.zeros(len(NUISANCES))
     for name, weight in face.nuisance.items():
         weights[NUISANCES.index(name)] += weight
+    for au, others in person.traits.companions.items():
+        level = np.clip(face.intensity[AUS.index(au)], 0, 5) / 5
+        for name, weight in others.items():
+            weights[NUISANCES.index(name)] += level * weight
     weights[NUISANCES.index("blink_left")] += face.blink * person.blink_gain[0]
     weights[NUISANCES.index("blink_right")] += face.blink * person.blink_gain[1]
     up = face.gaze[1]

@@ -6,7 +6,7 @@ Numbers, not pictures: traits are cheap, go into the participants table and deci
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,7 @@ class Traits:
         complexion: Of the shifted look; None in the usual one.
         stubble: Density of shaved beard, likewise.
         beard_length: Decimetres a full beard or goatee stands off, likewise.
+        companions: Unlabelled movements that go with each AU, at level 5; of the varied look.
     """
 
     seed: int
@@ -105,6 +106,7 @@ class Traits:
     complexion: Complexion | None = None
     stubble: float | None = None
     beard_length: float | None = None
+    companions: dict[int, dict[str, float]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

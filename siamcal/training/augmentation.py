@@ -15,9 +15,11 @@ import torch.nn.functional as F
 
 from siamcal.datasets.base import FaceSet
 from siamcal.training.noise import disturb, draw_disturbances
-from siamcal.training.recipe import Augmentation, ReferenceNoise
+from siamcal.training.recipe import Augmentation, Noise
 
 _COPY_SEED = 20_240_900  # of no training: copies serve trainings of any seed
+#: Streams of copies with noise; those without are the same for targets and references.
+REFERENCES, TARGETS = 1, 2
 
 
 class Draws(NamedTuple):
@@ -111,7 +113,8 @@ def copies_of(
     rows: np.ndarray,
     copies: np.ndarray,
     how: Augmentation,
-    noise: ReferenceNoise | None = None,
+    noise: Noise | None = None,
+    stream: int = 0,
 ) -> torch.Tensor:
     """Fixed augmented copies of frames: (row, copy) always gives the same image.
 
@@ -120,14 +123,15 @@ def copies_of(
         rows: (B,) its rows.
         copies: (B,) number of the copy; 0 is the frame itself.
         how: The changes.
-        noise: Further changes, for copies of references: these are copies of their own.
+        noise: Further changes.
+        stream: Number of the draws: others give other copies of the same frame.
 
     Returns:
         (B, 3, S, S).
     """
     images = faces.preprocessing.to_tensor(faces.images[rows])
     for place in np.flatnonzero(copies):
-        key = [_COPY_SEED, int(rows[place]), int(copies[place]), *([1] if noise else [])]
+        key = [_COPY_SEED, int(rows[place]), int(copies[place]), *([stream] if stream else [])]
         seed = int(np.random.default_rng(key).integers(2**62))
         generator = torch.Generator().manual_seed(seed)
         draws = draw(1, images.shape[-1], generator, how)

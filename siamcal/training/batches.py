@@ -12,17 +12,17 @@ from torch.utils.data import Dataset
 
 from siamcal.datasets.base import INVALID, FaceSet
 from siamcal.errors import ConfigError
-from siamcal.training.augmentation import change, copies_of, draw
+from siamcal.training.augmentation import REFERENCES, TARGETS, change, copies_of, draw
 from siamcal.training.frozen import KeptFeatures
 from siamcal.training.noise import StandIns, disturb, draw_disturbances
-from siamcal.training.recipe import Recipe
+from siamcal.training.recipe import Noise, Recipe
 
 __all__ = ["Batch", "BatchSource", "split", "task_labels"]
 
 
 # Streams of random numbers of a step, beside 1 and 2 (augmentation of targets and references) and
 # the loop's 3.
-_DROPPED, _NOISE, _STAND_INS = 4, 5, 6
+_DROPPED, _NOISE, _STAND_INS, _TARGET_NOISE = 4, 5, 6, 7
 
 
 class Batch(NamedTuple):
@@ -173,15 +173,19 @@ class BatchSource(Dataset[Batch]):
         are_references: bool = False,
     ) -> torch.Tensor:
         """Augmented crops, or kept features, of some places of the global batch's `rows`."""
-        spoilt = are_references and self.recipe.reference_noise.changes_images
-        noise = self.recipe.reference_noise if spoilt else None
+        how: Noise = self.recipe.reference_noise if are_references else self.recipe.target_noise
+        noise = how if how.changes_images else None
         if self.recipe.freeze_pre:
             copies = self._generator(stream, step).integers(self.recipe.freeze_pre, size=len(rows))
             rows, copies = rows[places], copies[places] + 1
             features = self.reference_features if are_references else self.features
             if features is not None:
                 return features.take(rows, copies)
-            return copies_of(self.faces, rows, copies, self.recipe.augmentation, noise)
+            own = REFERENCES if are_references else TARGETS
+            augmentation = self.recipe.augmentation
+            return copies_of(
+                self.faces, rows, copies, augmentation, noise, own if noise is not None else 0
+            )
         images = self.faces.preprocessing.to_tensor(self.faces.images[rows[places]])
         taken = torch.from_numpy(places)
         draws = draw(
@@ -190,7 +194,8 @@ class BatchSource(Dataset[Batch]):
         images = change(images, draws.take(taken))
         if noise is None:
             return images
-        changes = draw_disturbances(len(rows), self._torch(_NOISE, step), noise)
+        own_stream = _NOISE if are_references else _TARGET_NOISE
+        changes = draw_disturbances(len(rows), self._torch(own_stream, step), noise)
         return disturb(images, changes.take(taken), self.faces.preprocessing)
 
     def _torch(self, stream: int, step: int) -> torch.Generator:

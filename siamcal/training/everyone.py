@@ -6,19 +6,22 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from siamcal.calibrators.saving import describe, save_calibrator
 from siamcal.datasets import load_dataset
 from siamcal.datasets.base import FaceSet
 from siamcal.datasets.crops.prepare import prepare
 from siamcal.errors import ConfigError
 from siamcal.files import make_folder, write_json
-from siamcal.model.heads import RawIntensityHead
+from siamcal.model.heads import RawIntensityHead, make_head
 from siamcal.model.siamese import CalibratingSiamese
 from siamcal.settings import to_dict
 from siamcal.training.checkpoint import load_trained
 from siamcal.training.identity import claim_folder
 from siamcal.training.loop import fit
 from siamcal.training.recipe import Recipe
+from siamcal.training.rescaling import factors_of, noisy_readings, split_people
 
 __all__ = ["config_facts", "train_everyone"]
 
@@ -60,10 +63,11 @@ def train_everyone(
     make_folder(folder)
     claim_folder(folder, recipe, faces)
     write_json(folder / "recipe.json", to_dict(recipe))
+    rows, left_out = _rows(recipe, faces)
     network = fit(
         recipe,
         faces,
-        faces.table.index.to_numpy(),
+        rows,
         calibrated=True,
         folder=folder / f"everyone_{recipe.task}",
         description=f"CSN, {recipe.task}, everyone",
@@ -71,9 +75,26 @@ def train_everyone(
     )
     if not isinstance(network, CalibratingSiamese):
         raise ConfigError(f"Expected a calibrated network, but got {type(network).__name__}.")
+    if len(left_out):
+        factors = factors_of(*noisy_readings(network, faces, left_out, recipe))
+        network.head = make_head("intensity", len(factors), factors)
     place = folder / "calibrator"
     save_calibrator(network.cpu(), describe(network.cpu(), **config_facts(recipe, faces)), place)
     return place
+
+
+def _rows(recipe: Recipe, faces: FaceSet) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to train on, and those whose readings are scaled."""
+    rows, count = faces.table.index.to_numpy(), recipe.rescale_people
+    if not count or recipe.task != "intensity":
+        return rows, rows[:0]
+    people = len(np.unique(faces.participants))
+    if count >= people:
+        raise ConfigError(
+            f"rescale_people={count} leaves nobody to train on: {faces.source.name} shows {people} "
+            "participants."
+        )
+    return split_people(faces, count)
 
 
 def _check_head(recipe: Recipe, num_aus: int) -> None:

@@ -26,15 +26,16 @@ from siamcal.errors import ConfigError, MergePointError
 from siamcal.files import cache_dir
 from siamcal.graph import BatchLayout, Features, Split, split_network
 from siamcal.graph.state import in_mode
+from siamcal.inference.landmark_pass import LandmarkPass, landmark_pass
 from siamcal.model.reference import Reference
 from siamcal.model.siamese import CalibratingSiamese
 from siamcal.model.weights_file import checksum_of_tensors
 from siamcal.settings import to_dict
-from siamcal.training.augmentation import copies_of
+from siamcal.training.augmentation import REFERENCES, TARGETS, copies_of
 from siamcal.training.kept import kept_rows
 from siamcal.training.networks import not_yet_proved, proved
 from siamcal.training.noise import StandIns
-from siamcal.training.recipe import Recipe, ReferenceNoise
+from siamcal.training.recipe import Noise, Recipe
 
 __all__ = ["Behind", "KeptFeatures", "keep_features", "keep_reference_features"]
 
@@ -118,11 +119,16 @@ class Behind(nn.Module):
     def packer(self, count: int) -> Callable[[Tensor], Tensor]:
         """`pack` for many batches of `count` images, with fused layers where that works.
 
-        Twice as fast for the face trunk. It is held against `pack` on random images first.
+        Twice as fast for many a network; the landmark network is run by LiteRT, which is faster
+        still. Either is held against `pack` on random images first.
         """
         device = next(self.network.parameters()).device
         if device.type != "cpu":
             return self.pack
+        with in_mode(self.network, False):
+            known = landmark_pass(self.split.network, self.split.merge_at, self.split.pre)
+        if known is not None:
+            return partial(self._pack_landmarks, known)
         images = torch.rand(count, 3, self._size, self._size)
         try:
             with warnings.catch_warnings(), torch.no_grad(), in_mode(self.network, False):
@@ -141,6 +147,12 @@ class Behind(nn.Module):
             return fused(batch) if len(batch) == count else self.pack(batch)
 
         return packed
+
+    @torch.inference_mode()
+    def _pack_landmarks(self, known: LandmarkPass, images: Tensor) -> Tensor:
+        tensors = known(images.permute(0, 2, 3, 1).numpy(), 1.0)
+        rows = [lay.to_rows(t) for lay, t in zip(self.layouts, tensors, strict=True)]
+        return torch.cat(rows, 1).float()
 
     def _cut(self, recipe: Recipe) -> Split:
         network, merge_at = self.network, recipe.merge_at
@@ -257,12 +269,14 @@ def keep_features(behind: Behind, faces: FaceSet, recipe: Recipe, copies: int) -
     Args:
         behind: The network.
         faces: The face set.
-        recipe: Its augmentation is that of the copies.
+        recipe: Its augmentation and target noise are those of the copies.
         copies: K; 0 keeps the frames as they are only.
     """
     every = np.arange(len(faces))
     wanted = np.repeat(np.arange(1 + copies), len(every)), np.tile(every, 1 + copies)
-    values = _kept(behind, faces, recipe, wanted, [copies])
+    noise = recipe.target_noise if copies and recipe.target_noise.changes_images else None
+    facts = [copies, *([to_dict(noise)] if noise else [])]
+    values = _kept(behind, faces, recipe, wanted, facts, noise, TARGETS if noise else 0)
     return KeptFeatures(values.reshape(1 + copies, len(every), behind.width))
 
 
@@ -277,13 +291,14 @@ def keep_reference_features(
         recipe: K (`freeze_pre`), augmentation and noise.
         rows: Training rows; theirs are the references and what stands in for them.
     """
-    noise, copies = recipe.reference_noise, recipe.freeze_pre
+    how, copies = recipe.reference_noise, recipe.freeze_pre
     own = np.unique(faces.reference_rows[rows])
-    if noise.active:
-        own = np.union1d(own, StandIns(noise, faces, rows).rows)
+    if how.active:
+        own = np.union1d(own, StandIns(how, faces, rows).rows)
     wanted = np.repeat(np.arange(1, 1 + copies), len(own)), np.tile(own, copies)
-    facts = [copies, to_dict(noise), own.tolist()]
-    values = _kept(behind, faces, recipe, wanted, facts, noise)
+    facts = [copies, to_dict(how), own.tolist()]
+    noise = how if how.changes_images else None
+    values = _kept(behind, faces, recipe, wanted, facts, noise, REFERENCES)
     return KeptFeatures(values.reshape(copies, len(own), behind.width), own)
 
 
@@ -293,11 +308,12 @@ def _kept(
     recipe: Recipe,
     wanted: tuple[np.ndarray, np.ndarray],
     facts: list[Any],
-    noise: ReferenceNoise | None = None,
+    noise: Noise | None,
+    stream: int,
 ) -> np.memmap:
     """(M, width) features of copies and rows, from the cache named by `facts` or computed now."""
     folder = cache_dir() / "features" / _key(behind, faces, recipe, facts)
-    images = partial(copies_of, faces, how=recipe.augmentation, noise=noise)
+    images = partial(copies_of, faces, how=recipe.augmentation, noise=noise, stream=stream)
     device = next(behind.parameters()).device
     step = _BATCH.get(device.type, _BATCH["cuda"])
     total = len(wanted[0])

@@ -93,7 +93,9 @@ def fit(
         step = behind = Behind(network, recipe)
         with accelerator.main_process_first():
             kept["features"] = keep_features(behind, faces, recipe, recipe.freeze_pre)
-            if calibrated and recipe.reference_noise.changes_images:
+            # References share the targets' copies where no noise tells them apart.
+            noises = recipe.reference_noise, recipe.target_noise
+            if calibrated and any(noise.changes_images for noise in noises):
                 kept["reference_features"] = keep_reference_features(behind, faces, recipe, rows)
     share = accelerator.process_index, accelerator.num_processes
     source = BatchSource(recipe, faces, rows, labels, *share, **kept)

@@ -162,6 +162,25 @@ def weighted_mse_loss(
     return _masked(terms, valid).sum(1).mean()
 
 
+def huber_loss(intensity: torch.Tensor, labels: torch.Tensor, delta: float) -> torch.Tensor:
+    """Huber's loss over its threshold, summed over AUs; not in the paper.
+
+    e^2 / (2 delta) for errors up to delta, |e| - delta / 2 beyond (P. J. Huber, 1964, Robust
+    estimation of a location parameter).
+
+    Args:
+        intensity: (B, A) predictions.
+        labels: (B, A) intensities 0-5, negative or NaN invalid.
+        delta: Over 0.
+
+    Returns:
+        Scalar, mean over the batch.
+    """
+    valid, labels = _valid(labels, intensity)
+    terms = F.smooth_l1_loss(intensity, labels, beta=delta, reduction="none")
+    return _masked(terms, valid).sum(1).mean()
+
+
 def cosine_loss(intensity: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """1 - cosine between predicted and true AU vectors of each sample (Eq. 3).
 

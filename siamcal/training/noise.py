@@ -1,7 +1,7 @@
-"""What happens to reference frames only: blur, other light, JPEG, a turned or another frame.
+"""What no action does to a picture: blur, other light, JPEG; and other frames as references.
 
 In use a reference comes from another moment, light or camera than the target. A training whose
-references are all clean learns to rely on them.
+pictures are all clean learns to rely on that.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from PIL import Image
 from siamcal.datasets.base import FaceSet
 from siamcal.errors import ConfigError
 from siamcal.preprocessing import Preprocessing
-from siamcal.training.recipe import ReferenceNoise
+from siamcal.training.recipe import Noise, ReferenceNoise
 
 __all__ = ["Disturbances", "StandIns", "disturb", "draw_disturbances"]
 
@@ -31,6 +31,8 @@ class Disturbances(NamedTuple):
     Attributes:
         turn: (B, 2, 3) sampling matrices of rotation and scale.
         gain: (B, 3) light: factor - 1 in the middle, and its slope to the right and downwards.
+        tint: (B, 3) natural logarithms of factors on red, green and blue.
+        gamma: (B,) exponents on the shares of white.
         blur: (B,) standard deviation in pixels.
         grain: (B,) standard deviation of the noise, in grey levels of 255.
         quality: (B,) int64, of JPEG; 0 leaves the image as it is.
@@ -39,6 +41,8 @@ class Disturbances(NamedTuple):
 
     turn: torch.Tensor
     gain: torch.Tensor
+    tint: torch.Tensor
+    gamma: torch.Tensor
     blur: torch.Tensor
     grain: torch.Tensor
     quality: torch.Tensor
@@ -49,7 +53,7 @@ class Disturbances(NamedTuple):
         return Disturbances(*(value[rows] for value in self))
 
 
-def draw_disturbances(count: int, generator: torch.Generator, how: ReferenceNoise) -> Disturbances:
+def draw_disturbances(count: int, generator: torch.Generator, how: Noise) -> Disturbances:
     """Draw the changes of `count` images; each kind falls on an image with `how.probability`.
 
     Strengths are uniform up to the largest, rotation and scale to both sides.
@@ -69,11 +73,20 @@ def draw_disturbances(count: int, generator: torch.Generator, how: ReferenceNois
     slope = torch.where(drawn[:, 2], how.gradient * strength[:, 3], 0.0)
     direction = 2 * math.pi * strength[:, 4]
     gain[:, 1], gain[:, 2] = slope * torch.cos(direction), slope * torch.sin(direction)
+    colour = torch.rand(count, 4, generator=generator) if how.tint or how.gamma else None
+    tint, gamma = torch.zeros(count, 3), torch.ones(count)
+    if colour is not None:  # drawn where asked for only: all else is drawn as without
+        drawn_too = torch.rand(count, 2, generator=generator) < how.probability
+        tint = torch.where(drawn_too[:, :1], how.tint * (2 * colour[:, :3] - 1), 0.0)
+        exponent = torch.exp(how.gamma * (2 * colour[:, 3] - 1))
+        gamma = torch.where(drawn_too[:, 1], exponent, 1.0)
     worst = how.jpeg or _BEST_QUALITY
     quality = (worst + (_BEST_QUALITY - worst) * strength[:, 5]).round().long()
     return Disturbances(
         turn,
         gain,
+        tint,
+        gamma,
         torch.where(drawn[:, 3], how.blur * strength[:, 6], 0.0),
         torch.where(drawn[:, 4], how.noise * torch.rand(count, generator=generator), 0.0),
         torch.where(drawn[:, 5] & bool(how.jpeg), quality, 0),
@@ -111,6 +124,10 @@ def _disturbed(image: torch.Tensor, draw: Disturbances) -> torch.Tensor:
         steps = [torch.linspace(-1, 1, size).to(image) for size in image.shape[1:]]
         middle, right, down = draw.gain[0].tolist()
         image = image * (1 + middle + down * steps[0][:, None] + right * steps[1])
+    if draw.tint.any():
+        image = image * torch.exp(draw.tint[0])[:, None, None].to(image)
+    if draw.gamma != 1:
+        image = image.clamp(0, 1) ** float(draw.gamma)
     if draw.blur:
         image = _blurred(image, float(draw.blur))
     if draw.grain:

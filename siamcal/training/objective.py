@@ -18,8 +18,10 @@ from siamcal.training.losses import (
     count_occurrences,
     detection_loss,
     detection_weights,
+    huber_loss,
     intensity_loss,
     intensity_weights,
+    ordinal_loss,
     weighted_mse_loss,
 )
 from siamcal.training.recipe import Recipe
@@ -49,6 +51,8 @@ class Objective:
         """Scalar loss, mean over the batch; `labels` (B, A)."""
         if isinstance(self.weights, IntensityWeights):
             mse, cos, ordinal = self.recipe.loss_weights
+            if self.recipe.huber:
+                return self._robust(output, labels)
             if isinstance(output, torch.Tensor):  # of a RawIntensityHead: there are no logits
                 intensity = output.float()
                 return mse * weighted_mse_loss(
@@ -57,6 +61,19 @@ class Objective:
             parts = intensity_loss(AUOutput(*output), labels, self.weights)
             return mse * parts.mse + cos * parts.cos + ordinal * parts.ordinal
         return detection_loss(output, labels, self.weights)
+
+    def _robust(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
+        """Huber's loss in the place of the squared error; the other parts as they are."""
+        assert isinstance(self.weights, IntensityWeights)
+        first, cos, ordinal = self.recipe.loss_weights
+        plain = isinstance(output, torch.Tensor)
+        intensity = output.float() if plain else output.intensity.float()
+        loss = first * huber_loss(intensity, labels, self.recipe.huber)
+        loss = loss + cos * cosine_loss(intensity, labels) if cos else loss
+        if plain or not ordinal:
+            return loss
+        logits = output.ordinal_logits.float()
+        return loss + ordinal * ordinal_loss(logits, labels, self.weights.ordinal)
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

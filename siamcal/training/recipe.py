@@ -21,7 +21,7 @@ from siamcal.preprocessing import Preprocessing
 from siamcal.registry import merges, recipes
 from siamcal.settings import check_choices, check_range, check_whole, from_dict
 
-__all__ = ["Augmentation", "Recipe", "ReferenceNoise", "load_recipe"]
+__all__ = ["Augmentation", "Noise", "Recipe", "ReferenceNoise", "load_recipe"]
 
 MAX_RECIPE_BYTES = 1 << 20
 TASKS = ("intensity", "detection")
@@ -62,54 +62,81 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class ReferenceNoise:
-    """Changes of the training references only, drawn apart from those of the targets.
+class Noise:
+    """Changes of the training crops after the augmentation: what a camera, a room or a file does.
 
-    All are off by default. The first seven act on each reference's crop after the augmentation.
+    All are off by default.
 
     Attributes:
         probability: Of each kind of change, drawn apart.
         blur: Largest standard deviation of a Gaussian blur, in pixels of the crop.
         gain: Largest relative change of brightness.
         gradient: Largest relative change of light from the middle to an edge, in any direction.
+        tint: Largest change of red, of green and of blue apart, as a natural logarithm.
+        gamma: Largest change of the tone curve's exponent, as a natural logarithm.
         noise: Largest standard deviation of pixel noise, in grey levels of 255.
         jpeg: Lowest JPEG quality, 1 to 95; 0 is none.
         rotation: Largest rotation in degrees.
         scale: Largest relative change of size (with the same probability as the rotation).
-        active: Probability that another frame of the person stands in for the reference: not
-            neutral but weak, or of another sequence.
-        active_sum: Its largest sum of intensities over all action units.
     """
 
     probability: float = 0.5
     blur: float = 0.0
     gain: float = 0.0
     gradient: float = 0.0
+    tint: float = 0.0
+    gamma: float = 0.0
     noise: float = 0.0
     jpeg: int = 0
     rotation: float = 0.0
     scale: float = 0.0
-    active: float = 0.0
-    active_sum: float = 3.0
 
     def __post_init__(self) -> None:
         allowed = {
-            **dict.fromkeys(("probability", "active"), (0, 1)),
+            "probability": (0, 1),
             **dict.fromkeys(("gain", "gradient", "scale"), (0, 0.9)),
+            **dict.fromkeys(("tint", "gamma"), (0, 2)),
             "blur": (0, 64),
             "noise": (0, 128),
             "jpeg": (0, 95),
             "rotation": (0, 180),
-            "active_sum": (0, 1000),
         }
         for name, (low, high) in allowed.items():
-            check_range(f"reference_noise.{name}", getattr(self, name), low, high)
+            check_range(f"{self._field()}.{name}", getattr(self, name), low, high)
+
+    @staticmethod
+    def _field() -> str:
+        return "target_noise"
 
     @property
     def changes_images(self) -> bool:
         """Whether any change of the crops themselves is on."""
-        kinds = (self.blur, self.gain, self.gradient, self.noise, self.jpeg, self.rotation)
-        return bool(self.probability) and any((*kinds, self.scale))
+        light = (self.gain, self.gradient, self.tint, self.gamma)
+        kinds = (self.blur, *light, self.noise, self.jpeg, self.rotation, self.scale)
+        return bool(self.probability) and any(kinds)
+
+
+@dataclass(frozen=True)
+class ReferenceNoise(Noise):
+    """Changes of the training references only, drawn apart from those of the targets.
+
+    Attributes:
+        active: Probability that another frame of the person stands in for the reference: not
+            neutral but weak, or of another sequence.
+        active_sum: Its largest sum of intensities over all action units.
+    """
+
+    active: float = 0.0
+    active_sum: float = 3.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("reference_noise.active", self.active, 0, 1)
+        check_range("reference_noise.active_sum", self.active_sum, 0, 1000)
+
+    @staticmethod
+    def _field() -> str:
+        return "reference_noise"
 
 
 @dataclass(frozen=True)
@@ -147,6 +174,7 @@ class Recipe:
         reference_dropout: Probability that a target is read without its reference, with a null
             reference that is trained by it; over 0 the network then also reads people who have
             none (`model(targets, None)`). The loss is that of all targets alike.
+        target_noise: Changes of the targets, by what no action does; NCG gets the same.
         reference_noise: Changes of the references only.
         preprocessing: Frame -> network input.
         augmentation: Random changes of the training crops.
@@ -160,8 +188,14 @@ class Recipe:
         decoupled_decay: False: L2 in Adam (the paper); True: AdamW.
         schedule: "constant" (the paper) or "cosine" (with `warmup_steps`).
         warmup_steps: Steps of linear warm-up of the cosine schedule.
+        rescale_people: `siamcal train` of intensities only: so many participants are left out, and
+            each AU's readings of them are scaled to the labels' spread
+            (`siamcal.training.rescaling`).
         printed_eq7: Class weights of Eq. 7 as printed instead of as released.
         loss_weights: Of the MSE, cosine and ordinal parts (Eq. 2).
+        huber: 0: the paper's squared error, in which rare intensities weigh more (Eq. 2). Over 0,
+            in its place: Huber's loss, squared below this error and linear beyond, all labels
+            alike. Its optimum is nearer to the median, so that a face at rest is read as 0.
         seed: Seed of start, order, augmentation and dropout.
         precision: "fp32", "bf16" or "fp16".
         compile: Use torch.compile.
@@ -188,6 +222,7 @@ class Recipe:
     references_per: str = "target"
     participants_per_batch: int = 0
     reference_dropout: float = 0.0
+    target_noise: Noise = field(default_factory=Noise)
     reference_noise: ReferenceNoise = field(default_factory=ReferenceNoise)
     preprocessing: Preprocessing = PAPER_PREPROCESSING
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -201,8 +236,10 @@ class Recipe:
     decoupled_decay: bool = False
     schedule: str = "constant"
     warmup_steps: int = 0
+    rescale_people: int = 0
     printed_eq7: bool = False
     loss_weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    huber: float = 0.0
     seed: int = 42
     precision: str = "fp32"
     compile: bool = False
@@ -242,12 +279,14 @@ class Recipe:
     def _check_ranges(self) -> None:
         """Refuse numbers with which nothing, or nonsense, would be trained."""
         check_range("reference_dropout", self.reference_dropout, 0, 1)
+        check_range("huber", self.huber, 0, 5)
         whole = {
             "batch_size": (1, 10**6),
             "accumulate": (1, 10**6),
             "steps": (0, 10**9),
             "warmup_steps": (0, 10**9),
             "participants_per_batch": (0, 10**6),
+            "rescale_people": (0, 10**6),
             "seed": (0, 2**32 - 1),
         }
         for name, (low, high) in whole.items():

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from siamcal.benchmarks import coverage
+from siamcal.benchmarks._real_labels import read_labels
 
 from fuzz.run import Reader
 from siamcal.calibrators.hub import describe
@@ -17,6 +18,9 @@ from siamcal.datasets.reading import Problems, read_metadata
 from siamcal.datasets.references import choose_references
 from siamcal.evaluation.predictions import TaskPredictions
 from siamcal.evaluation.review import read_groups, read_run, review_markdown
+from siamcal.evaluation.table_pairs import Pairs
+from siamcal.evaluation.two_tables import agree
+from siamcal.evaluation.two_tables_report import to_text
 from siamcal.files import append_line, kept_lines
 from siamcal.recalibration.calibration import OutputCalibration
 from siamcal.recalibration.run import Settings, recalibrate_table
@@ -197,6 +201,33 @@ def _recalibrate(path: Path) -> Any:
     return recalibrate_table(path, out, settings).columns, out.stat().st_size > 0
 
 
+def _two_readings(folder: Path) -> Path:
+    _readings(folder).rename(folder / "other.csv")
+    return _readings(folder)
+
+
+def _agree(path: Path) -> Any:
+    found = agree(path, path.with_name("other.csv"))
+    return [(au.au, au.frames, au.pearson, au.lag_frames) for au in found.aus], to_text(
+        [found], Pairs((("one", path, path),)), {}
+    )
+
+
+def _labels(folder: Path) -> Path:
+    lines = ["clip,frame,reference,AU01,AU12"]
+    lines += [f"c{n % 3},{n // 3 + 1},2,{n % 6},{n % 4 or ''}" for n in range(30)]
+    return _write(folder / "labels.csv", "\n".join(lines) + "\n")
+
+
+def _labels_parquet(folder: Path) -> Path:
+    pd.read_csv(_labels(folder)).to_parquet(folder / "labels.parquet")
+    return folder / "labels.parquet"
+
+
+def _read_labels(path: Path) -> Any:
+    return [(clip, own.reference, sorted(own.aus)) for clip, own in read_labels(path).items()]
+
+
 def _calibration(folder: Path) -> Path:
     rng = np.random.default_rng(2)
     calibration = OutputCalibration("shrunken", span=(0, 5), names=("AU01", "AU12"))
@@ -270,6 +301,9 @@ READERS = (
     Reader("references, JSON", "json", _references_json, _references),
     Reader("readings of a tool, CSV", "text", _readings, _recalibrate),
     Reader("readings of a tool, Parquet", "parquet", _readings_parquet, _recalibrate),
+    Reader("readings of a tool, against others", "text", _two_readings, _agree),
+    Reader("labels of own clips, CSV", "text", _labels, _read_labels),
+    Reader("labels of own clips, Parquet", "parquet", _labels_parquet, _read_labels),
     Reader("what stands beside readings", "json", _sidecar, _recalibrate, made_again=True),
     Reader("saved output calibration", "json", _calibration, _calibrated),
     Reader("results of coverage, lines", "jsonl", _coverage, _covered, exact=True),
