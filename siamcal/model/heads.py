@@ -45,6 +45,7 @@ class IntensityHead(nn.Module):
     """
 
     task = "intensity"
+    scale: torch.Tensor | None
 
     def __init__(self, num_aus: int, scale: Sequence[float] = ()) -> None:
         super().__init__()
