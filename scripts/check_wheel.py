@@ -4,8 +4,8 @@
     python scripts/check_wheel.py --python python3.13 --extra predict
 
 The archive is built from this folder, the wheel from the unpacked archive; the wheel is installed
-into an empty environment in a temporary folder, where a network is wrapped, a rendered picture read
-and the smallest comparison run. Both files are then left in dist/.
+into an empty environment in a temporary folder, where a network is wrapped, rendered pictures and
+a video of them are read and the smallest comparison is run. Both files are then left in dist/.
 """
 
 from __future__ import annotations
@@ -31,6 +31,18 @@ net = create_backbone("ir_tiny", num_outputs=12)
 model = CalibratingSiamese(net, merge_at="layer4")
 images = torch.rand(2, 3, 112, 112)
 assert model(images, model.encode(images[:1])).shape == (2, 12)
+"""
+FILM = """
+from pathlib import Path
+import av
+with av.open("clip.mp4", "w") as film:
+    track = film.add_stream("mpeg4", rate=10)
+    for path in sorted(Path({folder!r}).glob("*.jpg")):
+        with av.open(str(path)) as picture:
+            frame = next(picture.decode(video=0)).reformat(format="yuv420p")
+        track.width, track.height, frame.pts = frame.width, frame.height, None
+        film.mux(track.encode(frame))
+    film.mux(track.encode(None))
 """
 
 
@@ -87,11 +99,13 @@ def use(wheel: Path, place: Path, python: str, extra: str) -> None:
     render = ["-m", "siamcal", "data", "render", "--size", "tiny", "--out", "faces"]
     run([sys.executable, *render], cwd=here)
     frames = sorted(here.glob("faces/*/frames/*/*/*/*.jpg"))
-    folder = str(frames[0].parent)
-    run([siamcal, "predict", folder, "--reference-frame", "1", "-o", "aus.csv"], cwd=here)
-    rows = (here / "aus.csv").read_text().splitlines()
-    if "AU12_r" not in rows[0] or len(rows) < 3:
-        raise SystemExit(f"predict wrote no table of AUs: {rows[:3]}")
+    folder = frames[0].parent.relative_to(here)
+    run([str(inside / "python"), "-c", FILM.format(folder=str(folder))], cwd=here)
+    for given in (str(folder), "clip.mp4"):  # pictures and a video
+        run([siamcal, "predict", given, "--reference-frame", "1", "-o", f"{given}.csv"], cwd=here)
+        rows = (here / f"{given}.csv").read_text().splitlines()
+        if "AU12_r" not in rows[0] or len(rows) < 3:
+            raise SystemExit(f"predict wrote no table of AUs: {rows[:3]}")
     if extra in ("bench", "all"):
         run([siamcal, "bench", "--size", "tiny", "--set", "steps=3", "--folds", "0"], cwd=here)
 

@@ -58,8 +58,9 @@ def open_container(where: Path | Recorded | str, name: str) -> Any:
     import av
 
     av.logging.set_level(av.logging.PANIC)  # decoders' complaints become flagged frames
-    # Old recorders write names in their country's alphabet.
-    how: dict[str, Any] = {"metadata_errors": "replace"}
+    # Old recorders write names in their country's alphabet. PyAV 19 takes them by itself.
+    old = int(av.__version__.partition(".")[0]) < 19
+    how: dict[str, Any] = {"metadata_errors": "replace"} if old else {}
     if isinstance(where, Path):
         # Only an absolute path is no address, whatever colons or dashes the file's name holds.
         where, how["options"] = str(where.absolute()), LOCAL_ONLY
