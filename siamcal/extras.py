@@ -35,6 +35,7 @@ PACKAGES = {
     "ai_edge_litert": ("ai-edge-litert", "predict"),
     "av": ("av", "predict"),
     "cv2": ("opencv-python", "predict"),
+    "flatbuffers": ("ai-edge-litert", "predict"),
     "joblib": ("joblib", "predict"),
     "matplotlib": ("matplotlib", "predict"),
     "pandas": ("pandas", "predict"),

@@ -91,7 +91,7 @@ def test_the_core_has_to_be_there(doctor, versions):
     assert code == 1
     assert "can't work" in error
     assert json.loads(said)["problems"] == [
-        "siamcal needs safetensors>=0.5 (0.1 is installed): pip install --upgrade siamcal"
+        "siamcal needs safetensors>=0.5 (0.1 is installed): pip install 'safetensors>=0.5'"
     ]
 
 

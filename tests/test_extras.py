@@ -142,6 +142,7 @@ def test_the_command_line_answers_without_extras(arguments: list[str]) -> None:
         (["predict", "x.mp4", "--reference", "auto"], "predict"),
         (["calibrate", "x.jpg", "-o", "x.siamcal"], "predict"),
         (["recalibrate", "x.parquet", "--reference-rows", "1:3", "-o", "y.parquet"], "predict"),
+        (["agree", "x.parquet", "x.parquet"], "predict"),
         (["bench", "--size", "tiny"], "bench"),
         (["bench", "coverage"], "bench"),
         (["train", "synth"], "bench"),

@@ -306,6 +306,23 @@ def test_a_hub_that_does_not_answer(
         list_published()
 
 
+def test_what_the_hub_refuses_is_one_message(tmp_path: Path) -> None:
+    """And none of its library's own; retried without the waiting."""
+    code = (
+        "import sys, time; time.sleep = lambda seconds: None\n"
+        "from siamcal.cli import main; sys.argv = ['siamcal', 'pull', 'owner/name']; main()"
+    )
+    told = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    told.pop("HF_HUB_VERBOSITY", None)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=told, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 2
+    assert ran.stdout == ""
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith("siamcal: config.json of owner/name isn't in the cache")
+
+
 def test_show_and_ls_load_no_weights(hub: HubServer, run_folder: Path, tmp_path: Path) -> None:
     upload(plan_from_folder(run_folder, NAME, tmp_path), NAME)
     hub.put("tester/unrelated", {"README.md": b"---\ntags:\n- other\n---\n"})

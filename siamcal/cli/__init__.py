@@ -29,7 +29,13 @@ PANELS = COMPARE, READ, DATA, LOOK_UP, SHARE = (
     "Share calibrators",
 )
 # What a command needs that the core of siamcal lacks; "bench" for the others, if any.
-EXTRAS = {"calibrate": "predict", "demo": "demo", "predict": "predict", "recalibrate": "predict"}
+EXTRAS = {
+    "agree": "predict",
+    "calibrate": "predict",
+    "demo": "demo",
+    "predict": "predict",
+    "recalibrate": "predict",
+}
 
 
 class _Panels(typer.core.TyperGroup):

@@ -87,7 +87,8 @@ def _extras(problems: list[str]) -> dict[str, str]:
     found = lacking()
     core = found.pop(CORE)
     if core:
-        problems.append(f"siamcal needs {', '.join(core)}: pip install --upgrade siamcal")
+        wanted = " ".join(f"'{text.partition(' ')[0]}'" for text in core)
+        problems.append(f"siamcal needs {', '.join(core)}: pip install {wanted}")
     said = {}
     for extra, missing in found.items():
         line = f"{install_line(extra)}    # {', '.join(missing)}"
