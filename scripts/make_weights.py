@@ -12,6 +12,7 @@ they were interrupted. The start weights leave the last layer out, which is made
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 import shutil
@@ -20,13 +21,16 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from siamcal.calibrators.card import model_card
-from siamcal.calibrators.saving import load_calibrator
+from siamcal.calibrators.saving import load_calibrator, save_calibrator
 from siamcal.datasets import load_dataset
 from siamcal.datasets.crops.prepare import prepare
+from siamcal.model.create import create_backbone
+from siamcal.model.weights import load_face_weights
 from siamcal.settings import to_dict
 from siamcal.training.everyone import train_everyone
 from siamcal.training.loop import fit
 from siamcal.training.recipe import load_recipe
+from siamcal.training.start import weights_path
 
 ROOT = Path(__file__).parent.parent
 ASSETS, RESULTS = ROOT / "siamcal" / "assets", ROOT / "benchmarks" / "results"
@@ -48,12 +52,15 @@ def start(runs: Path) -> None:
 
 
 def calibrator(runs: Path) -> None:
-    """Train the calibrated network on everyone of its recipe."""
+    """Train the calibrated network on everyone of its recipe; kept is what its start lacks."""
     recipe = load_recipe("calibrator")
-    saved = train_everyone(recipe, runs / recipe.name)
+    model = load_calibrator(train_everyone(recipe, runs / recipe.name))
+    base = create_backbone(recipe.backbone, **model.config.backbone_arguments)
+    load_face_weights(base, weights_path(recipe.weights))
+    config = dataclasses.replace(model.config, base_model=f"{recipe.weights}.safetensors")
     place = ASSETS / "calibrator"
     shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(saved, place)
+    save_calibrator(model, config, place, adapter=True, base=base, half=True)
     print(f"{place}: {sum(f.stat().st_size for f in place.iterdir()) / 1e6:.1f} MB")
 
 

@@ -368,3 +368,33 @@ def test_one_intensity_an_au_is_no_calibrator_to_save(folder, tmp_path, monkeypa
 
 def test_facts_are_empty_without_a_checkpoint(faces, tmp_path) -> None:
     assert checkpoint_facts(Job(facesets.RECIPE, tmp_path), faces.source) == {}
+
+
+@pytest.mark.slow
+def test_the_command_compares_it_as_it_is(folder, tmp_path, monkeypatch) -> None:
+    """`siamcal bench --checkpoint` whole: rendered people, all four methods, the report."""
+    from typer.testing import CliRunner
+
+    from siamcal.cli import _load_commands, app
+
+    monkeypatch.setenv("SIAMCAL_CACHE", str(tmp_path / "cache"))
+    names: dict = {}
+    exec(NET, names)
+    torch.manual_seed(3)
+    torch.save(names["wide"]().state_dict(), tmp_path / "mine.pth")
+    (tmp_path / "net.py").write_text(NET)
+    _load_commands()
+    arguments = [
+        *("bench", "--dataset", "synth", "--backbone", f"{tmp_path / 'net.py'}:wide"),
+        *("--checkpoint", str(tmp_path / "mine.pth"), "--merge-at", "body"),
+        *("--set", "dataset_options.size=tiny", "--set", "preprocessing.size=32"),
+        *("--set", "epochs=1", "--task", "intensity", "--runs", str(tmp_path), "--name", "run"),
+    ]
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert {"ncg", "bs", "bss", "frozen"} <= set(results["methods"])
+    assert results["recipe"]["checkpoint"] == str(tmp_path / "mine.pth")
+    table = (tmp_path / "run" / "table.md").read_text()
+    assert "frozen" in table
+    assert all(np.isfinite(m["intensity"]["icc"]["mean"]) for m in results["methods"].values())

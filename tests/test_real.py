@@ -113,7 +113,10 @@ def test_the_references_are_those_of_the_labels_and_rest_is_found(measured) -> N
         assert clip["frames"] == clip["read"] == clip["labelled_and_read"] == FRAMES
         assert 3 <= clip["at_rest"] < FRAMES
     assert measured["people"] == 2
-    assert "no null reference" in measured["notes"][0]
+    # What is left out is said, whichever calibrator the package holds.
+    assert any("no null reference" in note for note in measured["notes"]) != (
+        RAW in measured["rest"]
+    )
     assert measured["rest"][CALIBRATED]["mean"]["reference"] < 0.1
     assert measured["others"][0]["witness"] == TOOL
     assert measured["statuses"]["AU12"] == "experimental"  # two people show nothing
