@@ -37,10 +37,12 @@ from pathlib import Path
 import av
 with av.open("clip.mp4", "w") as film:
     track = film.add_stream("mpeg4", rate=10)
-    for path in sorted(Path({folder!r}).glob("*.jpg")):
+    for number, path in enumerate(sorted(Path({folder!r}).glob("*.jpg"))):
         with av.open(str(path)) as picture:
             frame = next(picture.decode(video=0)).reformat(format="yuv420p")
-        track.width, track.height, frame.pts = frame.width, frame.height, None
+        if number == 0:
+            track.width, track.height = frame.width, frame.height
+        frame.pts = number
         film.mux(track.encode(frame))
     film.mux(track.encode(None))
 """
