@@ -36,13 +36,11 @@ FILM = """
 from pathlib import Path
 import av
 with av.open("clip.mp4", "w") as film:
-    track = film.add_stream("mpeg4", rate=10)
-    for number, path in enumerate(sorted(Path({folder!r}).glob("*.jpg"))):
+    track = film.add_stream("mpeg4", rate=10, width=192, height=192)
+    for path in sorted(Path({folder!r}).glob("*.jpg")):
         with av.open(str(path)) as picture:
-            frame = next(picture.decode(video=0)).reformat(format="yuv420p")
-        if number == 0:
-            track.width, track.height = frame.width, frame.height
-        frame.pts = number
+            pixels = next(picture.decode(video=0)).to_ndarray(format="rgb24")
+        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")  # without the picture's time
         film.mux(track.encode(frame))
     film.mux(track.encode(None))
 """
