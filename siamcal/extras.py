@@ -59,7 +59,12 @@ PACKAGES = {
     "transformers": ("transformers", "transformers"),
 }
 # Extra -> the extras that it brings.
-INCLUDES = {"bench": ("predict", "timm"), "demo": ("predict",)}
+INCLUDES = {
+    "bench": ("predict", "timm"),
+    "demo": ("predict",),
+    "mediapipe": ("predict",),
+    "ray": ("predict",),
+}
 # Shared library -> package of Debian and Ubuntu: the first two are mediapipe's, the rest OpenCV's.
 SYSTEM_LIBRARIES = {
     "libEGL.so.1": "libegl1",
