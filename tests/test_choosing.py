@@ -124,7 +124,7 @@ def test_the_candidates_are_drawn_and_the_chosen_one_marked(predictor, tmp_path,
     assert {one.place.split(",")[0] for one in shown[:5]} == {f"frame {n}" for n in range(13, 18)}
     assert [one.sound for one in shown] == [True] * 5 + [False] * 7
     assert shown[0].words[0] == "nothing speaks against it"
-    assert shown[0].words[-1] == "some frames look like it"
+    assert shown[0].words[-1] in ("some frames look like it", "many frames look like it")
     assert any("a smile" in text for text in shown[5].words)
     # What is shown is the face: as large, and where it was found.
     faces = predictor.pipeline.detect(pictures[number - 1], max_faces=1)

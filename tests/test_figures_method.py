@@ -13,8 +13,8 @@ from siamcal.inference.models import load_model
 def example():
     torch.manual_seed(0)
     model = load_model()
-    crops = np.random.default_rng(0).integers(0, 255, (2, 112, 112, 3), dtype=np.uint8)
-    plain = nn.Sequential(nn.Flatten(), nn.Linear(3 * 112 * 112, 12)).eval()
+    crops = np.random.default_rng(0).integers(0, 255, (2, 256, 256, 3), dtype=np.uint8)
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(3 * 256 * 256, 12)).eval()
     truth = np.linspace(0, 5, 12)
     return model, plain, crops, _read(plain, model, crops, truth)
 

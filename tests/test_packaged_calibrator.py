@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 
-import torch
+import numpy as np
+from rendered import RenderedPerson
 from safetensors import safe_open
 
 from siamcal.calibrators.saving import load_calibrator
 from siamcal.files import asset
+from siamcal.inference import Predictor, load_model
 from siamcal.model.create import create_backbone
 from siamcal.model.weights import load_face_weights
 from siamcal.registry import benchmarks
@@ -19,11 +21,11 @@ from siamcal.training.recipe import load_recipe
 def test_it_reads_rendered_people_it_never_saw(tmp_path) -> None:
     text = benchmarks.get("calibrator")(tmp_path, size="tiny", variations=12)
     results = json.loads((tmp_path / "results.json").read_text())
-    assert results["methods"]["csn"]["intensity"]["icc"]["mean"] > 0.6
+    assert results["methods"]["csn"]["intensity"]["icc"]["mean"] > 0.7
     assert "never say how well real faces are read" in text
     session, other = results["photograph"]["shoots"].values()
     assert session["found"] == 12
-    assert 0 <= session["mean"] < 0.15
+    assert 0 <= session["mean"] < 0.2
     assert session["mean"] < other["mean"] < 0.5
     assert max(other["percentile_95"].values()) >= max(other["per_au"].values())
 
@@ -47,7 +49,9 @@ def test_it_says_what_it_was_trained_on_and_claims_nothing_for_real_faces() -> N
     assert "rendered faces only" in config.training_data
     assert config.rendered is True
     assert "shown on real faces" not in config.au_status
-    assert sum(f.stat().st_size for f in asset("calibrator").iterdir()) < 8e6
+    parts = [asset("face_landmarker.task"), asset("face_landmarks.safetensors")]
+    weights = [*parts, *asset("calibrator").iterdir()]
+    assert sum(file.stat().st_size for file in weights) < 9e6
 
 
 def test_loading_it_does_not_import_torchs_compiler() -> None:
@@ -59,12 +63,27 @@ def test_loading_it_does_not_import_torchs_compiler() -> None:
     assert ran.stdout == "False\n"
 
 
-def test_an_equal_reference_gives_the_same_whatever_the_face() -> None:
-    model = load_calibrator(asset("calibrator"))
-    images = torch.rand(3, 3, 112, 112)
-    with torch.inference_mode():
-        found = model(images, images).intensity
-    torch.testing.assert_close(found, found[:1].expand_as(found))
+def test_a_resting_face_against_itself_reads_nothing_and_an_action_does() -> None:
+    """The form keeps the target's own look, so this is learned, not built in."""
+    with Predictor(load_model()) as predictor:
+        aus = list(predictor.config.aus)
+        for index in range(3):
+            person = RenderedPerson(index)
+            crop = predictor.pipeline.crop(person())
+            reference = predictor.encode(crop)
+            assert np.abs(predictor.read(crop[None], reference)).max() < 0.35
+            smile = predictor.read(predictor.pipeline.crop(person({12: 4.0}))[None], reference)[0]
+            assert smile[aus.index(12)] > 2
+            assert aus[int(smile.argmax())] == 12
+
+
+def test_it_reads_without_a_reference_too() -> None:
+    with Predictor(load_model()) as predictor:
+        assert predictor.reads_raw
+        person = RenderedPerson(0)
+        crops = np.stack([predictor.pipeline.crop(person(act)) for act in ({}, {26: 4.0})])
+        still, open_mouth = predictor.read(crops, None)[:, predictor.config.aus.index(26)]
+        assert open_mouth > still + 1
 
 
 def test_packaged_weights_come_from_people_of_no_benchmark() -> None:

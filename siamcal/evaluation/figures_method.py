@@ -180,8 +180,8 @@ def _bars(axes: Any, example: Example) -> None:
     worth = np.maximum(example.truth, np.abs(example.plain - example.truth))
     shown = np.sort(np.argsort(-worth, kind="stable")[:_SHOWN_AUS])
     kinds = (
-        ("plain network (NCG)", example.plain, METHODS["ncg"].colour),
-        ("calibrated (CSN)", example.calibrated, METHODS["csn"].colour),
+        ("without", example.plain, METHODS["ncg"].colour),
+        ("with the neutral frame", example.calibrated, METHODS["csn"].colour),
         ("truth", example.truth, _TRUTH),
     )
     places = np.arange(len(shown))

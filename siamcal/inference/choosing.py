@@ -259,10 +259,13 @@ def _seen(near: float) -> str:
 
 
 def _readings(crops: Sequence[np.ndarray], predictor: Predictor) -> np.ndarray:
-    """Intensities (N, A) against any one of the frames; (N, 0) of a calibrator without any."""
+    """Intensities (N, A) of each: without a reference where the calibrator can, else against any
+    one of the frames; (N, 0) of a calibrator without intensities.
+    """
     if predictor.config.task != "intensity":
         return np.zeros((len(crops), 0), np.float32)
-    reference, size = predictor.encode(crops[0]), predictor.batch_size
+    reference = None if predictor.reads_raw else predictor.encode(crops[0])
+    size = predictor.batch_size
     batches = [np.stack(crops[i : i + size]) for i in range(0, len(crops), size)]
     return np.concatenate([predictor.read(batch, reference) for batch in batches])
 
@@ -275,7 +278,7 @@ def rank(shown: np.ndarray, readings: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
     Args:
         shown: (N, K) `siamcal.faces.neutrality.expression` of each.
-        readings: (N, A) AU intensities of each against the same frame.
+        readings: (N, A) AU intensities of each, all against the same frame or against none.
 
     Returns:
         (N,) scores, lower is better, and (N,) distances within which a tenth of the frames lies.

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
+from siamcal.calibrators.adapters import base_network
 from siamcal.calibrators.config import read_config
 from siamcal.calibrators.saving import CONFIG_FILE, load_calibrator
 from siamcal.errors import ConfigError, DataNotFoundError
 from siamcal.files import asset
-from siamcal.model.create import create_backbone
 from siamcal.model.siamese import CalibratingSiamese
 
 __all__ = ["RENDERED_NOTE", "choose_device", "load_model"]
@@ -75,7 +75,8 @@ def _packaged() -> CalibratingSiamese:
     """
     folder = asset("calibrator")
     config = read_config(folder / CONFIG_FILE)
-    network = create_backbone(config.backbone, **config.backbone_arguments)
+    arguments = dict(config.backbone_arguments)
+    network = base_network(config, config.backbone, arguments, None)
     return load_calibrator(folder, backbone=network)
 
 

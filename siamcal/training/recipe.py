@@ -189,7 +189,7 @@ class Recipe:
         schedule: "constant" (the paper) or "cosine" (with `warmup_steps`).
         warmup_steps: Steps of linear warm-up of the cosine schedule.
         rescale_people: `siamcal train` of intensities only: so many participants are left out, and
-            each AU's readings of them are scaled to the labels' spread
+            each AU's readings of them are scaled towards the labels' spread
             (`siamcal.training.rescaling`).
         printed_eq7: Class weights of Eq. 7 as printed instead of as released.
         loss_weights: Of the MSE, cosine and ordinal parts (Eq. 2).
