@@ -363,9 +363,9 @@ def test_a_network_that_gives_nan_is_a_failure_not_a_number(predictor, reference
     def spoiled(crops, _):
         values = np.ones((len(crops), len(AUS)), np.float32)
         values[0, 3] = np.nan
-        return values
+        return values, None
 
-    monkeypatch.setattr(predictor, "read", spoiled)
+    monkeypatch.setattr(predictor, "read_both", spoiled)
     results = list(predictor.results([frame(0, head()), frame(1, head())], reference.features))
     assert results[0].values is None
     assert "finite" in results[0].problem

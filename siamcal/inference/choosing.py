@@ -259,8 +259,9 @@ def _seen(near: float) -> str:
 
 
 def _readings(crops: Sequence[np.ndarray], predictor: Predictor) -> np.ndarray:
-    """Intensities (N, A) of each: without a reference where the calibrator can, else against any
-    one of the frames; (N, 0) of a calibrator without intensities.
+    """Intensities (N, A) of each, all without a reference or against any one of the frames.
+
+    The latter of a calibrator that can't without; (N, 0) of one without intensities.
     """
     if predictor.config.task != "intensity":
         return np.zeros((len(crops), 0), np.float32)

@@ -95,12 +95,34 @@ class Predictor:
     @torch.inference_mode()
     def read(self, crops: np.ndarray, reference: Reference | None) -> np.ndarray:
         """Crops (B, size, size, 3) uint8 -> values (B, A) float32; None: without calibration."""
+        return self._values(self._seen(crops), reference)
+
+    @torch.inference_mode()
+    def read_both(
+        self, crops: np.ndarray, reference: Reference
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Values with the reference and without, (B, A) each; None where the latter can't be.
+
+        Args:
+            crops: (B, size, size, 3) uint8.
+            reference: The person's.
+        """
+        seen = self._seen(crops)
+        raw = self._values(seen, None) if self.reads_raw else None
+        return self._values(seen, reference), raw
+
+    def _seen(self, crops: np.ndarray) -> Features | torch.Tensor:
+        """Pre-merge features where another engine computes them, else the network's input."""
         if self._pass is not None:
-            features = Features(self._pass(crops, 1 / 255))
-            output = self.model.from_features(features, reference, post=self._pass.head)
+            return Features(self._pass(crops, 1 / 255))
+        return self.config.preprocessing.to_tensor(crops).to(self.device)  # (B, 3, S, S)
+
+    def _values(self, seen: Features | torch.Tensor, reference: Reference | None) -> np.ndarray:
+        if isinstance(seen, Features):
+            head = None if self._pass is None else self._pass.head
+            output = self.model.from_features(seen, reference, post=head)
         else:
-            tensor = self.config.preprocessing.to_tensor(crops).to(self.device)  # (B, 3, S, S)
-            output = self.model(tensor, reference)
+            output = self.model(seen, reference)
         values = output.intensity if isinstance(output, AUOutput) else output
         return values.float().cpu().numpy()
 
@@ -194,14 +216,15 @@ class Predictor:
             ]
             if mine:
                 places, crops = [place for place, _ in mine], np.stack([crop for _, crop in mine])
-                values |= zip(places, self.read(crops, reference), strict=True)
-                if self.reads_raw:
-                    raws |= zip(places, self.read(crops, None), strict=True)
+                own, raw = self.read_both(crops, reference)
+                values |= zip(places, own, strict=True)
+                if raw is not None:
+                    raws |= zip(places, raw, strict=True)
         for place, (result, _) in enumerate(waiting):
-            own = values.get(place)
-            if own is None:
+            read = values.get(place)
+            if read is None:
                 yield result
-            elif np.isfinite(own).all():
-                yield replace(result, values=own, raw=raws.get(place))
+            elif np.isfinite(read).all():
+                yield replace(result, values=read, raw=raws.get(place))
             else:
                 yield replace(result, problem="the network gave no finite values")

@@ -70,8 +70,9 @@ class LiveReader:
             crop = self.predictor.pipeline.align(rgb, look.face)[None]  # (1, S, S, 3)
             calibrated = raw = None
             if sitting.person is not None:
-                calibrated = self.predictor.read(crop, sitting.person.features)[0]
-            if self.predictor.reads_raw:
+                own, without = self.predictor.read_both(crop, sitting.person.features)
+                calibrated, raw = own[0], None if without is None else without[0]
+            elif self.predictor.reads_raw:
                 raw = self.predictor.read(crop, None)[0]
             return Reading(look, calibrated, raw)
 
