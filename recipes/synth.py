@@ -99,7 +99,7 @@ def calibrator() -> Recipe:
         name="calibrator",
         dataset_options={"size": "training", "look": "varied", "participants": 640},
         backbone="face_landmarks",
-        backbone_options={"width": 128},
+        backbone_options={"width": 128, "dropout": 0.25, "left_out": 0.1},
         weights="asset:face_landmarks",
         references_per="target",
         participants_per_batch=0,
@@ -109,7 +109,7 @@ def calibrator() -> Recipe:
         huber=0.3,
         loss_weights=(1.0, 0.0, 0.0),
         rescale_people=40,
-        epochs=24,
+        epochs=40,
         warmup_steps=200,
         note="Trained on rendered faces only; no claim of 0-5 intensities on real faces.",
     )

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import torch
 from rendered import RenderedPerson
 from safetensors import safe_open
 
@@ -75,6 +76,15 @@ def test_a_resting_face_against_itself_reads_nothing_and_an_action_does() -> Non
             smile = predictor.read(predictor.pipeline.crop(person({12: 4.0}))[None], reference)[0]
             assert smile[aus.index(12)] > 2
             assert aus[int(smile.argmax())] == 12
+
+
+def test_its_cut_is_proved_here_and_loads_alike() -> None:
+    """`load_model` leaves the proof out."""
+    proved, quick = load_calibrator(asset("calibrator"), verify=True), load_model()
+    images = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        ours, theirs = (m(images, images.flip(0)).intensity for m in (proved, quick))
+    assert torch.equal(ours, theirs)
 
 
 def test_it_reads_without_a_reference_too() -> None:
