@@ -31,7 +31,7 @@ def main(run: Path, control: Path) -> None:
         for file in ("results.json", "table.md", "recipe.json"):
             shutil.copy(folder / file, place / file)
     IMAGES.mkdir(parents=True, exist_ok=True)
-    for figure in ("per_au_intensity", "over_time", "bias_per_participant"):
+    for figure in ("per_au_intensity", "bias_per_participant"):
         shutil.copy(run / "figures" / f"{figure}.png", IMAGES / f"{figure}.png")
     gains, over_bs = (
         [r["differences"][pair]["intensity"]["icc"] for r in (results, without)]

@@ -8,7 +8,7 @@ features, and the rest of the network reads the action units from the difference
 
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Name -> module: loaded at first use, so that `import siamcal` costs milliseconds.
 _EXPORTS = {

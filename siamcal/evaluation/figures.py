@@ -119,10 +119,12 @@ def per_au_bars(results: dict[str, Any], task: str, metric: str) -> plt.Figure:
 def over_time(found: TaskPredictions) -> plt.Figure:
     """Predicted and true intensity over the frames of one participant.
 
-    Shown are the participant and the three AUs whose plain prediction is furthest from the truth at
-    rest: the case that calibration is for. The caption of the figure says so.
+    Shown is the median participant, by the three AUs whose plain prediction is furthest from the
+    truth at rest, and these AUs: as much as calibration is for in the middle of all people. The
+    caption of the figure says so.
     """
-    methods: list[str] = [m for m in ("ncg", "csn") if m in found.preds] or list(found.preds)[:1]
+    shown = ("ncg", "bs", "csn")
+    methods: list[str] = [m for m in shown if m in found.preds] or list(found.preds)[:1]
     plain = found.preds[methods[0]]
     people = found.participants
     rest = np.where(found.labels == 0, np.abs(plain), np.nan)
@@ -130,7 +132,8 @@ def over_time(found: TaskPredictions) -> plt.Figure:
     offsets = np.array([np.nanmean(rest[people == name], axis=0) for name in names])  # (P, A)
     active = np.array([(found.labels[people == name] >= 2).any(axis=0) for name in names])
     offsets = np.nan_to_num(np.where(active, offsets, 0.0))
-    person = names[np.argmax(np.sort(offsets, axis=1)[:, -3:].sum(axis=1))]
+    order = np.argsort(np.sort(offsets, axis=1)[:, -3:].sum(axis=1), kind="stable")
+    person = names[order[len(order) // 2]]
     chosen = np.argsort(offsets[names == person][0])[::-1][:3]
     table = found.table.reset_index(drop=True)
     mine = table[table["participant"].astype(str) == person]
@@ -150,9 +153,9 @@ def over_time(found: TaskPredictions) -> plt.Figure:
         axes.set_ylabel(f"AU{found.aus[a]}")
     panels[0, 0].legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1.0))
     panels[0, 0].set_title(
-        f"participant {person}: largest resting offsets under NCG", fontsize=7, loc="right"
+        f"participant {person}: median of the resting offsets under NCG", fontsize=7, loc="right"
     )
-    panels[-1, 0].set_xlabel("frame (sequences one after another)")
+    panels[-1, 0].set_xlabel("frames that were read (sequences one after another)")
     return figure
 
 
