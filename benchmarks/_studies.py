@@ -121,7 +121,7 @@ def _references() -> Study:
 
 def _bad_references() -> Study:
     arms = [Arm("NCG", "ncg")]
-    for kind in ("own", "active", "other clip", "stranger"):
+    for kind in ("own", "active", "stranger"):
         arms += [
             Arm(f"{label}, {kind}", method, references=kind)
             for label, method in (("BS", "bs"), ("frozen", "frozen"), ("CSN", "csn"))
@@ -193,26 +193,21 @@ def with_references(faces: FaceSet, kind: str) -> FaceSet:
     Args:
         faces: The face set.
         kind: "own" (as they are), "active" (of the person's frames that with the median sum of
-            intensities among the upper half), "other clip" (a resting frame of another recording,
-            where there is one) or "stranger" (the reference of the next person).
+            intensities among the upper half) or "stranger" (the reference of the next person).
     """
     if kind == "own":
         return faces
     labels = faces.labels(faces.source.intensity_aus).sum(1)
-    people, sequences = faces.participants, faces.table["sequence"].to_numpy()
+    people = faces.participants
     names = list(dict.fromkeys(people))
     chosen = faces.reference_rows.copy()
     for number, name in enumerate(names):
         mine = np.flatnonzero(people == name)
-        own = chosen[mine[0]]
         if kind == "active":
             order = mine[np.argsort(labels[mine], kind="stable")]
             new = order[len(order) * 3 // 4]
-        elif kind == "stranger":
+        else:
             other = np.flatnonzero(people == names[(number + 1) % len(names)])
             new = faces.reference_rows[other[0]]
-        else:
-            rest = mine[(labels[mine] == 0) & (sequences[mine] != sequences[own])]
-            new = rest[0] if len(rest) else own
         chosen[mine] = new
     return dataclasses.replace(faces, reference_rows=chosen)
