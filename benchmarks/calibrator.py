@@ -32,7 +32,7 @@ from siamcal.registry import benchmarks
 from siamcal.training.batches import task_labels
 from siamcal.training.prediction import predict
 
-__all__ = ["calibrator", "false_activations"]
+__all__ = ["PHOTOGRAPH", "calibrator", "false_activations", "photograph"]
 
 PHOTOGRAPH = "scikit-image's `astronaut` (NASA, public domain)"
 FACE_CENTRE = (224, 120)  # of the photograph, pixels
@@ -130,6 +130,29 @@ def false_activations(model: CalibratingSiamese, variations: int) -> dict[str, A
     Raises:
         ConfigError: scikit-image isn't installed.
     """
+    picture = photograph()
+    with Predictor(model) as predictor:
+        reference = predictor.encode(predictor.pipeline.crop(picture))
+
+        def read(shoot: _Shoot) -> dict[str, Any]:
+            rng, values = np.random.default_rng(0), []
+            for _ in range(variations):
+                again = _taken_again(picture, shoot, rng)
+                for face in predictor.pipeline.detect(again, max_faces=1):
+                    crop = predictor.pipeline.align(again, face)
+                    values.append(predictor.read(crop[None], reference)[0])
+            return _summary(np.clip(np.stack(values), 0, 5), predictor.config.aus)
+
+        found = {name: read(shoot) for name, shoot in SHOOTS.items()}
+    return {"picture": PHOTOGRAPH, "variations": variations, "shoots": found}
+
+
+def photograph() -> np.ndarray:
+    """The real face that is free to use, (512, 512, 3) uint8.
+
+    Raises:
+        ConfigError: scikit-image isn't installed.
+    """
     try:
         from skimage.data import astronaut
     except ImportError as error:
@@ -137,21 +160,7 @@ def false_activations(model: CalibratingSiamese, variations: int) -> dict[str, A
             "The benchmark of the calibrator reads a photograph of scikit-image: "
             "pip install scikit-image."
         ) from error
-    photograph = np.ascontiguousarray(astronaut())
-    with Predictor(model) as predictor:
-        reference = predictor.encode(predictor.pipeline.crop(photograph))
-
-        def read(shoot: _Shoot) -> dict[str, Any]:
-            rng, values = np.random.default_rng(0), []
-            for _ in range(variations):
-                picture = _taken_again(photograph, shoot, rng)
-                for face in predictor.pipeline.detect(picture, max_faces=1):
-                    crop = predictor.pipeline.align(picture, face)
-                    values.append(predictor.read(crop[None], reference)[0])
-            return _summary(np.clip(np.stack(values), 0, 5), predictor.config.aus)
-
-        found = {name: read(shoot) for name, shoot in SHOOTS.items()}
-    return {"picture": PHOTOGRAPH, "variations": variations, "shoots": found}
+    return np.ascontiguousarray(astronaut())
 
 
 def _summary(values: np.ndarray, aus: tuple[int, ...]) -> dict[str, Any]:
