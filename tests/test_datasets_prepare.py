@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 
 from siamcal.datasets import DatasetSource, FaceSet, prepare
+from siamcal.datasets.crops import units
 from siamcal.datasets.crops.fingerprints import fingerprints
 from siamcal.datasets.crops.prepare import _units, drop_report
 from siamcal.datasets.crops.units import Unit, crop_unit
@@ -531,3 +533,24 @@ def test_kill_9_and_resume_give_the_same_crops(astronaut_clip, tmp_path, monkeyp
     resumed = prepare(astronaut_clip, SMALL, cache=tmp_path / "cache", workers=workers)
     whole = prepare(astronaut_clip, SMALL, cache=tmp_path / "whole", workers=1)
     assert np.array_equal(resumed.images, whole.images)
+
+
+def test_a_unit_that_a_dying_worker_still_writes_is_waited_for(tmp_path):
+    """The worker of a killed run lives a moment longer; two writers would mix their crops."""
+    fcntl = pytest.importorskip("fcntl")
+    part = tmp_path / "u.txt.part"
+    waited = []
+    with part.open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+
+        def second():
+            with part.open("a") as stream, units._alone(stream):
+                waited.append(part.exists())
+
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(0.2)
+        assert not waited
+        part.rename(tmp_path / "u.txt")  # the dying worker finished it after all
+    thread.join(10)
+    assert waited == [False]

@@ -6,12 +6,13 @@ it stopped. A video is decoded once, in order, and never held in memory.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -101,8 +102,10 @@ def crop_unit(unit: Unit, pipeline: FacePipeline, folder: Path) -> None:
         folder: Where to.
     """
     crops_path, part = folder / f"{unit.key}.u8", folder / f"{unit.key}.txt.part"
-    done = _restart(crops_path, part, pipeline.preprocessing.size**2 * 3)
-    with crops_path.open("ab") as crops, part.open("a", encoding="utf-8") as lines:
+    with part.open("a", encoding="utf-8") as lines, _alone(lines), crops_path.open("ab") as crops:
+        if not part.exists():  # while this one waited, the other finished it
+            return
+        done = _restart(crops_path, part, pipeline.preprocessing.size**2 * 3)
         for number, (rgb, problem) in enumerate(_frames(unit, done), 1):
             crop, status = _crop(pipeline, rgb, problem)
             if crop is not None:
@@ -116,7 +119,11 @@ def crop_unit(unit: Unit, pipeline: FacePipeline, folder: Path) -> None:
         lines.flush()
         os.fsync(crops.fileno())
         os.fsync(lines.fileno())
-    os.replace(part, folder / f"{unit.key}.txt")
+    try:
+        os.replace(part, folder / f"{unit.key}.txt")
+    except FileNotFoundError:
+        if not (folder / f"{unit.key}.txt").exists():
+            raise
 
 
 def read_status(unit: Unit, folder: Path) -> list[str] | None:
@@ -127,12 +134,20 @@ def read_status(unit: Unit, folder: Path) -> list[str] | None:
         return None
 
 
+@contextlib.contextmanager
+def _alone(stream: IO[str]) -> Iterator[None]:
+    """Wait for whoever writes the unit: a worker outlives a run that was killed for a moment."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    fcntl.flock(stream, fcntl.LOCK_EX)  # let go when the file is closed, or its process has died
+    yield
+
+
 def _restart(crops_path: Path, part: Path, crop_bytes: int) -> int:
     """Cut both files back to what belongs together; number of frames that are done."""
-    if not part.exists() or not crops_path.exists():
-        crops_path.unlink(missing_ok=True)
-        part.unlink(missing_ok=True)
-        return 0
     lines = part.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     lines = [line for line in lines if line.endswith("\n")]
     whole = crops_path.stat().st_size // crop_bytes
