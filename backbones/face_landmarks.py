@@ -141,7 +141,7 @@ class FaceLandmarks(Trunk):
     """MediaPipe's landmark and coefficient networks, and a head on the map and the geometry.
 
     Images are those of `FaceTrunk`: RGB in [0, 1], (B, 3, 256, 256). The usual place to merge is
-    `head`, where two tensors cross: the map (B, 128, 8, 8), and (B, 505) with 146 aligned points
+    `head`, where two tensors cross: the map (B, 128, 8, 8), and (B, 499) with 146 aligned points
     (x, y, z), 52 expression coefficients and the turn of the head.
 
     Args:

@@ -82,7 +82,7 @@ def robustness(
     Args:
         output: Folder for `robustness.md` and `.json`; None writes nothing.
         calibrator: Its folder; default the packaged one.
-        people: Rendered people, whom nothing was trained, tuned or chosen on.
+        people: Rendered people, whom nothing was trained on.
         frames: Acting faces of each.
 
     Returns:

@@ -43,7 +43,7 @@ RENDERER_VERSION = "5"
 BENCHMARK_PEOPLE = range(10_000)
 #: Numbers of people that start weights and shipped calibrators are trained on.
 TRAINING_PEOPLE = range(10_000, 500_000)
-#: People for `siamcal bench robustness`, whom nothing else is made of.
+#: People for `siamcal bench robustness`, whom nothing is trained on.
 ROBUSTNESS_PEOPLE = range(600_000, 600_100)
 #: Numbers of the people on whom the actions were tuned to read as they should.
 TUNING_PEOPLE = range(700_000, 800_000)
