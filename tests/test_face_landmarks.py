@@ -10,7 +10,7 @@ from videos import astronaut
 from siamcal import CalibratingSiamese
 from siamcal.calibrators.saving import describe
 from siamcal.faces._litert import Network
-from siamcal.faces.face_mesh import BLENDSHAPES
+from siamcal.faces.face_mesh import _READ, BLENDSHAPES
 from siamcal.files import asset
 from siamcal.graph import Features
 from siamcal.inference import Predictor
@@ -52,6 +52,11 @@ def test_points_and_coefficients_are_the_originals(network, picture) -> None:
         np.testing.assert_allclose(ours[0], points[list(POINTS)], atol=2e-3)
         np.testing.assert_allclose(read[0], coefficients.ravel(), atol=2e-4)
     assert len(BLENDSHAPES) + 1 == read.shape[1]
+
+
+def test_points_are_those_that_faces_are_found_with() -> None:
+    assert list(READ) == _READ
+    assert set(RIGID) <= set(POINTS)
 
 
 def test_alignment_is_the_orthogonal_procrustes_solution() -> None:

@@ -133,7 +133,8 @@ def config_facts(recipe: Recipe, faces: FaceSet) -> dict[str, Any]:
         "data_licence": source.licence or "not stated",
         "licence": "apache-2.0" if own_start and rendered else "other",
         "licence_reason": (
-            "trained from this project's own start weights on rendered people"
+            "trained on rendered people; the weights it started from, if any, ship with siamcal "
+            "under Apache-2.0"
             if own_start and rendered
             else "derived from a licensed data set; its terms apply to the weights"
             if own_start
