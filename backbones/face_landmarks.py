@@ -27,8 +27,8 @@ __all__ = ["POINTS", "RIGID", "FaceLandmarks"]
 
 # fmt: off
 #: The points that are found, of MediaPipe's 478: those that its coefficients' network reads, and
-#: two more that no action moves. Written out, as `siamcal.faces` has them too, because a backbone is
-#: built without the packages that find faces; a test holds both together.
+#: two more that no action moves. Written out, as `siamcal.faces` has them too, because a backbone
+#: is built without the packages that find faces; a test holds both together.
 READ = (
     0, 1, 4, 5, 6, 7, 8, 10, 13, 14, 17, 21, 33, 37, 39, 40, 46, 52, 53, 54, 55, 58, 61, 63, 65, 66,
     67, 70, 78, 80, 81, 82, 84, 87, 88, 91, 93, 95, 103, 105, 107, 109, 127, 132, 133, 136, 144,
