@@ -10,5 +10,6 @@ from siamcal.extras import needed_for
 with needed_for("Reading data sets", "bench"):
     from siamcal.datasets.base import DatasetSource, FaceSet, load_dataset
     from siamcal.datasets.crops.prepare import prepare
+    from siamcal.datasets.neutral import neutral_faces
 
-__all__ = ["DatasetSource", "FaceSet", "load_dataset", "prepare"]
+__all__ = ["DatasetSource", "FaceSet", "load_dataset", "neutral_faces", "prepare"]
