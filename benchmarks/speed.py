@@ -110,7 +110,7 @@ def speed(
     Args:
         output: Folder of speed.md and speed.json; with `only`, of speed_<only>.md and .json.
         rounds: Repetitions; the parts of a group take turns.
-        frames: Frames a round for rendering and faces.
+        frames: Frames a round for rendering and faces; of videos three times as many.
         batch_size: Images at a time for inference.
         large: Also time ir50, inference and training steps (minutes on one core).
         only: One group of "rendering", "faces", "ir_tiny", "ir50", "video", "training";
@@ -124,7 +124,7 @@ def speed(
         "faces": lambda: _faces(_pictures(frames), rounds),
         "ir_tiny": lambda: _inference("ir_tiny", "layer3", rounds, batch_size),
         "ir50": lambda: _inference("ir50", "layer4", rounds, batch_size),
-        "video": lambda: _video(_pictures(frames), rounds),
+        "video": lambda: _video(_clip(3 * frames), rounds),
         "training": lambda: [row for b in TRAINING_BATCHES for row in _training(b, rounds)],
     }
     if only and only not in groups:
@@ -149,6 +149,11 @@ def _save(table: SpeedTable, path: Path) -> None:
 @lru_cache(maxsize=1)
 def _pictures(count: int) -> list[np.ndarray]:
     """Rendered pictures; drawing them also compiles and warms up."""
+    return [_picture(7 * index) for index in range(count)]
+
+
+def _clip(count: int) -> list[np.ndarray]:
+    """Pictures that follow one another."""
     return [_picture(index) for index in range(count)]
 
 
@@ -160,14 +165,14 @@ def _scene() -> tuple[Any, ...]:
     return person, recording, draw_background(np.random.default_rng(0), plan.image_size)
 
 
-def _picture(index: int) -> np.ndarray:
-    """One rendered frame as the data set makes it, encoding included."""
+def _picture(frame: int) -> np.ndarray:
+    """A rendered frame of a recording as the data set makes it, encoding included."""
     person, recording, background = _scene()
     sensor = recording.sensor
     light, camera = recording.light.at(0.0), recording.cameras["front"]
-    face = face_at(recording, index * 7, neutral=False)
+    face = face_at(recording, frame, neutral=False)
     rendered = render(person, face, light, camera, background)
-    seen = expose(rendered, sensor, np.random.default_rng(index))
+    seen = expose(rendered, sensor, np.random.default_rng(frame))
     encode_picture(seen, ".jpg", sensor.quality)
     return seen
 
@@ -176,7 +181,9 @@ def _rendering(pictures: list[np.ndarray], rounds: int) -> list[Row]:
     """What a frame costs, the person being there."""
     name = "rendering, 256 px, shading, noise and JPEG"
     count = len(pictures)
-    return _take_turns({name: lambda: [_picture(i) for i in range(count)]}, rounds, count, "frame")
+    return _take_turns(
+        {name: lambda: [_picture(7 * i) for i in range(count)]}, rounds, count, "frame"
+    )
 
 
 def _faces(pictures: list[np.ndarray], rounds: int) -> list[Row]:

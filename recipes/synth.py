@@ -98,6 +98,7 @@ def calibrator() -> Recipe:
         synth(),
         name="calibrator",
         dataset_options={"size": "training", "look": "varied", "participants": 640},
+        preprocessing=dataclasses.replace(synth().preprocessing, align="rigid_refined"),
         backbone="face_landmarks",
         backbone_options={"width": 128, "dropout": 0.25, "left_out": 0.1},
         weights="asset:face_landmarks",

@@ -110,9 +110,32 @@ def wide_crop(rgb: np.ndarray, face: Face, size: int) -> tuple[np.ndarray, np.nd
     Returns:
         The crop, (size, size, 3) uint8, and the (2, 3) matrix from frame to crop coordinates.
     """
-    placement = rigid_placement(face.landmarks)
+    return wide_crop_at(rgb, rigid_placement(face.landmarks), size)
+
+
+def wide_crop_at(rgb: np.ndarray, placement: Placement, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """`wide_crop` where a face is supposed."""
     matrix = placement.matrix(size, WIDE_EYE_LINE, WIDE_EYE_DISTANCE)
     return warp(rgb, matrix, size, size, cv2.BORDER_REPLICATE), matrix
+
+
+def from_crop(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Landmarks that a network found in a crop -> a detector's, in pixels of the frame.
+
+    Both have pixel centres at whole numbers, the matrix has them at .5.
+
+    Args:
+        points: (N, 3).
+        matrix: (2, 3), from frame to crop coordinates: a similarity.
+
+    Returns:
+        (N, 3) float32.
+    """
+    back = np.linalg.inv(matrix[:, :2])
+    landmarks = points.astype(np.float64)
+    landmarks[:, :2] = (landmarks[:, :2] + 0.5 - matrix[:, 2]) @ back.T - 0.5
+    landmarks[:, 2] *= math.hypot(*back[:, 0])
+    return landmarks.astype(np.float32)
 
 
 def ffhq_quad(rgb: np.ndarray, face: Face, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,8 @@ import numpy as np
 
 from siamcal.errors import ConfigError
 from siamcal.faces.boxes import Box, cut_window, distinct, overlap
-from siamcal.faces.engines import DEFAULT, Engine, check_engine, make_engine
+from siamcal.faces.engines import DEFAULT, Engine, LiteRTEngine, check_engine, make_engine
+from siamcal.faces.face_mesh import Mesh
 from siamcal.faces.head_pose import angles
 
 # The landmark network reads a square of this many box sides around a detected box; its own region
@@ -150,6 +151,29 @@ class FaceDetector:
                 break
         return faces
 
+    def boxes(self, rgb: np.ndarray) -> list[Box]:
+        """Boxes of the faces that the whole frame shows, without a look into tiles."""
+        check_rgb(rgb)
+        return _find_boxes(self._loaded(), rgb, once=True, everyone=False)
+
+    def described(self, landmarks: np.ndarray, box: Box) -> Face:
+        """A face with expression and pose, from landmarks that are known already.
+
+        Args:
+            landmarks: (478, 3) in pixels of the frame.
+            box: BlazeFace's box of it.
+
+        Raises:
+            ConfigError: The engine is "mediapipe", whose task finds the landmarks itself.
+        """
+        engine = self._loaded()
+        if not isinstance(engine, LiteRTEngine):
+            raise ConfigError("Only the engine 'litert' describes landmarks that are known.")
+        left, top, side, scale = _window(box)
+        shift = np.array([left, top, 0], np.float32)
+        mesh = engine.described((landmarks - shift) / np.float32(scale), side // scale)
+        return _face(landmarks, box, mesh)
+
     def mirrored(self, rgb: np.ndarray, face: Face) -> Face | None:
         """A face that was found, read once more from the mirrored picture, without details.
 
@@ -199,11 +223,7 @@ def _found_before(face: Face, faces: list[Face]) -> bool:
 
 def _read(models: Engine, rgb: np.ndarray, box: Box, details: bool) -> Face | None:
     """Landmarks of the face at a box, from a window around it."""
-    side = max(round(WINDOW * max(box.width, box.height)), 16)
-    scale = max(round(side / USUAL_WINDOW), 1)
-    side -= side % scale
-    left = round(box.left + (box.width - side) / 2)
-    top = round(box.top + (box.height - side) / 2)
+    left, top, side, scale = _window(box)
     window = cut_window(rgb, left, top, left + side, top + side)
     if scale > 1:
         size = (side // scale, side // scale)
@@ -213,6 +233,19 @@ def _read(models: Engine, rgb: np.ndarray, box: Box, details: bool) -> Face | No
     if mesh is None:
         return None
     landmarks = mesh.landmarks * np.float32(scale) + np.array([left, top, 0], np.float32)
+    return _face(landmarks, box, mesh)
+
+
+def _window(box: Box) -> tuple[int, int, int, int]:
+    """Left, top and side of the window around a box; by how much it is reduced."""
+    side = max(round(WINDOW * max(box.width, box.height)), 16)
+    scale = max(round(side / USUAL_WINDOW), 1)
+    side -= side % scale
+    left = round(box.left + (box.width - side) / 2)
+    return left, round(box.top + (box.height - side) / 2), side, scale
+
+
+def _face(landmarks: np.ndarray, box: Box, mesh: Mesh) -> Face:
     place = (box.left, box.top, box.width, box.height)
     if mesh.pose is None:
         return Face(landmarks, place, box.score)

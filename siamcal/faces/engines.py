@@ -73,10 +73,17 @@ class LiteRTEngine:
             landmarks = self._mesh(rgb, detection) if share > 0 else None
             if landmarks is None:
                 continue
-            if not details:
-                return Mesh(landmarks)
-            return Mesh(landmarks, self._blendshapes(landmarks), pose_matrix(landmarks / side))
+            return self.described(landmarks, side) if details else Mesh(landmarks)
         return None
+
+    def described(self, landmarks: np.ndarray, side: int) -> Mesh:
+        """Expression and pose of a face whose landmarks are known.
+
+        Args:
+            landmarks: (478, 3) in pixels of the square window around the face.
+            side: Of the window.
+        """
+        return Mesh(landmarks, self._blendshapes(landmarks), pose_matrix(landmarks / side))
 
     def close(self) -> None:
         """Nothing is held beyond the object itself."""

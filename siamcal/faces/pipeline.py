@@ -16,12 +16,14 @@ from siamcal.faces.detection import Face, FaceDetector
 from siamcal.faces.engines import DEFAULT
 from siamcal.faces.illumination import normalise_illumination
 from siamcal.faces.normalisation import GREY, face_oval, local_contrast
+from siamcal.faces.refining import Refiner
 from siamcal.faces.released import released_quad, through_jpeg
 from siamcal.preprocessing import Preprocessing
 
 _CROPS = {
     "rigid": rigid_crop,
     "rigid_wide": wide_crop,
+    "rigid_refined": wide_crop,  # of refined landmarks
     "ffhq_quad": ffhq_quad,
     "csn_quad": released_quad,
 }
@@ -45,6 +47,7 @@ class FacePipeline:
     def __init__(self, preprocessing: Preprocessing | None = None, engine: str = DEFAULT) -> None:
         self.preprocessing = preprocessing or Preprocessing()
         self.detector = FaceDetector(engine)
+        self._refine = Refiner()
 
     def __enter__(self) -> FacePipeline:
         return self
@@ -94,6 +97,8 @@ class FacePipeline:
     def align(self, rgb: np.ndarray, face: Face) -> np.ndarray:
         """The crop of one detected face, (size, size, 3) uint8."""
         settings = self.preprocessing
+        if settings.align == "rigid_refined":
+            face = self._refine(rgb, face)
         crop, matrix = _CROPS[settings.align](rgb, face, settings.size)
         if settings.illumination != "none":
             # Before the padding: black borders would shift the histogram.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -16,13 +18,28 @@ from siamcal.files import asset
 from siamcal.graph import Features
 from siamcal.model.weights_file import read_tensors
 
-__all__ = ["LandmarkPass", "landmark_pass"]
+__all__ = ["SIDE", "LandmarkPass", "LandmarkRun", "landmark_pass"]
 
 _LOG = logging.getLogger(__name__)
 
 SIDE = 256  # of the images, pixels
 MAP = (1, 16, 16, 128)
 TOLERANCE = 1e-2  # of features of several units; LiteRT adds in another order
+
+
+@dataclass(frozen=True, eq=False)
+class LandmarkRun:
+    """What the landmark network tells of one image.
+
+    Attributes:
+        points: (478, 3) landmarks in pixels of the image.
+        presence: How sure it is that there is a face, in [0, 1].
+        features: (16, 16, 128), the end of its trunk.
+    """
+
+    points: np.ndarray
+    presence: float
+    features: np.ndarray
 
 
 class LandmarkPass:
@@ -45,13 +62,19 @@ class LandmarkPass:
             images: (B, 256, 256, 3) RGB.
             scale: What makes them [0, 1].
         """
-        maps, points = [], []
-        for image in images:
-            outputs = self.network(image[None], scale)
-            points.append(outputs[0].reshape(-1, 3))
-            maps.append(outputs[-1][0])
-        features = torch.from_numpy(np.stack(maps)).permute(0, 3, 1, 2)
-        return self.backbone.crossing(features, torch.from_numpy(np.stack(points)))
+        return self.features([self.run(image, scale) for image in images])
+
+    def run(self, image: np.ndarray, scale: float = 1 / 255) -> LandmarkRun:
+        """The network on one image; see `__call__`."""
+        points, presence, *_, trunk = self.network(image[None], scale)
+        sure = 1 / (1 + math.exp(-float(presence.item())))
+        return LandmarkRun(points.reshape(-1, 3), sure, trunk[0])
+
+    def features(self, runs: Sequence[LandmarkRun]) -> tuple[Tensor, ...]:
+        """What enters the head, of several runs."""
+        maps = torch.from_numpy(np.stack([run.features for run in runs])).permute(0, 3, 1, 2)
+        points = torch.from_numpy(np.stack([run.points for run in runs]))
+        return self.backbone.crossing(maps, points)
 
     def head(self, tensors: tuple[Tensor, ...]) -> Any:
         """The backbone's output for (merged) features."""

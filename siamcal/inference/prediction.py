@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
@@ -16,12 +16,15 @@ from siamcal.faces.media.frames import Frame, FrameStream, frames_of
 from siamcal.faces.quality import FaceMeasures
 from siamcal.graph import Features
 from siamcal.inference.ahead import ahead
-from siamcal.inference.landmark_pass import SIDE, LandmarkPass, landmark_pass
+from siamcal.inference.following import FaceFollower
+from siamcal.inference.landmark_pass import SIDE, LandmarkPass, LandmarkRun, landmark_pass
 from siamcal.inference.seeing import Everybody, Found, FrameResult, OnePerson
 from siamcal.model.heads import AUOutput
 from siamcal.model.siamese import CalibratingSiamese, Reference
 
 __all__ = ["FrameResult", "Predictor"]
+
+Crops = np.ndarray | Sequence[np.ndarray | LandmarkRun]
 
 
 class Predictor:
@@ -92,6 +95,12 @@ class Predictor:
         null = self.model.null_reference
         return null is not None and null.fitted
 
+    def _follower(self) -> FaceFollower | None:
+        """For one video; with a network of its own, because it runs in another thread."""
+        if self._pass is None or not FaceFollower.fits(self.pipeline):
+            return None
+        return FaceFollower(self.pipeline, LandmarkPass(self._pass.backbone))
+
     @torch.inference_mode()
     def read(self, crops: np.ndarray, reference: Reference | None) -> np.ndarray:
         """Crops (B, size, size, 3) uint8 -> values (B, A) float32; None: without calibration."""
@@ -99,23 +108,26 @@ class Predictor:
 
     @torch.inference_mode()
     def read_both(
-        self, crops: np.ndarray, reference: Reference
+        self, crops: Crops, reference: Reference
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Values with the reference and without, (B, A) each; None where the latter can't be.
 
         Args:
-            crops: (B, size, size, 3) uint8.
+            crops: (B, size, size, 3) uint8, or B crops and runs of the landmark network.
             reference: The person's.
         """
         seen = self._seen(crops)
         raw = self._values(seen, None) if self.reads_raw else None
         return self._values(seen, reference), raw
 
-    def _seen(self, crops: np.ndarray) -> Features | torch.Tensor:
+    def _seen(self, crops: Crops) -> Features | torch.Tensor:
         """Pre-merge features where another engine computes them, else the network's input."""
-        if self._pass is not None:
-            return Features(self._pass(crops, 1 / 255))
-        return self.config.preprocessing.to_tensor(crops).to(self.device)  # (B, 3, S, S)
+        known = self._pass
+        if known is not None:
+            runs = [c if isinstance(c, LandmarkRun) else known.run(c) for c in crops]
+            return Features(known.features(runs))
+        stacked = np.asarray(crops)  # nothing was run ahead then
+        return self.config.preprocessing.to_tensor(stacked).to(self.device)  # (B, 3, S, S)
 
     def _values(self, seen: Features | torch.Tensor, reference: Reference | None) -> np.ndarray:
         if isinstance(seen, Features):
@@ -151,7 +163,8 @@ class Predictor:
         """
         references = {0: self._on_device(reference)}
         followed = isinstance(frames, FrameStream) and frames.kind != "images"
-        find = OnePerson(self.pipeline, seen, followed=followed)
+        follower = self._follower() if followed else None
+        find = OnePerson(self.pipeline, seen, followed=followed, follower=follower)
         yield from self._read_all(frames, find, references)
 
     def results_of_people(
@@ -215,8 +228,8 @@ class Predictor:
                 if crop is not None and result.face_id == number
             ]
             if mine:
-                places, crops = [place for place, _ in mine], np.stack([crop for _, crop in mine])
-                own, raw = self.read_both(crops, reference)
+                places = [place for place, _ in mine]
+                own, raw = self.read_both([crop for _, crop in mine], reference)
                 values |= zip(places, own, strict=True)
                 if raw is not None:
                     raws |= zip(places, raw, strict=True)

@@ -10,6 +10,8 @@ import numpy as np
 from siamcal.faces import Face, FacePipeline
 from siamcal.faces.media.frames import Frame
 from siamcal.faces.quality import FaceMeasures, TargetQuality, judge_target, measure_face
+from siamcal.inference.following import FaceFollower
+from siamcal.inference.landmark_pass import LandmarkRun
 from siamcal.inference.tracks import FaceTracker
 
 __all__ = ["Everybody", "Found", "FrameResult", "OnePerson"]
@@ -58,8 +60,9 @@ class FrameResult:
         return self.problem or "; ".join(self.notes)
 
 
-#: A face that was found, without values yet, and its crop; None where nothing is to be read.
-Found = tuple[FrameResult, np.ndarray | None]
+#: A face that was found, without values yet, and its crop, or what the landmark network told of it
+#: already; None where nothing is to be read.
+Found = tuple[FrameResult, np.ndarray | LandmarkRun | None]
 
 
 class OnePerson:
@@ -73,25 +76,43 @@ class OnePerson:
         pipeline: Finds and cuts the faces.
         seen: The reference's measures, against which faces are judged.
         followed: Frames follow one another in time; else the widest face of each counts.
+        follower: Where followed: the fast way from one frame's face to the next one's.
     """
 
     def __init__(
-        self, pipeline: FacePipeline, seen: FaceMeasures | None, *, followed: bool
+        self,
+        pipeline: FacePipeline,
+        seen: FaceMeasures | None,
+        *,
+        followed: bool,
+        follower: FaceFollower | None = None,
     ) -> None:
         self.pipeline, self.seen = pipeline, seen
         self.tracker = FaceTracker() if followed else None
+        self.follower = follower if followed else None
         self.person: int | None = None
 
     def __call__(self, frame: Frame) -> list[Found]:
         """The person's face in a frame."""
         if frame.rgb is None or frame.problem:
             return [(_nothing(frame, _why(frame)), None)]
-        faces = self.pipeline.detect(frame.rgb, max_faces=MOST_FACES)
+        faces, run = self._faces(frame.index, frame.rgb)
         if not faces:
             return [(_nothing(frame, "no face"), None)]
         face, note = self._choose(frame.index, frame.rgb, faces)
-        found, crop = _found(self.pipeline, frame, frame.rgb, face, self.seen, len(faces))
-        return [(replace(found, notes=(*[note] * bool(note), *found.notes)), crop)]
+        found = _found(frame, frame.rgb, face, self.seen, len(faces))
+        found = replace(found, notes=(*[note] * bool(note), *found.notes))
+        return [(found, self.pipeline.align(frame.rgb, face) if run is None else run)]
+
+    def _faces(self, index: int, rgb: np.ndarray) -> tuple[list[Face], LandmarkRun | None]:
+        """The faces in a frame; of a lone one that was followed what the network told of it."""
+        followed = self.follower and self.follower(index, rgb)
+        if followed:
+            return [followed[0]], followed[1]
+        faces = self.pipeline.detect(rgb, max_faces=MOST_FACES)
+        if self.follower is not None:
+            self.follower.take(index, faces)
+        return faces, None
 
     def _choose(self, index: int, rgb: np.ndarray, faces: list[Face]) -> tuple[Face, str]:
         """The person's face among those of a frame, and what is to be said of the choice."""
@@ -131,13 +152,14 @@ class Everybody:
         faces = self.faces(frame)
         if not faces:
             return [(_nothing(frame, "no face", face_id=None), None)]
-        found = []
+        found: list[Found] = []
         for number, face in faces:
             seen = self.seen.get(number)
-            result, crop = _found(self.pipeline, frame, frame.rgb, face, seen, len(faces))
-            if number not in self.seen:
-                result, crop = replace(result, problem="no reference of this person"), None
-            found.append((replace(result, face_id=number), crop))
+            result = replace(_found(frame, frame.rgb, face, seen, len(faces)), face_id=number)
+            if number in self.seen:
+                found.append((result, self.pipeline.align(frame.rgb, face)))
+            else:
+                found.append((replace(result, problem="no reference of this person"), None))
         return found
 
     def faces(self, frame: Frame) -> list[tuple[int, Face]]:
@@ -159,14 +181,9 @@ def _nothing(frame: Frame, problem: str, face_id: int | None = 0) -> FrameResult
 
 
 def _found(
-    pipeline: FacePipeline,
-    frame: Frame,
-    rgb: np.ndarray,
-    face: Face,
-    seen: FaceMeasures | None,
-    faces: int,
-) -> Found:
+    frame: Frame, rgb: np.ndarray, face: Face, seen: FaceMeasures | None, faces: int
+) -> FrameResult:
     judged = judge_target(measure_face(rgb, face), seen)
     result = FrameResult(frame.index, frame.timestamp, frame.source, None)
     found = replace(result, confidence=face.score, faces=faces, judged=judged, face=face)
-    return replace(found, notes=judged.notes), pipeline.align(rgb, face)
+    return replace(found, notes=judged.notes)

@@ -14,7 +14,7 @@ from siamcal.training.recipe import Recipe, load_recipe
 __all__ = ["choose_recipe"]
 
 SWEEPS = ("all", "auto")  # in the place of a merge point: the network's own are looked through
-WHOLE_HEAD = "rigid_wide"  # the crop of networks that were made for whole heads
+WHOLE_HEAD = ("rigid_wide", "rigid_refined")  # crops of networks that were made for whole heads
 
 
 def choose_recipe(
@@ -127,7 +127,7 @@ def _with_recipe(recipe: Recipe, other: Recipe) -> Recipe:
     if recipe.dataset == "synth":
         return _on_data(other, recipe)
     crop = other.preprocessing
-    if crop.align != WHOLE_HEAD:
+    if crop.align not in WHOLE_HEAD:
         kept = recipe.preprocessing
         crop = dataclasses.replace(kept, size=crop.size, mean=crop.mean, std=crop.std)
     return dataclasses.replace(
