@@ -53,12 +53,12 @@ def test_they_fit_a_network_s_anchor(faces) -> None:
     model.fit_anchor(*faces)
     images, people = faces
     with torch.inference_mode():
-        means = [
-            model.split.pre(images[people == name]).tensors[0].mean(0) for name in set(people)
-        ]
+        means = [model.split.pre(images[people == name]).tensors[0].mean(0) for name in set(people)]
         assert model(images[:1], images[1:2]).isfinite().all()
     anchor = next(p for n, p in model.named_parameters() if n.endswith("anchor"))
-    torch.testing.assert_close(anchor.detach(), torch.stack(means).mean(0).flatten(1), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        anchor.detach(), torch.stack(means).mean(0).flatten(1), atol=1e-4, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("options", [{"people": 1}, {"frames": 0}, {"people": 4.5}])

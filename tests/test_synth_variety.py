@@ -33,13 +33,34 @@ def test_unchanged_clips_are_the_usual_ones_but_for_closed_eyes(clips) -> None:
     unchanged = [clip for clip in clips if not is_changed(0, *clip[:2])]
     assert 0.4 < len(unchanged) / len(clips) < 0.6
     for _, clip, usual, varied in unchanged:
-        others = [k for k in range(len(AUS)) if k != AU5]
+        others = [k for k in range(len(AUS)) if AUS[k] not in (5, 25, 26)]
         np.testing.assert_array_equal(
             usual.track.intensity[:, others], varied.track.intensity[:, others]
         )
         np.testing.assert_array_equal(usual.track.pose, varied.track.pose)
         if clip != 1:  # which shares the first clip's session
             assert usual.light == varied.light or is_changed(0, _, clip)
+
+
+def test_speech_is_labelled_and_a_dropped_jaw_parts_the_lips(clips) -> None:
+    lips, jaw = AUS.index(25), AUS.index(26)
+    spoken = 0
+    for _, _, usual, varied in clips:
+        moves = varied.track.nuisance
+        assert not {"speech_jaw", "speech_lips"} & set(moves)
+        assert (varied.track.intensity[:, lips] >= 0.69 * varied.track.intensity[:, jaw]).all()
+        if not varied.track.intensity.any():
+            continue
+        silent = ~usual.track.speaking
+        np.testing.assert_allclose(
+            varied.track.intensity[silent, jaw], usual.track.intensity[silent, jaw], atol=0.5
+        )
+        talking = usual.track.nuisance["speech_jaw"] > 0.5
+        more = varied.track.intensity[:, jaw] - usual.track.intensity[:, jaw]
+        room = usual.track.intensity[:, jaw] < 3
+        assert (more[talking & room] > 1).all()
+        spoken += int((talking & room).sum())
+    assert spoken > 100
 
 
 def test_au5_is_nothing_behind_closed_lids(clips) -> None:

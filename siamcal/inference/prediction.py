@@ -107,9 +107,7 @@ class Predictor:
         return self._values(self._seen(crops), reference)
 
     @torch.inference_mode()
-    def read_both(
-        self, crops: Crops, reference: Reference
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+    def read_both(self, crops: Crops, reference: Reference) -> tuple[np.ndarray, np.ndarray | None]:
         """Values with the reference and without, (B, A) each; None where the latter can't be.
 
         Args:
@@ -119,6 +117,25 @@ class Predictor:
         seen = self._seen(crops)
         raw = self._values(seen, None) if self.reads_raw else None
         return self._values(seen, reference), raw
+
+    @torch.inference_mode()
+    def read_each(self, crops: np.ndarray, references: Sequence[int]) -> np.ndarray:
+        """Every crop against each of some of them, (R, N, A) float32.
+
+        The network runs once on each up to the merge point, whatever the number of references.
+
+        Args:
+            crops: (N, size, size, 3) uint8, of one person.
+            references: Which of them are the references, one after another.
+        """
+        encoded = [self.encode(crops[place]) for place in references]
+        found = []
+        for start in range(0, len(crops), self.batch_size):
+            seen = self._seen(crops[start : start + self.batch_size])
+            if not isinstance(seen, Features):
+                seen = self.model.split.pre(seen)
+            found.append(np.stack([self._values(seen, reference) for reference in encoded]))
+        return np.concatenate(found, axis=1)
 
     def _seen(self, crops: Crops) -> Features | torch.Tensor:
         """Pre-merge features where another engine computes them, else the network's input."""

@@ -4,7 +4,8 @@ Half of a person's clips are as in the usual look. In the others the head turns 
 eyes close for seconds, light comes from below, from the side or coloured, and in a third of them
 the face rests all the time, so that nothing but these moves. People also differ in what else moves
 with an action (cheeks and wings of the nose with a smile) and in how far an action moves them.
-Labels stay those of the actions, but for AU 5, which can't be seen through closed lids.
+Labels are what can be seen: AU 5 can't through closed lids; who speaks parts the lips (AU 25) and
+drops the jaw (AU 26), and a jaw that drops parts the lips. In the other looks speech is no label.
 
 The first two clips of a person are one session, with one light, camera and sensor; each other clip
 is one of its own. Blur, noise and compression aren't drawn here but in training
@@ -32,6 +33,10 @@ CLOSING = 0.5  # share of those in which the eyes close for a while
 # How much further the head goes than in the usual look, and where it stops (radians).
 TURNS = ((1.2, 2.6), (1.2, 3.0), (1.0, 2.0))  # yaw, pitch, roll
 STOPS = (0.75, 0.5, 0.3)
+
+# What speech moves, as intensities of AU 26 and AU 25 at full strength, and how much of AU 26 parts
+# the lips: by what the landmarks of rendered mouths show.
+SPEECH_JAW, SPEECH_LIPS, JAW_PARTS = 2.2, 3.0, 0.7
 
 #: How far each AU moves a face, as a factor on the usual way; spread of its logarithm.
 REACH, REACH_SPREAD = 0.85, 0.22
@@ -97,9 +102,24 @@ def vary_track(usual: Track, *key: int) -> Track:
             intensity[:] = 0
             nuisance, speaking = {}, np.zeros(len(usual), bool)
     intensity[:, AUS.index(5)] *= 1 - blink
+    intensity, nuisance = _spoken(intensity, nuisance)
     return replace(
         usual, intensity=intensity, blink=blink, pose=pose, nuisance=nuisance, speaking=speaking
     )
+
+
+def _spoken(
+    intensity: np.ndarray, nuisance: dict[str, np.ndarray]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Speech as AU 25 and AU 26, in the picture and the labels; what else moves is kept."""
+    left = {n: curve for n, curve in nuisance.items() if n not in ("speech_jaw", "speech_lips")}
+    lips, jaw = AUS.index(25), AUS.index(26)
+    spoken = intensity.copy()
+    spoken[:, jaw] += SPEECH_JAW * nuisance.get("speech_jaw", 0.0)
+    spoken[:, lips] += SPEECH_LIPS * nuisance.get("speech_lips", 0.0)
+    spoken[:, lips] = np.maximum(spoken[:, lips], JAW_PARTS * spoken[:, jaw])
+    spoken[:, [lips, jaw]] = np.clip(spoken[:, [lips, jaw]], 0, 5)
+    return spoken, left
 
 
 def _closed(rng: np.random.Generator, frames: int, fps: float) -> np.ndarray:
