@@ -65,7 +65,7 @@ class TestRefining:
         rgb = person()
         with FacePipeline(WIDE) as pipeline:
             face = pipeline.detect(rgb)[0]
-        crop, matrix = wide_crop(np.zeros_like(rgb), face, SIDE)
+        _, matrix = wide_crop(np.zeros_like(rgb), face, SIDE)
         at = np.array([[100.0, 120.0, 5.0]])
         inside = (at[:, :2] + 0.5) @ matrix[:, :2].T + matrix[:, 2] - 0.5
         scale = np.sqrt(np.linalg.det(matrix[:, :2]))
@@ -99,7 +99,8 @@ class TestRefining:
         one, other = rigid_placement(face.landmarks), rigid_placement(again.landmarks)
         assert np.hypot(*np.subtract(one.centre, other.centre)) < 0.02 * one.eye_distance
         assert other.eye_distance == pytest.approx(one.eye_distance, rel=0.03)
-        assert again.blendshapes == face.blendshapes and again.pose == face.pose
+        assert again.blendshapes == face.blendshapes
+        assert again.pose == face.pose
 
     def test_a_copy_for_another_process_loads_its_own_network(self, person) -> None:
         import pickle
@@ -129,7 +130,8 @@ class TestFollower:
         eyes = np.linalg.norm(anew.landmarks[33] - anew.landmarks[263])
         apart = np.linalg.norm((face.landmarks - anew.landmarks)[:, :2], axis=1) / eyes
         assert np.median(apart) < 0.02
-        assert face.box == anew.box and face.score == anew.score
+        assert face.box == anew.box
+        assert face.score == anew.score
         np.testing.assert_allclose(face.pose, anew.pose, atol=4)
         mouth = [f.blendshapes["mouthSmileLeft"] for f in (face, anew)]
         assert mouth[0] == pytest.approx(mouth[1], abs=0.15)
@@ -206,7 +208,9 @@ def test_a_known_face_is_described_as_when_it_is_found(person) -> None:
         found = pipeline.detect(rgb)[0]
         (box,) = pipeline.detector.boxes(rgb)
         again = pipeline.detector.described(found.landmarks, box)
-    assert isinstance(again, Face) and again.box == found.box and again.score == found.score
+    assert isinstance(again, Face)
+    assert again.box == found.box
+    assert again.score == found.score
     np.testing.assert_allclose(again.pose, found.pose, atol=0.05)
     for name, value in found.blendshapes.items():
         assert again.blendshapes[name] == pytest.approx(value, abs=5e-3), name
