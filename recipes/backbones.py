@@ -185,7 +185,6 @@ def dlib_face() -> Recipe:
             mean=(122.782 / 255, 117.001 / 255, 104.298 / 255),
             std=(256 / 255, 256 / 255, 256 / 255),
         ),
-        note="The start knows real faces and no AU. The map behind layer3, of 8 x 8 places, is the "
-        "last that still has places; crop and merge point: chosen on rendered people of the "
-        "training set, who are in no table.",
+        note="The start knows real faces and no AU. Crop and merge point: chosen on rendered "
+        "people of the training set, who are in no table.",
     )
