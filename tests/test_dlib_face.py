@@ -21,6 +21,7 @@ from siamcal import CalibratingSiamese, create_backbone, load_face_weights
 from siamcal.errors import MissingDependencyError, WeightsError
 from siamcal.model import dlib_file
 from siamcal.model.dlib_file import FILE_NAME, PACKAGE, installed_file, read_dlib
+from siamcal.training.choice import choose_recipe
 from siamcal.training.everyone import config_facts
 from siamcal.training.recipe import load_recipe
 from siamcal.training.start import weights_path
@@ -223,6 +224,14 @@ def test_the_map_is_as_large_as_that_of_the_landmark_trunk() -> None:
     assert seen["shape"][1:] == (128, 8, 8)
     whole_network = create_backbone("dlib_resnet")
     assert sum(p.numel() for p in whole_network.parameters()) == 5_607_616
+
+
+def test_on_other_data_it_brings_its_crop_and_start() -> None:
+    chosen = choose_recipe(dataset="disfa", backbone="dlib_face")
+    own = load_recipe("dlib_face")
+    assert chosen.dataset == "disfa"
+    assert chosen.preprocessing == own.preprocessing
+    assert (chosen.weights, chosen.merge_at) == ("pretrained", "head")
 
 
 def test_crops_reach_the_network_as_dlib_has_them() -> None:
