@@ -169,12 +169,12 @@ def edgenext_small() -> Recipe:
 
 
 @recipes.register()
-def dlib_face() -> Recipe:
+def dlib_trunk() -> Recipe:
     """Three stages of dlib's face recognition network, 150 px, frozen, at the head."""
     return dataclasses.replace(
         load_recipe("synth"),
-        name="dlib_face",
-        backbone="dlib_face",
+        name="dlib_trunk",
+        backbone="dlib_trunk",
         weights="pretrained",
         # Its crop and normalisation: dlib subtracts the mean from 0-255 and divides by 256.
         preprocessing=Preprocessing(

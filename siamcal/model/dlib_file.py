@@ -59,7 +59,7 @@ def found_file() -> Path:
 
 
 def read_dlib(path: str | Path) -> dict[str, Tensor]:
-    """Weights by the names of the backbone `dlib_face`.
+    """Weights by the names of the backbone `dlib_trunk`.
 
     What follows each convolution in dlib, a factor and a shift of each channel, is multiplied into
     it: convolutions have weights (out, in, H, W) and a bias. The last layer's bias, which dlib's

