@@ -11,6 +11,7 @@ import numpy as np
 
 from siamcal.datasets.base import FaceSet
 from siamcal.evaluation.methods import SHRINKAGE
+from siamcal.model.dlib_file import installed_file
 from siamcal.preprocessing import Preprocessing
 from siamcal.registry import merges
 from siamcal.training.recipe import Recipe, load_recipe
@@ -75,11 +76,11 @@ def _of_start(name: str, recipe: str, **changes: Any) -> list[Arm]:
 
 
 def _start() -> Study:
-    arms = [
-        *_of_start("faces (landmarks)", "synth"),
-        *_of_start("AUs (trained as NCG)", "ir_tiny", **HALF_FROZEN),
-        *_of_start("random weights", "synth", weights=""),
-    ]
+    arms = _of_start("faces (landmarks)", "synth")
+    if installed_file():  # its weights don't come with siamcal
+        arms += _of_start("faces (dlib)", "dlib_trunk")
+    arms += _of_start("AUs (trained as NCG)", "ir_tiny", **HALF_FROZEN)
+    arms += _of_start("random weights", "synth", weights="")
     return Study("Which start weights does calibration want?", tuple(arms))
 
 

@@ -15,6 +15,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from siamcal.preprocessing import Preprocessing
 from siamcal.registry import recipes
 from siamcal.training.recipe import Recipe, load_recipe
 
@@ -164,4 +165,26 @@ def edgenext_small() -> Recipe:
         256,
         IMAGENET,
         "The entrance of the last stage, before its downsampling and transposed attention.",
+    )
+
+
+@recipes.register()
+def dlib_trunk() -> Recipe:
+    """Three stages of dlib's face recognition network, 150 px, frozen, at the head."""
+    return dataclasses.replace(
+        load_recipe("synth"),
+        name="dlib_trunk",
+        backbone="dlib_trunk",
+        weights="pretrained",
+        # Its crop and normalisation: dlib subtracts the mean from 0-255 and divides by 256.
+        preprocessing=Preprocessing(
+            size=150,
+            align="rigid_close",
+            contrast="none",
+            mask="none",
+            mean=(122.782 / 255, 117.001 / 255, 104.298 / 255),
+            std=(256 / 255, 256 / 255, 256 / 255),
+        ),
+        note="The start knows real faces and no AU. Crop and merge point: chosen on rendered "
+        "people of the training set, who are in no table.",
     )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ALIGNMENTS", "CONTRASTS", "DETECTIONS", "ILLUMINATIONS", "MASKS", "Preprocessing"]
 
-ALIGNMENTS = ("rigid", "rigid_wide", "rigid_refined", "ffhq_quad", "csn_quad")
+ALIGNMENTS = ("rigid", "rigid_wide", "rigid_refined", "rigid_close", "ffhq_quad", "csn_quad")
 DETECTIONS = ("search", "once")
 ILLUMINATIONS = ("none", "csn_released", "csn_rgb")
 CONTRASTS = ("none", "local")
@@ -28,9 +28,9 @@ class Preprocessing:
         size: Side of the square crop in pixels.
         align: "rigid" (eyes and nose bridge, ours), "rigid_wide" (placed alike, with the whole
             head), "rigid_refined" (the same by landmarks that are found anew in that crop, which
-            are steadier), "csn_quad" (the paper's, uses the jaw, pixel for pixel as its authors
-            released it) or "ffhq_quad" (the same rectangle with the chin's full distance, not
-            aliased).
+            are steadier), "rigid_close" (placed alike, as close as dlib's face chips), "csn_quad"
+            (the paper's, uses the jaw, pixel for pixel as its authors released it) or "ffhq_quad"
+            (the same rectangle with the chin's full distance, not aliased).
         illumination: "none", "csn_released" (the paper's step as its authors released it, with the
             luma weights of red and blue swapped) or "csn_rgb" (the same with correct channels).
         contrast: "none" or "local" (local contrast normalisation).

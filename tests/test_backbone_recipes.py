@@ -20,6 +20,7 @@ NAMES = [
     "mobilenetv4_conv_small",
     "mobilenetv3_small",
     "edgenext_small",
+    "dlib_trunk",
 ]
 
 

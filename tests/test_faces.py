@@ -20,6 +20,7 @@ from siamcal.faces.alignment import (
     CHIN,
     EYE_DISTANCE,
     EYE_LINE,
+    close_crop,
     rigid_placement,
     transform_landmarks,
 )
@@ -207,6 +208,24 @@ def test_the_rigid_crop_puts_the_eyes_where_it_says(face):
     eyes = transform_landmarks(face.landmarks, placement.matrix(200))[[33, 133, 362, 263], :2]
     assert np.allclose(eyes.mean(0), (100, 200 * EYE_LINE), atol=1)
     assert np.hypot(*(eyes[3] - eyes[0])) == pytest.approx(200 * EYE_DISTANCE, rel=0.06)
+
+
+def test_the_close_crop_lies_where_dlibs_chips_do(pipeline, astronaut, face):
+    """dlib lays five points onto those of a mean face: eye corners and the base of the nose."""
+    mean = np.array([[0.8596, 0.2135], [0.6461, 0.2290], [0.1206, 0.2137], [0.3341, 0.2291],
+                     [0.4901, 0.6278]])  # fmt: skip
+    size = 150
+    goal = (0.25 + mean) / 1.5 * size
+    points = face.landmarks[[263, 362, 33, 133, 2], :2].astype(float)
+    # Least squares for (a, b, x, y): [[a, -b], [b, a]] @ point + (x, y).
+    rows = [r for x, y in points for r in ((x, -y, 1, 0), (y, x, 0, 1))]
+    a, b, x, y = np.linalg.lstsq(np.array(rows), goal.ravel(), rcond=None)[0]
+    theirs = np.array([[a, -b, x], [b, a, y]])
+    _, ours = close_crop(astronaut, face, size)
+    inside = np.array([[30, 40], [120, 40], [75, 100], [40, 130], [110, 130]], float)
+    frame = (inside - theirs[:, 2]) @ np.linalg.inv(theirs[:, :2]).T
+    apart = np.hypot(*(frame @ ours[:, :2].T + ours[:, 2] - inside).T)
+    assert apart.max() < 0.06 * size
 
 
 def test_jaw_and_mouth_and_brows_have_no_say_in_the_rigid_crop(face):

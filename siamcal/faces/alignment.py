@@ -30,6 +30,11 @@ EYE_DISTANCE = 1 / 2.3
 # The wide crop, for networks made for whole heads, such as MediaPipe's landmark network.
 WIDE_EYE_LINE = 0.40
 WIDE_EYE_DISTANCE = 1 / 3.0
+# The close crop, for networks trained on dlib's face chips (padding .25, five points): on 12
+# rendered neutral faces their side was 1.94 eye distances (standard deviation .03), and the eyes'
+# height .313 (.002).
+CLOSE_EYE_LINE = 0.313
+CLOSE_EYE_DISTANCE = 1 / 1.94
 # Spread of the rigid points over the distance of the outer eye corners: mean of 56 frontal faces
 # of LFW (standard deviation .004).
 SPREAD_PER_EYE_DISTANCE = 0.313
@@ -117,6 +122,16 @@ def wide_crop_at(rgb: np.ndarray, placement: Placement, size: int) -> tuple[np.n
     """`wide_crop` where a face is supposed."""
     matrix = placement.matrix(size, WIDE_EYE_LINE, WIDE_EYE_DISTANCE)
     return warp(rgb, matrix, size, size, cv2.BORDER_REPLICATE), matrix
+
+
+def close_crop(rgb: np.ndarray, face: Face, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Placed by the same points as `rigid_crop`, as close as dlib's face chips; black outside.
+
+    Returns:
+        The crop, (size, size, 3) uint8, and the (2, 3) matrix from frame to crop coordinates.
+    """
+    matrix = rigid_placement(face.landmarks).matrix(size, CLOSE_EYE_LINE, CLOSE_EYE_DISTANCE)
+    return warp(rgb, matrix, size, size), matrix
 
 
 def from_crop(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import numpy as np
 
 from siamcal.errors import FaceNotFoundError
 from siamcal.faces.alignment import (
+    close_crop,
     ffhq_quad,
     pad_to_square,
     rigid_crop,
@@ -24,6 +25,7 @@ _CROPS = {
     "rigid": rigid_crop,
     "rigid_wide": wide_crop,
     "rigid_refined": wide_crop,  # of refined landmarks
+    "rigid_close": close_crop,
     "ffhq_quad": ffhq_quad,
     "csn_quad": released_quad,
 }

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from siamcal.errors import ConfigError, DataNotFoundError, WeightsError
 from siamcal.files import check_file, replacing, write_atomically
+from siamcal.model.dlib_file import FILE_NAME, read_dlib
 
 __all__ = [
     "MAX_WEIGHTS_BYTES",
@@ -96,8 +97,8 @@ def read_state_dict(path: str | Path, names: Collection[str] = ()) -> dict[str, 
     """The tensors of a checkpoint by name, without running any code that the file may hold.
 
     Args:
-        path: A .safetensors file, or a state dict of torch's, also one under a key such as
-            `state_dict`.
+        path: A .safetensors file, a state dict of torch's, also one under a key such as
+            `state_dict`, or dlib's face recognition network (.dat; `siamcal.model.dlib_file`).
         names: Names of the network it is for. A prefix that all names of the file share
             (`module.`, `backbone.`, ...) is taken off as long as none of these is among them.
 
@@ -109,9 +110,11 @@ def read_state_dict(path: str | Path, names: Collection[str] = ()) -> dict[str, 
     if not path.exists():
         raise DataNotFoundError(
             f"There is no file {path}. InsightFace's model zoo (arcface_torch) has "
-            "glint360k_cosface_r50_fp16_0.1/backbone.pth (non-commercial research only); give the "
-            "path of your copy."
+            "glint360k_cosface_r50_fp16_0.1/backbone.pth (non-commercial research only), the PyPI "
+            f"package face_recognition_models has {FILE_NAME} (CC0); give the path of your copy."
         )
+    if path.suffix == ".dat":
+        return read_dlib(path)
     content = read_tensors(path) if path.suffix == ".safetensors" else _unpickled(path)
     state = {str(n): v for n, v in content.items() if isinstance(n, str | int)
              and isinstance(v, Tensor)}  # fmt: skip

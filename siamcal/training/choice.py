@@ -14,7 +14,8 @@ from siamcal.training.recipe import Recipe, load_recipe
 __all__ = ["choose_recipe"]
 
 SWEEPS = ("all", "auto")  # in the place of a merge point: the network's own are looked through
-WHOLE_HEAD = ("rigid_wide", "rigid_refined")  # crops of networks that were made for whole heads
+# Crops of networks that were made for them: whole heads, and dlib's face chips.
+OWN_CROPS = ("rigid_wide", "rigid_refined", "rigid_close")
 
 
 def choose_recipe(
@@ -127,7 +128,7 @@ def _with_recipe(recipe: Recipe, other: Recipe) -> Recipe:
     if recipe.dataset == "synth":
         return _on_data(other, recipe)
     crop = other.preprocessing
-    if crop.align not in WHOLE_HEAD:
+    if crop.align not in OWN_CROPS:
         kept = recipe.preprocessing
         crop = dataclasses.replace(kept, size=crop.size, mean=crop.mean, std=crop.std)
     return dataclasses.replace(

@@ -139,7 +139,7 @@ def config_facts(recipe: Recipe, faces: FaceSet) -> dict[str, Any]:
             else "derived from a licensed data set; its terms apply to the weights"
             if own_start
             else "derived from pretrained weights of the backbone's source; their terms apply"
-            if recipe.weights == "pretrained"
+            if recipe.weights == "pretrained" or recipe.weights.endswith(".dat")  # dlib's
             else "derived from a trained network given by the user; its terms apply"
             if recipe.checkpoint
             else NOT_COMMERCIAL

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from calibrators import tiny
+from dlib_files import SmallNetwork
 from facesets import squares
 from torch import nn
 
@@ -58,6 +59,10 @@ def _old_pth(folder: Path) -> Path:
 def _safetensors(folder: Path) -> Path:
     write_tensors(_net().state_dict(), folder / "start.safetensors")
     return folder / "start.safetensors"
+
+
+def _dlib(folder: Path) -> Path:
+    return SmallNetwork().write(folder / "start.dat")
 
 
 def _start(path: Path) -> Any:
@@ -175,6 +180,7 @@ READERS = (
     Reader("start weights, .pth", "bytes", _pth, _start, before=1091),
     Reader("start weights, .pth of torch before 1.6", "bytes", _old_pth, _start),
     Reader("start weights, safetensors", "safetensors", _safetensors, _start),
+    Reader("start weights, dlib", "bytes", _dlib, _any_state),
     Reader("any state dict, .pth (convert)", "bytes", _pth, _any_state, before=6),
     Reader("own checkpoint", "bytes", _own, _trained),
     Reader("checkpoint of a training", "safetensors", _checkpoint, _resumed, exact=True),
