@@ -28,9 +28,9 @@ from siamcal.evaluation.tables import HONESTY, to_markdown
 from siamcal.files import asset, make_folder, write_json
 from siamcal.inference import Predictor
 from siamcal.model.siamese import CalibratingSiamese
+from siamcal.progress import progress_bar
 from siamcal.registry import benchmarks
 from siamcal.training.batches import task_labels
-from siamcal.training.prediction import predict
 
 __all__ = ["PHOTOGRAPH", "calibrator", "false_activations", "photograph"]
 
@@ -63,8 +63,9 @@ def calibrator(
     }
     cells = {look: _cells(model, shown) for look, shown in faces.items()}
     results = {
-        "methods": {"csn": {config.task: cells["usual"]}},
-        "shifted": cells["shifted"],
+        "methods": {"csn": {config.task: cells["usual"]["all"]}},
+        "shifted": cells["shifted"]["all"],
+        "silent": {look: found["silent"] for look, found in cells.items()},
         # The people are other ones than the training's: there are no folds.
         "dataset": describe_dataset(faces["usual"]) | {"folds": []},
         "photograph": false_activations(model, variations),
@@ -79,15 +80,35 @@ def calibrator(
     return text
 
 
-def _cells(model: CalibratingSiamese, faces: FaceSet) -> dict[str, Any]:
-    """Metric -> its mean, interval and values by AU."""
+def _cells(model: CalibratingSiamese, faces: FaceSet) -> dict[str, dict[str, Any]]:
+    """Of all frames and of the silent ones: metric -> its mean, interval and values by AU."""
     config = model.config
-    readings = predict(model, faces, faces.table.index.to_numpy())
+    readings = _readings(model, faces)
     labels, people = task_labels(faces, config.task), faces.participants.astype(str)
+    silent = ~faces.table["speaking"].to_numpy(bool)
     return {
-        metric.name: metric_interval(metric.name, readings, labels, people).to_dict(config.aus)
-        for metric in metrics_of(config.task)
+        kind: {
+            metric.name: metric_interval(
+                metric.name, readings[rows], labels[rows], people[rows]
+            ).to_dict(config.aus)
+            for metric in metrics_of(config.task)
+        }
+        for kind, rows in (("all", np.ones_like(silent)), ("silent", silent))
     }
+
+
+def _readings(model: CalibratingSiamese, faces: FaceSet) -> np.ndarray:
+    """(N, A) as `siamcal predict` reads them, each against its reference."""
+    found = np.empty((len(faces), len(model.config.aus)), np.float32)
+    with Predictor(model) as predictor:
+        size = predictor.batch_size
+        people = np.unique(faces.reference_rows)
+        for row in progress_bar(people, description="reads", unit="person"):
+            reference = predictor.encode(faces.images[row])
+            own = np.flatnonzero(faces.reference_rows == row)
+            for part in np.split(own, range(size, len(own), size)):
+                found[part] = predictor.read(faces.images[part], reference)
+    return found
 
 
 @dataclass(frozen=True)
@@ -203,18 +224,23 @@ def _interval(cell: dict[str, Any]) -> str:
 def _markdown(model: CalibratingSiamese, results: dict[str, Any]) -> str:
     config, data, photo = model.config, results["dataset"], results["photograph"]
     cells, shoots = results["methods"]["csn"][config.task], photo["shoots"]
-    shifted = results["shifted"][next(iter(cells))]
+    first = next(iter(cells))
+    others = {
+        "silent": results["silent"]["usual"][first],
+        "shifted look": results["shifted"][first],
+        "shifted, silent": results["silent"]["shifted"][first],
+    }
     rows = {
         f"AU{au:02d} ({status})": {
             **{m: f"{cell['per_au'][f'AU{au:02d}']:.3f}" for m, cell in cells.items()},
-            "shifted look": f"{shifted['per_au'][f'AU{au:02d}']:.3f}",
+            **{k: f"{cell['per_au'][f'AU{au:02d}']:.3f}" for k, cell in others.items()},
             **{k: f"{shoot['per_au'][f'AU{au:02d}']:.2f}" for k, shoot in shoots.items()},
         }
         for au, status in zip(config.aus, config.au_status, strict=True)
     }
     rows["mean [95 %]"] = {
         **{metric: _interval(cell) for metric, cell in cells.items()},
-        "shifted look": _interval(shifted),
+        **{k: _interval(cell) for k, cell in others.items()},
         **{k: f"{shoot['mean']:.2f}" for k, shoot in shoots.items()},
     }
     return (
@@ -222,8 +248,9 @@ def _markdown(model: CalibratingSiamese, results: dict[str, Any]) -> str:
         f"{data['frames']} frames. Trained on other people: {config.training_data}. "
         f"{machine_line(results['environment'])}\n\n"
         f"{to_markdown(pd.DataFrame.from_dict(rows, orient='index'), 'AU')}\n\n"
-        f"*Shifted look*: {next(iter(cells))} of the same people with other skin, hair, light and "
-        f"cameras (docs/synth.md). The last columns: mean intensity read on {photo['variations']} "
+        f"*Silent*: {first} of the frames in which nobody speaks; these people's labels call lips "
+        "and jaw at rest while they speak, the calibrator reads what can be seen. *Shifted look*: "
+        "of the same people with other skin, hair, light and cameras (docs/synth.md). The last columns: mean intensity read on {photo['variations']} "
         "pictures each made of "
         f"{PHOTOGRAPH}, the photograph itself being the reference. *Same session*: the camera "
         "shakes, the light flickers a little. *Other camera and light*: other size, roll, light, "
