@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from siamcal.errors import MissingDependencyError, UnknownNameError
+from siamcal.errors import UnknownNameError
+from siamcal.extras import needed_for
 from siamcal.registry import backbones
 
 from ._torchvision_operators import declare_operators
@@ -22,12 +23,8 @@ def load_timm() -> Any:
         MissingDependencyError: It isn't installed.
     """
     declare_operators()
-    try:
+    with needed_for("A network of timm"):
         import timm
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"timm can't be imported ({error}). Run `pip install timm`."
-        ) from error
     return timm
 
 
