@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from siamcal import __version__ as siamcal_version
-from siamcal.cli import PANELS, main, tell
+from siamcal.cli import PANELS, main
 from siamcal.cli._inputs import refuse_absent
 from siamcal.errors import MediaError, UnknownNameError
 from siamcal.training.choice import choose_recipe
@@ -139,13 +139,18 @@ def test_the_version_and_what_can_be_listed(monkeypatch, capfd) -> None:
     assert all(kind in listed for kind in ("backbones", "merge-points", "formats"))
 
 
-def test_no_color_is_obeyed(monkeypatch) -> None:
-    colours = []
-    monkeypatch.setattr("typer.secho", lambda text, err, fg: colours.append(fg))
-    for no_colour in ("", "1"):
-        monkeypatch.setenv("NO_COLOR", no_colour)
-        tell("siamcal: wrong", "red")
-    assert colours == ["red", None]
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a terminal")
+@pytest.mark.parametrize(
+    ("no_colour", "expected"), [("", b"\x1b[31mwrong\x1b[0m\r\n"), ("1", b"wrong\r\n")]
+)
+def test_no_color_is_obeyed_on_a_terminal(no_colour: str, expected: bytes) -> None:
+    ours, theirs = os.openpty()
+    code = "from siamcal.cli import tell; tell('wrong', 'red')"
+    env = {**os.environ, "NO_COLOR": no_colour}
+    subprocess.run([sys.executable, "-c", code], stderr=theirs, env=env, check=True)
+    os.close(theirs)
+    assert os.read(ours, 1000) == expected
+    os.close(ours)
 
 
 @pytest.mark.slow
@@ -288,6 +293,27 @@ def test_what_is_not_there_is_said_before_anything_is_loaded(command: str, tmp_p
     )
     assert found.stdout == "2\n"
     assert f"(relative names start at {tmp_path}). Check the name." in found.stderr
+
+
+def test_an_empty_argument_is_refused(refused, tmp_path) -> None:
+    code, said = refused("predict", "x.jpg", "--reference", "x.jpg", "-o", "")
+    assert code == 2
+    assert said == "siamcal: The argument behind '-o' is empty. Is a variable of the shell unset?\n"
+    assert not list(tmp_path.iterdir())
+    assert refused("", "--help")[1].startswith("siamcal: The argument is empty.")
+
+
+def test_an_even_window_is_refused_before_a_table_is_begun(refused, tmp_path) -> None:
+    (tmp_path / "x.jpg").write_bytes(b"no picture")
+    code, said = refused("predict", "x.jpg", "--reference", "x.jpg", "--smooth", "2", "-o", "a.csv")
+    assert (code, "odd number of frames" in said) == (2, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.jpg"]
+
+
+def test_no_jobs_are_refused_by_the_option_that_was_given(refused, tmp_path) -> None:
+    (tmp_path / "x.jpg").write_bytes(b"no picture")
+    code, said = refused("predict", "x.jpg", "--reference", "x.jpg", "--jobs", "0", "-o", "out/")
+    assert (code, "--jobs takes 1 or more" in said) == (2, True)
 
 
 def test_what_may_be_no_file_is_left_to_its_reader(tmp_path, monkeypatch) -> None:
