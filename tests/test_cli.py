@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from siamcal import __version__ as siamcal_version
@@ -314,6 +316,34 @@ def test_no_jobs_are_refused_by_the_option_that_was_given(refused, tmp_path) -> 
     (tmp_path / "x.jpg").write_bytes(b"no picture")
     code, said = refused("predict", "x.jpg", "--reference", "x.jpg", "--jobs", "0", "-o", "out/")
     assert (code, "--jobs takes 1 or more" in said) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("show run", "Can't read run/table.md: No such file"),
+        ("stats run", "run holds no finished run"),
+        ("stats run", "siamcal bench makes one"),  # not: finished is run
+        ("push run nope", "A repository is named owner/name, but got 'nope'."),
+        ("push run a/b --base x.pth", "--base x.pth is the file below an adapter: add --adapter."),
+        ("pull a/b --revision x:y", "A revision is a branch, tag or commit, but got 'x:y'."),
+        ("pull hf-hub:a/b@", "names no revision behind the @"),
+        ("pull a/b --max-gb -1", "greater than or equal to 0"),
+        ("agree run run", "run and run are one folder"),
+        ("recalibrate run --reference-rows 1:1 -o o.csv", "run is a folder; name a table in it."),
+        ("recalibrate x.jpg --reference-rows 1:1 -o o.csv", "Is x.jpg a table?"),
+        ("predict x.jpg --reference x.jpg --device gpu", "(it is cpu, cuda, mps or auto)"),
+        ("bench --seeds a", "--seeds and --folds take whole numbers like 0,1,2, but got 'a'."),
+    ],
+)
+def test_wrong_inputs_are_answered_by_what_is_wrong(command, expected, refused, tmp_path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "results.json").write_text("{}")
+    cv2.imwrite(str(tmp_path / "x.jpg"), np.zeros((8, 8, 3), np.uint8))
+    code, said = refused(*command.split())
+    assert code == 2
+    assert expected in " ".join(said.split())
+    assert "Traceback" not in said
 
 
 def test_what_may_be_no_file_is_left_to_its_reader(tmp_path, monkeypatch) -> None:

@@ -265,7 +265,9 @@ def _numbers(text: str | None) -> list[int] | None:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise ConfigError(f"Expected whole numbers like 0,1,2, but got {text!r}.") from None
+        raise ConfigError(
+            f"--seeds and --folds take whole numbers like 0,1,2, but got {text!r}."
+        ) from None
 
 
 def _show_log() -> None:

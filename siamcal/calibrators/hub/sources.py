@@ -78,15 +78,24 @@ def parse_source(
     if not text.startswith("hf-hub:") and Path(text).expanduser().is_dir():
         return Source(Path(text).expanduser() / inner)
     name, at, inside = text.removeprefix("hf-hub:").partition("@")
+    if at and not inside:
+        raise ConfigError(f"{text!r} names no revision behind the @; leave the @ out for main.")
     if at and revision is not None and inside != revision:
         raise ConfigError(f"{text!r} names the revision {inside!r}, but revision={revision!r}.")
     revision = inside if at else revision
-    if not _REPO.match(name) or ".." in name or (revision and not _REVISION.match(revision)):
+    if revision and not _REVISION.match(revision):
+        raise ConfigError(f"A revision is a branch, tag or commit, but got {revision!r}.")
+    if not is_repository(name):
         raise ConfigError(
             f"{text!r} is neither a folder nor a repository. Name a folder that exists, "
             "'local-dir:PATH', 'owner/name' or 'hf-hub:owner/name@revision'."
         )
     return Source(None, name, revision, token, cache_dir, inner, force_download, local_files_only)
+
+
+def is_repository(name: str) -> bool:
+    """Whether a name has the form owner/name."""
+    return bool(_REPO.match(name)) and ".." not in name
 
 
 def hub_api(token: str | bool | None) -> Any:
