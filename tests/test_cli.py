@@ -333,6 +333,9 @@ def test_no_jobs_are_refused_by_the_option_that_was_given(refused, tmp_path) -> 
         ("recalibrate run --reference-rows 1:1 -o o.csv", "run is a folder; name a table in it."),
         ("recalibrate x.jpg --reference-rows 1:1 -o o.csv", "Is x.jpg a table?"),
         ("predict x.jpg --reference x.jpg --device gpu", "(it is cpu, cuda, mps or auto)"),
+        ("bench --references auto", "Data set 'synth' has no option references; it has size"),
+        ("bench coverage extra", "Benchmark 'coverage' is one alone and takes no 'extra'."),
+        ("train run", "run holds no recipe.json. Name a run of siamcal bench"),
         ("bench --seeds a", "--seeds and --folds take whole numbers like 0,1,2, but got 'a'."),
     ],
 )

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,21 @@ def test_options_that_the_text_names_are_there(page: Path) -> None:
     for line in re.findall(r"`(siamcal [^`]*)`", text):
         named = set(re.findall(r"(?<!\S)--[\w-]+", line.replace("\n", " ")))
         assert named <= known, line
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_targets_of_make_and_extras_that_the_text_names_are_there(page: Path) -> None:
+    text = page.read_text()
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    named = re.findall(r"(?:`|^)make ((?:(?!\w+=)[\w-]+ ?)+)", text, flags=re.MULTILINE)
+    assert {word for words in named for word in words.split()} <= set(targets)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = re.findall(r"pip install .*?'(?:\.|siamcal)\[([\w,]+)\]'", text)
+    asked = {extra for found in extras for extra in found.split(",")}
+    assert asked <= set(project["optional-dependencies"])
+    if page.name == "README.md":
+        assert {"bench", "test", "docs"} <= {word for words in named for word in words.split()}
+        assert {"predict", "bench", "demo", "all", "timm"} <= asked
 
 
 @pytest.mark.slow

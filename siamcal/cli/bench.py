@@ -215,6 +215,8 @@ def run_named(benchmark: str, settings: list[str], as_json: bool) -> None:
     arguments = {}
     for setting in settings:
         key, _, text = setting.partition("=")
+        if key == "name" and key not in parameters:
+            raise ConfigError(f"Benchmark {benchmark!r} is one alone and takes no {text!r}.")
         if key not in parameters:
             raise ConfigError(
                 f"Benchmark {benchmark!r} has no argument {key!r}; it has {', '.join(parameters)}."
