@@ -336,6 +336,7 @@ def test_no_jobs_are_refused_by_the_option_that_was_given(refused, tmp_path) -> 
         ("bench --references auto", "Data set 'synth' has no option references; it has size"),
         ("bench coverage extra", "Benchmark 'coverage' is one alone and takes no 'extra'."),
         ("train run", "run holds no recipe.json. Name a run of siamcal bench"),
+        ("data check synth --data-root run", "People would be rendered into run, which holds"),
         ("bench --seeds a", "--seeds and --folds take whole numbers like 0,1,2, but got 'a'."),
     ],
 )
