@@ -4,6 +4,8 @@
 #       predict clip.mp4 --reference neutral.jpg -o aus.csv
 FROM python:3.13-slim
 
+# The image's own versions: pinned ones are gone from Debian's archive within weeks.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends libgl1 libglib2.0-0 \
     && rm -rf /var/lib/apt/lists/*

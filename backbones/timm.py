@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from siamcal.errors import MissingDependencyError, UnknownNameError
+from siamcal.errors import DataNotFoundError, UnknownNameError
+from siamcal.extras import needed_for
 from siamcal.registry import backbones
 
 from ._torchvision_operators import declare_operators
@@ -22,12 +23,8 @@ def load_timm() -> Any:
         MissingDependencyError: It isn't installed.
     """
     declare_operators()
-    try:
+    with needed_for("A network of timm"):
         import timm
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"timm can't be imported ({error}). Run `pip install timm`."
-        ) from error
     return timm
 
 
@@ -46,7 +43,18 @@ def create_timm(
             f"timm {timm.__version__} has no model called {name!r}.{hint} "
             "timm.list_models() lists all."
         )
-    return timm.create_model(name, pretrained=pretrained, **options)
+    try:
+        return timm.create_model(name, pretrained=pretrained, **options)
+    except (OSError, ValueError) as error:  # all of the Hub's are one of these
+        if isinstance(error, ValueError) and not name.startswith("hf-hub:"):
+            raise
+        cause = str(error).strip().splitlines()[0]
+        if isinstance(error, FileNotFoundError):
+            cause = "it isn't in the cache, and the hub can't be reached."
+        raise DataNotFoundError(
+            f"{name!r} can't be had from the Hugging Face hub: {cause} Check the name and the "
+            "network."
+        ) from error
 
 
 @backbones.register("hf-hub:")

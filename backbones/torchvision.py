@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
+import torch
 from torch import nn
 
 from siamcal.errors import MissingDependencyError, UnknownNameError
+from siamcal.extras import needed_for
 from siamcal.graph.inputs import InputSpec
 from siamcal.registry import backbones
 
@@ -17,12 +19,14 @@ __all__ = ["create_torchvision"]
 
 
 def _models() -> Any:
-    declare_operators()
     try:
-        from torchvision import models
-    except (ImportError, RuntimeError) as error:
+        declare_operators()
+        with needed_for("A network of torchvision"):
+            from torchvision import models
+    except RuntimeError as error:  # its compiled part was made for another torch
         raise MissingDependencyError(
-            f"torchvision can't be imported ({error}). Run `pip install torchvision`."
+            f"torchvision and torch {torch.__version__} don't fit each other ({error}). Install "
+            "both together: pip install --force-reinstall torch torchvision"
         ) from error
     return models
 

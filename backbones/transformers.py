@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from siamcal.errors import DataNotFoundError, MissingDependencyError, UnknownNameError
+from siamcal.errors import DataNotFoundError, UnknownNameError
+from siamcal.extras import needed_for
 from siamcal.registry import backbones
 
 from ._torchvision_operators import declare_operators
@@ -31,12 +32,8 @@ def create_transformers(
     configuration with `options` over it. The network returns its logits as a tensor.
     """
     declare_operators()  # transformers imports torchvision where it is installed
-    try:
+    with needed_for("A network of transformers"):
         import transformers
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"transformers can't be imported ({error}). Run `pip install siamcal[transformers]`."
-        ) from error
     if num_outputs is not None:
         options["num_labels"] = num_outputs
     if pretrained:

@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from siamcal.calibrators.statuses import LEAST_CORRELATION, LEAST_PEOPLE, MOST_AT_REST
 from siamcal.environment import machine_line
@@ -88,8 +85,9 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
     rest = (results["labels"], rows) if results["labels"] else _resting(results)
     aus = [f"AU{au:02d}" for au in results["aus"]]
     names = list(dict.fromkeys([*found, *rest[0]]))
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(2, 1, figsize=(10, 6), sharex=True)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10, 6))
+        axes = figure.subplots(2, 1, sharex=True)
         _bars(axes[0], found, names, aus, "correlation", rows)
         axes[0].axhline(LEAST_CORRELATION, color="#777777", lw=0.8, ls=":")
         axes[0].set(ylabel=title, ylim=(min(0, axes[0].get_ylim()[0]), 1.03))
@@ -104,7 +102,6 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
         axes[0].legend(ncols=3, fontsize=8, **place)
         figure.subplots_adjust(top=0.86, hspace=0.12)
         figure.savefig(path, metadata={"Software": "siamcal bench real"})
-        plt.close(figure)
 
 
 def _drawn(results: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]], str]:

@@ -293,16 +293,15 @@ def _with_interval(cell: Mapping[str, Any], *, sign: bool = False) -> str:
 def _draw(table: StudyTable, path: Path) -> None:
     """Mean ICC of each arm with its interval, in each set."""
     import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     from siamcal.evaluation.figures import STYLE
 
     arms = table.results["arms"]
     heights = np.arange(len(arms))[::-1]
-    with plt.rc_context({**STYLE, "axes.grid.axis": "x"}):
-        figure, axes = plt.subplots(figsize=(7.2, 0.3 * len(arms) + 1.2))
+    with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
+        figure = Figure(figsize=(7.2, 0.3 * len(arms) + 1.2))
+        axes = figure.subplots()
         for number, (place, colour) in enumerate(COLOURS.items()):
             cells = [arm[place]["icc"] for arm in arms.values()]
             means = np.array([c["mean"] for c in cells], dtype=float)
@@ -314,7 +313,6 @@ def _draw(table: StudyTable, path: Path) -> None:
         axes.set_xlabel("mean ICC(3,1) over AUs, 95 % interval over participants")
         axes.legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1.0), fontsize=8)
         figure.savefig(path)
-        plt.close(figure)
 
 
 def _digest(recipe: Recipe) -> str:

@@ -20,9 +20,11 @@ QUALITY = 85
 # without the neutral frame.
 METHOD_PEOPLE = 12
 
+#: Of the default job's people so many are shown, far apart from one another.
+SPREAD = 18
 #: Sheet -> the plan's options.
 SHEETS: dict[str, dict[str, Any]] = {
-    "people": {"participants": 18, "image_size": 224},
+    "people": {"participants": 60, "image_size": 224},
     "bias": {"participants": 6, "image_size": 192},
     "actions": {"participants": 2, "image_size": 192, "bias": 0.0},
     "levels": {"participants": 1, "image_size": 192, "bias": 0.0},
@@ -32,9 +34,9 @@ SHEETS: dict[str, dict[str, Any]] = {
 
 def draw(sheet: str) -> bytes:
     """Return the JPEG of a sheet."""
-    return encode_picture(
-        contact_sheet(make_plan("small", **SHEETS[sheet]), sheet), ".jpg", QUALITY
-    )
+    spread = SPREAD if sheet == "people" else None
+    plan = make_plan("small", **SHEETS[sheet])
+    return encode_picture(contact_sheet(plan, sheet, spread), ".jpg", QUALITY)
 
 
 def draw_method(path: Path) -> None:

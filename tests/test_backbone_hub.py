@@ -1,6 +1,9 @@
 """Backbones by their name on the Hugging Face hub, through the real client and a server here."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,6 +77,27 @@ def resnet(hub: HubServer) -> nn.Module:
 
 def images(seed: int, side: int = 64) -> torch.Tensor:
     return torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_network_of_a_hub_that_cannot_be_reached_is_one_message(tmp_path) -> None:
+    code = (
+        "import time; time.sleep = lambda seconds: None\n"
+        "from siamcal import create_backbone\n"
+        "from siamcal.errors import DataNotFoundError\n"
+        "for name in ('hf-hub:a/b', 'timm:resnet18'):\n"
+        "    try:\n        create_backbone(name, pretrained=True)\n"
+        "    except DataNotFoundError as error:\n        print(error)\n"
+    )
+    env = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.splitlines()
+    assert [line.partition(" can't be had from the Hugging Face hub: ")[0] for line in lines] == [
+        "'hf-hub:a/b'",
+        "'resnet18'",
+    ]
+    assert all("can't be reached" in line for line in lines)
 
 
 def test_a_published_vit_is_wrapped_by_its_name(hub: HubServer, vit: nn.Module) -> None:

@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from siamcal import __version__ as siamcal_version
-from siamcal.cli import PANELS, main, tell
+from siamcal.cli import PANELS, main
 from siamcal.cli._inputs import refuse_absent
 from siamcal.errors import MediaError, UnknownNameError
 from siamcal.training.choice import choose_recipe
@@ -139,13 +141,18 @@ def test_the_version_and_what_can_be_listed(monkeypatch, capfd) -> None:
     assert all(kind in listed for kind in ("backbones", "merge-points", "formats"))
 
 
-def test_no_color_is_obeyed(monkeypatch) -> None:
-    colours = []
-    monkeypatch.setattr("typer.secho", lambda text, err, fg: colours.append(fg))
-    for no_colour in ("", "1"):
-        monkeypatch.setenv("NO_COLOR", no_colour)
-        tell("siamcal: wrong", "red")
-    assert colours == ["red", None]
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a terminal")
+@pytest.mark.parametrize(
+    ("no_colour", "expected"), [("", b"\x1b[31mwrong\x1b[0m\r\n"), ("1", b"wrong\r\n")]
+)
+def test_no_color_is_obeyed_on_a_terminal(no_colour: str, expected: bytes) -> None:
+    ours, theirs = os.openpty()
+    code = "from siamcal.cli import tell; tell('wrong', 'red')"
+    env = {**os.environ, "NO_COLOR": no_colour}
+    subprocess.run([sys.executable, "-c", code], stderr=theirs, env=env, check=True)
+    os.close(theirs)
+    assert os.read(ours, 1000) == expected
+    os.close(ours)
 
 
 @pytest.mark.slow
@@ -288,6 +295,59 @@ def test_what_is_not_there_is_said_before_anything_is_loaded(command: str, tmp_p
     )
     assert found.stdout == "2\n"
     assert f"(relative names start at {tmp_path}). Check the name." in found.stderr
+
+
+def test_an_empty_argument_is_refused(refused, tmp_path) -> None:
+    code, said = refused("predict", "x.jpg", "--reference", "x.jpg", "-o", "")
+    assert code == 2
+    assert said == "siamcal: The argument behind '-o' is empty. Is a variable of the shell unset?\n"
+    assert not list(tmp_path.iterdir())
+    assert refused("", "--help")[1].startswith("siamcal: The argument is empty.")
+
+
+def test_an_even_window_is_refused_before_a_table_is_begun(refused, tmp_path) -> None:
+    (tmp_path / "x.jpg").write_bytes(b"no picture")
+    code, said = refused("predict", "x.jpg", "--reference", "x.jpg", "--smooth", "2", "-o", "a.csv")
+    assert (code, "odd number of frames" in said) == (2, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.jpg"]
+
+
+def test_no_jobs_are_refused_by_the_option_that_was_given(refused, tmp_path) -> None:
+    (tmp_path / "x.jpg").write_bytes(b"no picture")
+    code, said = refused("predict", "x.jpg", "--reference", "x.jpg", "--jobs", "0", "-o", "out/")
+    assert (code, "--jobs takes 1 or more" in said) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("show run", "Can't read run/table.md: No such file"),
+        ("stats run", "run holds no finished run"),
+        ("stats run", "siamcal bench makes one"),  # not: finished is run
+        ("push run nope", "A repository is named owner/name, but got 'nope'."),
+        ("push run a/b --base x.pth", "--base x.pth is the file below an adapter: add --adapter."),
+        ("pull a/b --revision x:y", "A revision is a branch, tag or commit, but got 'x:y'."),
+        ("pull hf-hub:a/b@", "names no revision behind the @"),
+        ("pull a/b --max-gb -1", "greater than or equal to 0"),
+        ("agree run run", "run and run are one folder"),
+        ("recalibrate run --reference-rows 1:1 -o o.csv", "run is a folder; name a table in it."),
+        ("recalibrate x.jpg --reference-rows 1:1 -o o.csv", "Is x.jpg a table?"),
+        ("predict x.jpg --reference x.jpg --device gpu", "(it is cpu, cuda, mps or auto)"),
+        ("bench --references auto", "Data set 'synth' has no option references; it has size"),
+        ("bench coverage extra", "Benchmark 'coverage' is one alone and takes no 'extra'."),
+        ("train run", "run holds no recipe.json. Name a run of siamcal bench"),
+        ("data check synth --data-root run", "People would be rendered into run, which holds"),
+        ("bench --seeds a", "--seeds and --folds take whole numbers like 0,1,2, but got 'a'."),
+    ],
+)
+def test_wrong_inputs_are_answered_by_what_is_wrong(command, expected, refused, tmp_path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "results.json").write_text("{}")
+    cv2.imwrite(str(tmp_path / "x.jpg"), np.zeros((8, 8, 3), np.uint8))
+    code, said = refused(*command.split())
+    assert code == 2
+    assert expected in " ".join(said.split())
+    assert "Traceback" not in said
 
 
 def test_what_may_be_no_file_is_left_to_its_reader(tmp_path, monkeypatch) -> None:

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from siamcal.cli import _load_commands, app
 torch.set_num_threads(1)
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+NOTEBOOKS = sorted((ROOT / "docs").glob("*.ipynb"))
 _load_commands()
 GROUP = typer.main.get_command(app)
 
@@ -88,6 +90,21 @@ def test_options_that_the_text_names_are_there(page: Path) -> None:
     for line in re.findall(r"`(siamcal [^`]*)`", text):
         named = set(re.findall(r"(?<!\S)--[\w-]+", line.replace("\n", " ")))
         assert named <= known, line
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_targets_of_make_and_extras_that_the_text_names_are_there(page: Path) -> None:
+    text = page.read_text()
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    named = re.findall(r"(?:`|^)make ((?:(?!\w+=)[\w-]+ ?)+)", text, flags=re.MULTILINE)
+    assert {word for words in named for word in words.split()} <= set(targets)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = re.findall(r"pip install .*?'(?:\.|siamcal)\[([\w,]+)\]'", text)
+    asked = {extra for found in extras for extra in found.split(",")}
+    assert asked <= set(project["optional-dependencies"])
+    if page.name == "README.md":
+        assert {"bench", "test", "docs"} <= {word for words in named for word in words.split()}
+        assert {"predict", "bench", "demo", "all", "timm"} <= asked
 
 
 @pytest.mark.slow
@@ -175,7 +192,8 @@ def test_links_lead_to_files(page: Path) -> None:
 def test_every_page_is_in_the_menu() -> None:
     menu = (ROOT / "mkdocs.yml").read_text().partition("nav:")[2].partition("exclude_docs")[0]
     listed = re.findall(r"(\w[\w-]*\.md)", menu)
-    assert sorted(listed) == sorted(page.name for page in (ROOT / "docs").glob("*.md"))
+    pages = [page.name for page in (ROOT / "docs").glob("*.md")]
+    assert sorted(listed) == sorted([*pages, *(f"{page.stem}.md" for page in NOTEBOOKS)])
 
 
 @pytest.mark.slow
@@ -189,3 +207,9 @@ def test_the_site_builds_without_a_warning(tmp_path) -> None:
         assert f'id="siamcal.{name}"' in api
     fetched = re.findall(r'(?:src|href)="(https?://[^"]+\.(?:js|css|woff2?))"', api)
     assert not fetched, "the site's reader would ask another host"
+    notebook = (tmp_path / "train-notebook" / "index.html").read_text()
+    pictures = re.findall(r'<img [^>]*src="([^"]+)"', notebook)
+    assert len([name for name in pictures if "train-notebook-output" in name]) == 3
+    for name in pictures:
+        assert (tmp_path / "train-notebook" / name).exists(), name
+    assert 'href="../train-notebook/"' in (tmp_path / "train" / "index.html").read_text()

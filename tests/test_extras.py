@@ -191,6 +191,50 @@ said(lambda: siamcal.create_backbone("transformers:vit"))
     ]
 
 
+def test_what_lies_further_in_names_the_line_too(monkeypatch) -> None:
+    """These are imported where their own extra is missing, and all others are there."""
+    from siamcal.backbones.timm import load_timm
+    from siamcal.backbones.torchvision import create_torchvision
+    from siamcal.backbones.transformers import create_transformers
+
+    from siamcal.inference.many import _with_ray
+    from siamcal.training.log import _summary_writer
+
+    for name, load in {
+        "timm": load_timm,
+        "torchvision": lambda: create_torchvision("resnet18"),
+        "transformers": lambda: create_transformers("vit"),
+        "ray": lambda: list(_with_ray([], 1)),
+        "tensorboard": lambda: _summary_writer(Path(), 0),
+    }.items():
+        for module in [m for m in sys.modules if m.partition(".")[0] == name]:
+            monkeypatch.delitem(sys.modules, module)
+        monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+        monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(MissingDependencyError, match=rf"needs the package {name}, ") as caught:
+            load()
+        assert install_line(PACKAGES[name][1]) in str(caught.value)
+
+
+def test_torchvision_made_for_another_torch(monkeypatch) -> None:
+    from siamcal.backbones import torchvision as ours
+
+    def broken() -> None:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(ours, "declare_operators", broken)
+    with pytest.raises(MissingDependencyError, match=r"don't fit .*--force-reinstall torch torch"):
+        ours.create_torchvision("resnet18")
+
+
+def test_only_the_table_says_what_installs_a_package_of_an_extra() -> None:
+    packages = {package for package, _ in PACKAGES.values()}
+    for folder in ("siamcal", "backbones", "recipes", "benchmarks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            named = re.findall(r"pip install (?:-\S+ )*[\"']?([\w-]+)", path.read_text())
+            assert not packages & set(named), path
+
+
 def test_a_library_of_the_system_is_named_with_its_package() -> None:
     with pytest.raises(MissingDependencyError, match=r"apt-get install .*libgl1"), needed_for("It"):
         raise ImportError("libGL.so.1: cannot open shared object file: No such file or directory")

@@ -1,10 +1,12 @@
 """What is installed is what is in the folders; nothing is silently absent."""
 
+import email
 import os
 import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -73,10 +75,9 @@ def test_a_checkout_that_shadows_an_installation_says_what_to_run(tmp_path: Path
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> list[str]:
-    """Names in the wheel, built from a copy so that no stale build folder plays in."""
+def built(tmp_path_factory) -> Path:
+    """The wheel, built from a copy so that no stale build folder plays in."""
     import shutil
-    import zipfile
 
     copy = tmp_path_factory.mktemp("source") / "siamcal"
     shutil.copytree(
@@ -89,7 +90,36 @@ def wheel(tmp_path_factory) -> list[str]:
     subprocess.run([*command.split(), str(out), str(copy)], check=True, capture_output=True)
     path = next(out.glob("*.whl"))
     assert path.stat().st_size < 25e6
-    return zipfile.ZipFile(path).namelist()
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> list[str]:
+    """Names in the wheel."""
+    return zipfile.ZipFile(built).namelist()
+
+
+def test_the_description_holds_outside_the_repository(built: Path) -> None:
+    """As on a package index: each link is absolute, and what is the project's own is there."""
+    with zipfile.ZipFile(built) as file:
+        (name,) = [name for name in file.namelist() if name.endswith(".dist-info/METADATA")]
+        text = file.read(name).decode()
+    message = email.message_from_string(text)
+    assert message["Description-Content-Type"] == "text/markdown"
+    described = message.get_payload()
+    readme = (ROOT / "README.md").read_text()
+    assert described.splitlines()[0] == readme.splitlines()[0]
+    links = re.findall(r"(!?)\[[^\]]*\]\(([^)\s]+)\)", described)
+    assert len(links) == len(re.findall(r"\]\(", readme)) > 25
+    home, own = SETTINGS["project"]["urls"]["Homepage"], 0
+    for picture, link in links:
+        assert link.startswith(("https://", "#")), link
+        if link.startswith(home):
+            kind, branch, path = link.removeprefix(f"{home}/").split("/", 2)
+            assert (kind, branch) == ("raw" if picture else "blob", "main"), link
+            assert (ROOT / path.partition("#")[0]).is_file(), link
+            own += 1
+    assert own > 20
 
 
 def test_the_wheel_holds_the_plugins_and_the_assets(wheel: list[str]) -> None:

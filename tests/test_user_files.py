@@ -119,6 +119,20 @@ def test_a_file_that_was_changed_is_run_again(tmp_path):
     assert old.fc.out_features == 7
 
 
+def test_a_function_that_insists_on_a_number_of_outputs_gets_one(tmp_path):
+    write(tmp_path, net=NET + "def build(num_outputs): return Net(num_outputs)")
+    assert create_backbone(f"{tmp_path}/net.py:build").fc.out_features == 72
+    assert create_backbone(f"{tmp_path}/net.py:build", 9).fc.out_features == 9
+    found = subprocess.run(
+        [sys.executable, "-m", "siamcal", "ls", "merge-points", f"{tmp_path}/net.py:build"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not found.returncode, found.stderr
+    assert "stem" in found.stdout
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

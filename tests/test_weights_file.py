@@ -1,5 +1,6 @@
 """safetensors files from strangers: judged by their header, read only when it is sound."""
 
+import datetime
 import json
 import stat
 import struct
@@ -13,6 +14,7 @@ from siamcal.files import checksum_of_file, write_atomically
 from siamcal.model.weights_file import (
     checksum_of_tensors,
     read_header,
+    read_state_dict,
     read_tensors,
     write_tensors,
 )
@@ -28,6 +30,18 @@ def lying_file(path: Path, header: object, data: bytes = b"") -> Path:
 
 def one(shape: list[int], begin: int, end: int, dtype: str = "F32") -> dict[str, object]:
     return {"w": {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}}
+
+
+def test_the_reason_is_torchs_but_not_its_advice(tmp_path) -> None:
+    (tmp_path / "noise.pth").write_bytes(b"\x95noise" * 100)
+    torch.save({"a": datetime.date(2026, 1, 1)}, tmp_path / "dated.pth")
+    for name, reason in {
+        "noise": r"it is damaged, or no file of torch's\)",
+        "dated": r"Unsupported global: GLOBAL datetime\.date",
+    }.items():
+        with pytest.raises(WeightsError, match=rf"running code \({reason}") as caught:
+            read_state_dict(tmp_path / f"{name}.pth")
+        assert "weights_only" not in str(caught.value).partition("Only plain")[0]
 
 
 def test_tensors_come_back_bit_for_bit(tmp_path: Path) -> None:

@@ -74,7 +74,8 @@ app = typer.Typer(
 
 def tell(text: str, colour: str | None = None) -> None:
     """A line for people, on stderr; without colour where NO_COLOR is set (no-color.org)."""
-    typer.secho(text, err=True, fg=None if os.environ.get("NO_COLOR") else colour)
+    plain = os.environ.get("NO_COLOR") or colour is None
+    typer.echo(text if plain else typer.style(text, fg=colour), err=True)
 
 
 def _print_version(asked: bool) -> None:
@@ -101,6 +102,18 @@ def _load_commands() -> None:
     import_all(sys.modules[__name__])
 
 
+def _refuse_empty(arguments: list[str]) -> None:
+    """An empty argument is a variable of the shell that isn't set: as a path it would be "."."""
+    if "" in arguments:
+        place = arguments.index("")
+        behind = f" behind {arguments[place - 1]!r}" if place else ""
+        tell(
+            f"siamcal: The argument{behind} is empty. Is a variable of the shell unset?",
+            typer.colors.RED,
+        )
+        sys.exit(2)
+
+
 def main() -> None:
     """Run the command line; a deliberate error is one message on stderr and exit code 2."""
     # LiteRT's and mediapipe's C++ parts log to stderr from import on.
@@ -111,6 +124,7 @@ def main() -> None:
     # while it imports them and again when it ends: half a second of processor time.
     gc.set_threshold(50_000)
     atexit.register(gc.freeze)
+    _refuse_empty(sys.argv[1:])
     _load_commands()
     try:
         command = next(iter(sys.argv[1:]), "")

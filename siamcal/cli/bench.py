@@ -215,6 +215,8 @@ def run_named(benchmark: str, settings: list[str], as_json: bool) -> None:
     arguments = {}
     for setting in settings:
         key, _, text = setting.partition("=")
+        if key == "name" and key not in parameters:
+            raise ConfigError(f"Benchmark {benchmark!r} is one alone and takes no {text!r}.")
         if key not in parameters:
             raise ConfigError(
                 f"Benchmark {benchmark!r} has no argument {key!r}; it has {', '.join(parameters)}."
@@ -265,7 +267,9 @@ def _numbers(text: str | None) -> list[int] | None:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise ConfigError(f"Expected whole numbers like 0,1,2, but got {text!r}.") from None
+        raise ConfigError(
+            f"--seeds and --folds take whole numbers like 0,1,2, but got {text!r}."
+        ) from None
 
 
 def _show_log() -> None:

@@ -33,8 +33,9 @@ def check(
         Path | None, typer.Option(help="Folder of the data, or the table of a manifest.")
     ] = None,
     references: Annotated[
-        str, typer.Option(help="protocol, auto, first, or a CSV or JSON file.")
-    ] = "protocol",
+        str | None,
+        typer.Option(help="protocol (what is meant without it), auto, first, or a file."),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Don't open the pictures.")] = False,
     settings: Annotated[
         list[str] | None,
@@ -81,11 +82,11 @@ def check(
     raise typer.Exit(0 if report.ok else 1)
 
 
-def _options(settings: list[str] | None, references: str) -> dict[str, Any]:
+def _options(settings: list[str] | None, references: str | None) -> dict[str, Any]:
     """Options of a data set from `key=value`; `dataset_options.key=value` is understood too."""
     from siamcal.settings import guess
 
-    options: dict[str, Any] = {"references": references}
+    options: dict[str, Any] = {} if references is None else {"references": references}
     for setting in settings or []:
         key, equals, text = setting.partition("=")
         if not equals:

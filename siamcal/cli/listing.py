@@ -14,6 +14,7 @@ from siamcal.cli import LOOK_UP, app
 from siamcal.cli._options import AsJson
 from siamcal.errors import MissingDependencyError
 from siamcal.extras import install_line
+from siamcal.files import read_text
 from siamcal.registry import Registry
 
 LS_EXAMPLES = """
@@ -162,8 +163,7 @@ def show(
         if name in recipes:
             values = {"summary": recipes.summary(name), **values}
     elif (Path(name) / "results.json").is_file():
-        run = Path(name)
-        print((run / ("results.json" if as_json else "table.md")).read_text(encoding="utf-8"))
+        print(read_text(Path(name) / ("results.json" if as_json else "table.md")))
         return
     elif "/" in name or Path(name).is_dir():
         from siamcal.calibrators.hub import describe

@@ -185,6 +185,8 @@ def predict(
             raise ConfigError("--candidates is for one recording; a folder of tables has many.")
         if save_profile is not None:
             raise ConfigError("--save-profile is for one recording; a folder of tables has many.")
+        if jobs < 1 and engine == "local":
+            raise ConfigError("--jobs takes 1 or more; 0 is for --engine ray: all it has.")
         shares = _shard(shard)
         suffix = f".{table_format.removeprefix('.')}"
         many = {"suffix": suffix, "jobs": jobs, "engine": engine, "shard": shares}

@@ -47,6 +47,7 @@ def train(
 ) -> None:
     """Train on everyone and save the calibrator."""
     settings = [*(settings or []), *["compile=true"] * compile_network]
+    from siamcal.registry import recipes
     from siamcal.training.everyone import train_everyone
 
     if task == "both":
@@ -56,7 +57,8 @@ def train(
         )
     run = Path(recipe)
     is_run = (run / "recipe.json").is_file()
-    if not is_run and run.suffix not in (".json", ".toml") and len(run.parts) > 1:
+    named = recipe in recipes or run.suffix in (".json", ".toml")
+    if not is_run and not named and (len(run.parts) > 1 or run.is_dir()):
         what = "holds no recipe.json" if run.is_dir() else "is no folder"
         raise ConfigError(f"{run} {what}. Name a run of siamcal bench, or see siamcal ls recipes.")
     chosen = choose_recipe(

@@ -71,10 +71,15 @@ def push(
     as_json: AsJson = False,
 ) -> None:
     """Publish a run's calibrator."""
-    from siamcal.calibrators.hub import parse_source, upload
+    from siamcal.calibrators.hub import is_repository, parse_source, upload
     from siamcal.calibrators.hub.publication import plan_from_folder
+    from siamcal.errors import ConfigError
 
+    if not is_repository(repository):
+        raise ConfigError(f"A repository is named owner/name, but got {repository!r}.")
     parse_source(f"hf-hub:{repository}", revision)
+    if base and not adapter:
+        raise ConfigError(f"--base {base} is the file below an adapter: add --adapter.")
     with tempfile.TemporaryDirectory() as workplace:
         plan = plan_from_folder(run, repository, workplace, adapter=adapter, base=base)
         if dry_run:
@@ -108,7 +113,9 @@ def pull(
         Path | None, typer.Option("-o", "--output", help="Folder; else the Hub's cache.")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
-    max_gb: Annotated[float, typer.Option(help="Largest weights file that is accepted.")] = 4.0,
+    max_gb: Annotated[
+        float, typer.Option(min=0, help="Largest weights file that is accepted.")
+    ] = 4.0,
 ) -> None:
     """Download a calibrator."""
     from siamcal.calibrators import hub

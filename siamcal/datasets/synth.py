@@ -7,14 +7,16 @@ how much calibration can help, never how well real faces are read.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from siamcal.errors import ConfigError
 from siamcal.registry import datasets
 
 if TYPE_CHECKING:
     from siamcal.datasets.base import DatasetSource
+    from siamcal.synth.plan import Plan
 
 _FOLDS = 3
 _OWN = re.compile(r"[0-9a-f]{16}")  # names of rendered folders
@@ -66,7 +68,6 @@ def synth(
     from siamcal.synth.library import ensure_rendered, read_tables
     from siamcal.synth.plan import FPS, make_plan
 
-    named = views.split(",") if isinstance(views, str) else views
     plan = make_plan(
         size,
         bias=float(bias),
@@ -75,7 +76,7 @@ def synth(
         frames=frames,
         length=length,
         clips=clips,
-        views=None if named is None else tuple(view.strip() for view in named),
+        views=_views(views),
         image_size=image_size,
         first_person=first_person,
         occlusion=occlusion,
@@ -101,6 +102,26 @@ def synth(
         references="rendered neutral, eyes open",
         fps=FPS,
     )
+
+
+def plan_of(options: Mapping[str, Any]) -> Plan:
+    """What these options of the data set would render.
+
+    Raises:
+        ConfigError: The data set has no such option, or one is out of range.
+    """
+    from siamcal.datasets.base import check_options
+    from siamcal.synth.plan import make_plan
+
+    check_options("synth", options)
+    given = {name: value for name, value in options.items() if name != "workers"}
+    given = {"size": "small", **given, "views": _views(given.get("views"))}
+    return make_plan(**given)
+
+
+def _views(views: tuple[str, ...] | str | None) -> tuple[str, ...] | None:
+    named = views.split(",") if isinstance(views, str) else views
+    return None if named is None else tuple(view.strip() for view in named)
 
 
 def _own(root: Path) -> Path:

@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from siamcal.evaluation.agreement import bland_altman as agreement
 from siamcal.evaluation.methods import AUTO, METHODS, label
@@ -19,7 +17,7 @@ from siamcal.evaluation.predictions import TaskPredictions
 from siamcal.evaluation.sums import spread
 from siamcal.files import make_folder
 
-SWEEP_COLOURS = plt.get_cmap("viridis")
+SWEEP_COLOURS = matplotlib.colormaps["viridis"]
 STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -40,7 +38,7 @@ def write_figures(
     """Write all figures that the results allow as PNG files into `folder`."""
     make_folder(folder)
     made = []
-    with plt.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):
         for task, found in predictions.items():
             metric = metrics_of(task)[0].name
             made.append(_save(per_au_bars(results, task, metric), folder / f"per_au_{task}.png"))
@@ -55,9 +53,8 @@ def write_figures(
     return made
 
 
-def _save(figure: plt.Figure, path: Path) -> Path:
+def _save(figure: Figure, path: Path) -> Path:
     figure.savefig(path)
-    plt.close(figure)
     return path
 
 
@@ -78,7 +75,7 @@ def _axis(metric: str) -> str:
     return found.title + (" (lower is better)" * (not found.higher_is_better))
 
 
-def _subtitle(axes: plt.Axes, results: dict[str, Any]) -> None:
+def _subtitle(axes: Axes, results: dict[str, Any]) -> None:
     data = results["dataset"]
     faces = "rendered people" if data["rendered"] else "participants"
     axes.text(
@@ -93,12 +90,13 @@ def _subtitle(axes: plt.Axes, results: dict[str, Any]) -> None:
     )
 
 
-def per_au_bars(results: dict[str, Any], task: str, metric: str) -> plt.Figure:
+def per_au_bars(results: dict[str, Any], task: str, metric: str) -> Figure:
     """One group of bars an AU, one bar a method, with 95 % intervals."""
     methods = [m for m, cells in results["methods"].items() if task in cells]
     cells = {m: results["methods"][m][task][metric] for m in methods}
     names = [*next(iter(cells.values()))["per_au"], "mean"]
-    figure, axes = plt.subplots(figsize=(9, 3.2))
+    figure = Figure(figsize=(9, 3.2))
+    axes = figure.subplots()
     width = 0.8 / len(methods)
     for number, method in enumerate(methods):
         cell = cells[method]
@@ -116,7 +114,7 @@ def per_au_bars(results: dict[str, Any], task: str, metric: str) -> plt.Figure:
     return figure
 
 
-def over_time(found: TaskPredictions) -> plt.Figure:
+def over_time(found: TaskPredictions) -> Figure:
     """Predicted and true intensity over the frames of one participant.
 
     Shown is the median participant, by the three AUs whose plain prediction is furthest from the
@@ -139,9 +137,8 @@ def over_time(found: TaskPredictions) -> plt.Figure:
     mine = table[table["participant"].astype(str) == person]
     mine = mine[mine["view"] == mine["view"].iloc[0]].sort_values(["sequence", "frame"])
     rows = mine.index.to_numpy()[:400]
-    figure, panels = plt.subplots(
-        len(chosen), 1, figsize=(9, 1.5 * len(chosen) + 0.4), sharex=True, squeeze=False
-    )
+    figure = Figure(figsize=(9, 1.5 * len(chosen) + 0.4))
+    panels = figure.subplots(len(chosen), 1, sharex=True, squeeze=False)
     for axes, a in zip(panels[:, 0], sorted(chosen), strict=True):
         axes.fill_between(
             range(len(rows)), np.maximum(found.labels[rows, a], 0), color="#dddddd", label="true"
@@ -159,12 +156,13 @@ def over_time(found: TaskPredictions) -> plt.Figure:
     return figure
 
 
-def bias(results: dict[str, Any]) -> plt.Figure:
+def bias(results: dict[str, Any]) -> Figure:
     """Mean error of each participant, before and after calibration, sorted by NCG's."""
     values = results["bias_per_participant"]
     methods = [m for m in ("ncg", "bs", "csn") if m in values]
     people = sorted(values[methods[0]], key=lambda p: values[methods[0]][p] or 0.0)
-    figure, axes = plt.subplots(figsize=(9, 2.8))
+    figure = Figure(figsize=(9, 2.8))
+    axes = figure.subplots()
     for method in methods:
         heights = np.array([values[method][p] for p in people], dtype=float)
         name = f"{label(method)} (SD {spread(heights):.2f})"
@@ -178,12 +176,11 @@ def bias(results: dict[str, Any]) -> plt.Figure:
     return figure
 
 
-def scatter(found: TaskPredictions) -> plt.Figure:
+def scatter(found: TaskPredictions) -> Figure:
     """Distribution of predictions at each true intensity, all AUs together."""
     methods = _main(found)
-    figure, panels = plt.subplots(
-        1, len(methods), figsize=(3 * len(methods), 2.8), sharey=True, squeeze=False
-    )
+    figure = Figure(figsize=(3 * len(methods), 2.8))
+    panels = figure.subplots(1, len(methods), sharey=True, squeeze=False)
     for axes, method in zip(panels[0], methods, strict=True):
         levels = [found.preds[method][np.round(found.labels) == v] for v in range(6)]
         shown = [(v, np.clip(p, -1.5, 6.5)) for v, p in enumerate(levels) if len(p) > 1]
@@ -200,16 +197,15 @@ def scatter(found: TaskPredictions) -> plt.Figure:
     return figure
 
 
-def bland_altman(found: TaskPredictions) -> plt.Figure:
+def bland_altman(found: TaskPredictions) -> Figure:
     """Difference against mean of prediction and label, with bias and 95 % limits of agreement.
 
     The frames of all AUs together; bias and limits (divisor n - 1) are
     `siamcal.evaluation.agreement.bland_altman`'s.
     """
     methods = _main(found)
-    figure, panels = plt.subplots(
-        1, len(methods), figsize=(3 * len(methods), 2.8), sharey=True, squeeze=False
-    )
+    figure = Figure(figsize=(3 * len(methods), 2.8))
+    panels = figure.subplots(1, len(methods), sharey=True, squeeze=False)
     for axes, method in zip(panels[0], methods, strict=True):
         valid = found.labels >= 0
         preds, labels = found.preds[method][valid], found.labels[valid]
@@ -225,9 +221,10 @@ def bland_altman(found: TaskPredictions) -> plt.Figure:
     return figure
 
 
-def across_within(results: dict[str, Any]) -> plt.Figure:
+def across_within(results: dict[str, Any]) -> Figure:
     """Pooled against within-participant ICC, one point an AU and method."""
-    figure, axes = plt.subplots(figsize=(3.6, 3.4))
+    figure = Figure(figsize=(3.6, 3.4))
+    axes = figure.subplots()
     methods = [m for m, cells in results["methods"].items() if "intensity" in cells]
     for method in methods:
         cells = results["methods"][method]["intensity"]
@@ -241,7 +238,7 @@ def across_within(results: dict[str, Any]) -> plt.Figure:
     return figure
 
 
-def sweep(results: dict[str, Any], task: str) -> plt.Figure:
+def sweep(results: dict[str, Any], task: str) -> Figure:
     """Mean of the main metric over merge points, with 95 % intervals and NCG's line."""
     metric = metrics_of(task)[0].name
     methods = [
@@ -253,7 +250,8 @@ def sweep(results: dict[str, Any], task: str) -> plt.Figure:
     names = [m.partition("@")[2] or results["recipe"]["merge_at"] for m in methods]
     means = np.array([cell["mean"] for cell in cells], dtype=float)
     ranges = np.array([cell["interval"] for cell in cells], dtype=float)
-    figure, axes = plt.subplots(figsize=(5, 3))
+    figure = Figure(figsize=(5, 3))
+    axes = figure.subplots()
     axes.errorbar(
         range(len(names)), means, np.abs(ranges.T - means), fmt="o-", color=METHODS["csn"].colour
     )

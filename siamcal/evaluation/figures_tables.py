@@ -6,11 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 from siamcal.evaluation.figures import STYLE
 from siamcal.evaluation.two_tables import AUAgreement, TableAgreement
@@ -33,11 +30,11 @@ def draw_agreement(found: TableAgreement, path: Path) -> None:
         path: The picture, a PNG.
     """
     height = ROW_HEIGHT * len(found.aus) + 0.9
-    with plt.rc_context({**STYLE, **_STYLE}):
-        figure, rows = plt.subplots(
+    with matplotlib.rc_context({**STYLE, **_STYLE}):
+        figure = Figure(figsize=(10.5, height))
+        rows = figure.subplots(
             len(found.aus),
             2,
-            figsize=(10.5, height),
             squeeze=False,
             gridspec_kw={"width_ratios": [6, 1], "wspace": 0.2, "hspace": 0.32},
         )
@@ -51,7 +48,6 @@ def draw_agreement(found: TableAgreement, path: Path) -> None:
         rows[0, 1].set_title("B against A", fontsize=8)
         _write_title(figure, found, height)
         figure.savefig(path, metadata={"Software": SOFTWARE})
-        plt.close(figure)
 
 
 def _draw_traces(axes: Any, found: TableAgreement, au: AUAgreement) -> None:

@@ -65,7 +65,12 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[TaskPredictions]]:
 def _finished(folder: Path) -> str:
     """Which runs there are instead: beside the folder, and where siamcal bench puts them."""
     places = dict.fromkeys((folder.parent, Path("runs")))
-    runs = [file.parent for place in places for file in sorted(place.glob("*/results.json"))]
+    runs = [
+        file.parent
+        for place in places
+        for file in sorted(place.glob("*/results.json"))
+        if any(file.parent.glob("predictions_*.parquet"))
+    ]
     if not runs:
         return "siamcal bench makes one and prints its folder."
     shown = ", ".join(map(str, runs[:MOST_SHOWN]))
@@ -100,7 +105,11 @@ def read_groups(path: Path, by: str, participants: Sequence[str]) -> dict[str, s
         ConfigError: A column is missing, a participant is in two groups, or nobody is in any.
     """
     if not path.exists():
-        raise DataNotFoundError(f"The participants' table {path} doesn't exist.")
+        raise DataNotFoundError(
+            f"There is no table of participants {path}, so nobody's {by!r} is known. Name one that "
+            "has it: --metadata TABLE.csv, with the columns participant and "
+            f"{by}."
+        )
     table = read_table(path)
     missing = [column for column in ("participant", by) if column not in table.columns]
     if missing:

@@ -20,6 +20,7 @@ import pandas as pd
 from siamcal.datasets import load_dataset
 from siamcal.datasets.base import DatasetSource, canonical_name
 from siamcal.datasets.crops.prepare import missing_bytes, prepare
+from siamcal.datasets.synth import plan_of
 from siamcal.errors import ConfigError
 from siamcal.evaluation.compare import Job, checkpoint_facts, compare
 from siamcal.evaluation.figures import write_figures
@@ -39,7 +40,6 @@ from siamcal.paper import TABLES, table_plan
 from siamcal.parallel import check_workers
 from siamcal.settings import to_dict
 from siamcal.synth.actions import AUS
-from siamcal.synth.plan import make_plan
 from siamcal.training.checkpoint import load_trained
 from siamcal.training.choice import choose_recipe
 from siamcal.training.identity import digest_of_source, recipe_facts
@@ -71,7 +71,7 @@ def run_comparison(job: Job, source: DatasetSource | None = None) -> dict[str, A
         # Loading it may render for a while: say so, or refuse, before.
         if recipe.checkpoint:
             load_trained(recipe, len(AUS))
-        plan = make_plan(**recipe.dataset_options)
+        plan = plan_of(recipe.dataset_options)
         size = plan.participants, plan.total, min(3, plan.participants), len(AUS)
         logger.info(_checked(job, *size, FRAMES_A_SECOND / 2))
     source = source or load_dataset(recipe.dataset, job.data_root, **recipe.dataset_options)

@@ -44,9 +44,10 @@ def find_pairs(a: Path, b: Path) -> Pairs:
             raise DataNotFoundError(f"{path} doesn't exist (looked in {Path.cwd()}).")
     if a.is_dir() != b.is_dir():
         raise ConfigError(f"One of {a} and {b} is a folder: name two tables, or two folders.")
+    if a.samefile(b):
+        what = "folder" if a.is_dir() else "file"
+        raise ConfigError(f"{a} and {b} are one {what}; agreement is of two tables.")
     if not a.is_dir():
-        if a.samefile(b):
-            raise ConfigError(f"{a} and {b} are one file; agreement is of two tables.")
         return Pairs(((a.stem, a, b),))
     mine, theirs = tables_in(a), tables_in(b)
     both = [name for name in mine if name in theirs]

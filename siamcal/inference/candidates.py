@@ -75,14 +75,13 @@ def draw_candidates(shown: Sequence[Shown], title: str, path: Path) -> None:
         path: The picture.
     """
     import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     rows = math.ceil(len(shown) / COLUMNS)
     height = 3.05 * rows + 0.45
-    with plt.rc_context({"font.size": 8, "figure.dpi": 110}):
-        figure, grid = plt.subplots(rows, COLUMNS, figsize=(9.6, height), squeeze=False)
+    with matplotlib.rc_context({"font.size": 8, "figure.dpi": 110}):
+        figure = Figure(figsize=(9.6, height))
+        grid = figure.subplots(rows, COLUMNS, squeeze=False)
         for axes in grid.flat:
             axes.axis("off")
         for number, (axes, one) in enumerate(zip(grid.flat, shown, strict=False), 1):
@@ -91,7 +90,6 @@ def draw_candidates(shown: Sequence[Shown], title: str, path: Path) -> None:
         edges: Any = {"left": 0.02, "right": 0.98, "top": 1 - 0.7 / height, "bottom": 0.75 / height}
         figure.subplots_adjust(**edges, wspace=0.08, hspace=0.5)
         figure.savefig(path, metadata={"Software": SOFTWARE})
-        plt.close(figure)
 
 
 def _draw_one(axes: Any, one: Shown, number: int) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import siamcal
-from siamcal.errors import ConfigError, MissingDependencyError, SiamcalError
+from siamcal.errors import ConfigError, SiamcalError
+from siamcal.extras import needed_for
 from siamcal.faces import FacePipeline
 from siamcal.faces.engines import DEFAULT, engine_version
 from siamcal.faces.media import open_media
@@ -403,12 +404,8 @@ def _locally(works: Sequence[Work], jobs: int) -> Iterator[Done]:
 
 
 def _with_ray(works: Sequence[Work], jobs: int) -> Iterator[Done]:
-    try:
+    with needed_for("--engine ray", otherwise="leave it out and give --jobs"):
         import ray
-    except ImportError as error:
-        raise MissingDependencyError(
-            "--engine ray needs the package ray: pip install 'siamcal[ray]'"
-        ) from error
     own = not ray.is_initialized()
     if own:
         ray.init(num_cpus=jobs or None, include_dashboard=False, log_to_driver=False)

@@ -93,7 +93,10 @@ def choose_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
+        cause = str(error).splitlines()[0]
+        if cause.startswith("Expected one of"):  # torch lists backends that nobody has
+            cause = "it is cpu, cuda, mps or auto"
         raise ConfigError(
-            f"The device {name!r} can't be used ({str(error).splitlines()[0]}); 'cpu' always can."
+            f"The device {name!r} can't be used ({cause}); 'cpu' always can."
         ) from error
     return device

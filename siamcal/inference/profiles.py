@@ -175,8 +175,8 @@ def load_profile(path: str | Path, predictor: Predictor) -> PersonReference:
         identity = metadata["calibrator"]
     except (LookupError, TypeError, ValueError) as error:  # a ConfigError is a ValueError
         raise ConfigError(
-            f"{path} is no profile of siamcal, or it is damaged ({str(error)[:300]}). Make it "
-            f"again: siamcal calibrate neutral.jpg -o {path}"
+            f"{path} is no profile of siamcal, or it is damaged. A profile is made by "
+            "siamcal calibrate neutral.jpg -o anna.siamcal; a picture is given with --reference."
         ) from error
     if identity != _identity(predictor):
         command = metadata.get("remake") or f"siamcal calibrate neutral.jpg -o {path}"

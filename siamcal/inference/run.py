@@ -33,7 +33,7 @@ from siamcal.inference.outputs import (
 from siamcal.inference.overlay import check_overlay, overlaid, overlay_of, own_overlay
 from siamcal.inference.prediction import FrameResult, Predictor
 from siamcal.inference.references import PersonReference, read_reference
-from siamcal.inference.selection import Selection, smoothed
+from siamcal.inference.selection import Selection, check_width, smoothed
 from siamcal.inference.table import AURows, RowWriter
 from siamcal.progress import progress_bar
 from siamcal.registry import table_formats
@@ -101,11 +101,17 @@ class TableOptions:
         selection: Which frames.
         smooth: Intensities are the median over so many frames, an odd number; 1: as they are read.
         openface: Columns and zeros as OpenFace writes them; see `AURows`.
+
+    Raises:
+        ConfigError: `smooth` is even or below 1.
     """
 
     selection: Selection = field(default_factory=Selection)
     smooth: int = 1
     openface: bool = False
+
+    def __post_init__(self) -> None:
+        check_width(self.smooth)  # here, before a table is begun
 
 
 def table_format(output: Path) -> Callable[[BinaryIO, Mapping[str, type]], RowWriter]:

@@ -12,7 +12,7 @@ from siamcal.errors import ConfigError
 from siamcal.faces.media import Frame, FrameStream
 from siamcal.inference.prediction import FrameResult
 
-__all__ = ["Selection", "smoothed"]
+__all__ = ["Selection", "check_width", "smoothed"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,16 @@ class Selection:
             taken += 1
 
 
+def check_width(width: int) -> None:
+    """Refuse a window that has no middle.
+
+    Raises:
+        ConfigError: It is even or below 1.
+    """
+    if width < 1 or width % 2 == 0:
+        raise ConfigError(f"smooth takes an odd number of frames (1, 3, 5, ...), but got {width}.")
+
+
 def smoothed(results: Iterable[FrameResult], width: int) -> Iterator[FrameResult]:
     """Values replaced by their median over a window of frames around each.
 
@@ -96,8 +106,7 @@ def smoothed(results: Iterable[FrameResult], width: int) -> Iterator[FrameResult
     Raises:
         ConfigError: The width is even or below 1.
     """
-    if width < 1 or width % 2 == 0:
-        raise ConfigError(f"smooth takes an odd number of frames (1, 3, 5, ...), but got {width}.")
+    check_width(width)
     half = width // 2
     window: list[FrameResult] = []  # `width` at most
     error: BaseException | None = None

@@ -69,9 +69,7 @@ def draw_traces(table: pd.DataFrame, told: dict[str, Any], path: Path) -> None:
         path: The picture.
     """
     import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     kind = "r" if any(str(name).endswith("_r") for name in table.columns) else "c"
     names = [name for name in map(str, table.columns) if name.endswith(f"_{kind}")]
@@ -80,8 +78,9 @@ def draw_traces(table: pd.DataFrame, told: dict[str, Any], path: Path) -> None:
     people = _by_person(table) if "people" in told["reference"] else {}
     height = 0.62 * len(names) + 1.1
     style: Any = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
-    with plt.rc_context({**style, "figure.dpi": 120}):
-        figure, rows = plt.subplots(len(names), figsize=(9, height), sharex=True, squeeze=False)
+    with matplotlib.rc_context({**style, "figure.dpi": 120}):
+        figure = Figure(figsize=(9, height))
+        rows = figure.subplots(len(names), sharex=True, squeeze=False)
         for axes, name in zip(rows[:, 0], names, strict=True):
             if "people" in told["reference"]:
                 _draw_people(axes, people, name, told, timed=timed)
@@ -100,7 +99,6 @@ def draw_traces(table: pd.DataFrame, told: dict[str, Any], path: Path) -> None:
         top = 1 - (0.05 + 0.2 * max(legend_rows, 1)) / height
         figure.tight_layout(h_pad=0.3, rect=(0, 0, 1, top))
         figure.savefig(path, metadata={"Software": SOFTWARE})
-        plt.close(figure)
 
 
 def _by_person(table: pd.DataFrame) -> dict[int, pd.DataFrame]:

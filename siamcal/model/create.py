@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 
+DEFAULT_OUTPUTS = 72  # 12 AUs' intensity
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_]+\Z")
 _NAME_OF_SOURCE = re.compile(r"[A-Za-z0-9_][\w.\-]*(/[A-Za-z0-9_][\w.\-]*)?(@[\w.\-]+)?\Z")
 
@@ -65,7 +66,8 @@ def create_backbone(
             `hf-hub:owner/repo` (timm's format) or `./my_net.py:build`, a function of yours that
             returns an nn.Module (it gets `num_outputs` if it has such a parameter).
         num_outputs: Size of the output, for example 72 for 12 AUs' intensity; None keeps the
-            network's own.
+            network's own. A function of yours that can't do without a number gets 72 then, which
+            is what siamcal's own networks have.
         pretrained: Load the source's own weights.
         **options: Further arguments of the source's function (`img_size=112`, `drop_path_rate=.1`).
 
@@ -126,7 +128,8 @@ def _find(name: str) -> tuple[Callable[..., Any], dict[str, Any]]:
     """The function that makes the backbone, and the part of the name it takes."""
     if is_file_name(name):
         path, _, function = name.rpartition(":")
-        return function_of_file(Path(path), function), {}
+        build = function_of_file(Path(path), function)
+        return build, {"num_outputs": DEFAULT_OUTPUTS} if _insists(build) else {}
     source, colon, rest = name.partition(":")
     if colon and f"{source}:" in backbones:
         return backbones.get(source + ":"), {"name": rest}
@@ -138,6 +141,15 @@ def _find(name: str) -> tuple[Callable[..., Any], dict[str, Any]]:
             "the names and sources."
         )
     return backbones.get(source + colon if colon else name), {}
+
+
+def _insists(build: Callable[..., Any]) -> bool:
+    """Whether a function can't be called without its parameter `num_outputs`."""
+    try:
+        parameter = inspect.signature(build).parameters.get("num_outputs")
+    except ValueError:  # written in C
+        return False
+    return parameter is not None and parameter.default is parameter.empty
 
 
 def full_name(name: str) -> str:

@@ -7,6 +7,7 @@ the caps, plain state dicts (`.pth`), and errors that say what to do.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -258,10 +259,13 @@ def _unpickled(path: Path) -> Mapping[Any, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except Exception as error:  # whatever a damaged file makes torch raise
-        reason = str(error).partition("\n")[0][:160]
+        # torch's own advice is to load it all the same; what follows that is the reason.
+        reason = str(error).rpartition("WeightsUnpickler error: ")[2].partition("\n")[0].strip()
+        if not re.search("[a-z]", reason):
+            reason = "it is damaged, or no file of torch's"
         raise WeightsError(
-            f"{path} can't be read without running code ({reason}). Only plain state dicts are "
-            "read; save `model.state_dict()` and give that file."
+            f"{path} can't be read without running code ({reason[:160]}). Only plain state "
+            "dicts are read; save `model.state_dict()` and give that file."
         ) from None
     for key in _CONTAINERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

@@ -16,6 +16,8 @@ from siamcal.recalibration.people import PersonTable, load_table
 from siamcal.recalibration.selection import EVERY_ROW, Selection
 from siamcal.recalibration.text_table import Replacement
 
+SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".pq")  # of what the tools write
+
 __all__ = ["Settings", "recalibrate_table"]
 
 
@@ -154,15 +156,19 @@ def _check_settings(settings: Settings) -> None:
 
 
 def _check_output(path: Path, output: Path, settings: Settings) -> None:
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; name a table in it.")
     if output.is_dir():
         raise ConfigError(f"{output} is a folder; name a file in it with -o.")
     for given in (path, settings.reference_table, settings.people):
         if given is not None and given.exists() and output.exists() and output.samefile(given):
             raise ConfigError(f"{output} is an input; it would be overwritten. Choose another -o.")
     if output.suffix.lower() != path.suffix.lower():
+        named = f"Name the output {output.with_suffix(path.suffix).name}."
+        if path.suffix.lower() not in SUFFIXES:
+            named = f"Is {path.name} a table? They end in {', '.join(SUFFIXES)}."
         raise ConfigError(
-            f"{output} and {path} have different suffixes; a table keeps its kind. Name the output "
-            f"{output.with_suffix(path.suffix).name}."
+            f"{output} and {path} have different suffixes; a table keeps its kind. {named}"
         )
     if os.path.lexists(output) and not settings.overwrite:
         raise ConfigError(f"{output} exists already. Choose another -o, or add --overwrite.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -14,6 +15,7 @@ from siamcal.synth.person import Person, build_person
 from siamcal.synth.plan import Plan, Task, draw_person, draw_recording, select_frames
 from siamcal.synth.render import Face, expose, render
 from siamcal.synth.scene import Camera, Light, Sensor
+from siamcal.synth.spread import far_apart
 
 __all__ = ["SHEETS", "contact_sheet", "studio_picture"]
 
@@ -44,9 +46,9 @@ def _rows(pictures: list[np.ndarray], columns: int) -> np.ndarray:
     return np.concatenate(rows, 0)
 
 
-def _people(plan: Plan, occlusion: bool) -> np.ndarray:
+def _people(plan: Plan, numbers: Sequence[int], occlusion: bool) -> np.ndarray:
     pictures = []
-    for person in plan.people:
+    for person in numbers:
         view = plan.views[person % len(plan.views)]
         frames = select_frames(plan, person, 0)
         recording = draw_recording(plan, person, 0)
@@ -61,25 +63,31 @@ def _people(plan: Plan, occlusion: bool) -> np.ndarray:
     return _rows(pictures, min(6, len(pictures)))
 
 
-def contact_sheet(plan: Plan, sheet: str = "people") -> np.ndarray:
+def contact_sheet(plan: Plan, sheet: str = "people", spread: int | None = None) -> np.ndarray:
     """Return a contact sheet, uint8 RGB.
 
     Args:
         plan: Whom to show and at which size.
+        spread: Of "people", show so many of the plan's, chosen to look different from one another
+            (:func:`siamcal.synth.spread.far_apart`); None shows all.
         sheet: "people" (frames as a data set holds them), "actions" (each AU alone at level 5),
             "levels" (AU 1, 4, 12 and 26 from 0 to 5), "occlusion", or "bias" (the same resting
             people at bias 0 and 1). The last four but "occlusion" are lit as in a studio: of a
             shifted look they show skin and hair.
 
     Raises:
-        ConfigError: There is no such sheet.
+        ConfigError: There is no such sheet, or the plan has fewer people than are to be chosen.
     """
     if sheet not in SHEETS:
         raise ConfigError(f"sheet is {sheet!r}; allowed: {', '.join(SHEETS)}.")
     if sheet == "people":
-        return _people(plan, occlusion=False)
+        numbers: Sequence[int] = plan.people
+        if spread is not None:
+            chosen = far_apart([draw_person(plan, number) for number in plan.people], spread)
+            numbers = sorted(plan.people[place] for place in chosen)
+        return _people(plan, numbers, occlusion=False)
     if sheet == "occlusion":
-        return _people(dataclasses.replace(plan, occlusion=1.0), occlusion=True)
+        return _people(dataclasses.replace(plan, occlusion=1.0), plan.people, occlusion=True)
     rest, pictures = Face(np.zeros(len(AUS))), []
     size = plan.image_size
     if sheet == "bias":

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from siamcal.errors import ConfigError, MissingDependencyError
+from siamcal.errors import ConfigError
+from siamcal.extras import needed_for
 from siamcal.files import check_file, read_text
 
 
@@ -63,10 +64,6 @@ def _lines(path: Path) -> list[str]:
 
 
 def _summary_writer(folder: Path, step: int) -> Any:
-    try:
+    with needed_for("--tensorboard"):
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise MissingDependencyError(
-            "TensorBoard logs need the package tensorboard: pip install 'siamcal[tensorboard]'."
-        ) from None
     return SummaryWriter(str(folder), purge_step=step)

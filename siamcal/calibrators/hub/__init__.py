@@ -30,7 +30,16 @@ from siamcal.calibrators.hub.publication import (
     Publication,
     plan_from_model,
 )
-from siamcal.calibrators.hub.sources import TAG, Source, explained, hub_api, parse_source
+from siamcal.calibrators.hub.sources import (
+    TAG,
+    Source,
+    explained,
+    hub_api,
+    is_repository,
+    parse_source,
+    reached,
+    silence,
+)
 from siamcal.calibrators.hub.transfer import (
     MAX_EXTRA_BYTES,
     commit_of,
@@ -58,6 +67,7 @@ __all__ = [
     "Source",
     "describe",
     "from_pretrained",
+    "is_repository",
     "list_published",
     "parse_source",
     "pull",
@@ -117,7 +127,7 @@ def from_pretrained(
         local_files_only=local_files_only,
     )
     options["max_bytes"] = limit = options.get("max_bytes") or MAX_WEIGHTS_BYTES
-    model = load_calibrator(place.folder or snapshot(place, limit), **options)
+    model = load_calibrator(place.folder or snapshot(reached(place), limit), **options)
     try:
         return model.to(device=device, dtype=wanted)
     except (AssertionError, RuntimeError) as error:  # torch's own, by device
@@ -213,6 +223,7 @@ def upload(
     from huggingface_hub import CommitOperationAdd
 
     place = parse_source(f"hf-hub:{repo_id}", revision)
+    _check_reached("Nothing was sent.")
     api = hub_api(token)
     with explained(place):
         api.create_repo(repo_id, private=private, exist_ok=True)
@@ -260,6 +271,7 @@ def pull(
     place = parse_source(source, revision, token, cache_dir)
     if place.folder is not None:
         raise ConfigError(f"{source} is a folder on this machine; there is nothing to pull.")
+    place = reached(place)
     found = snapshot(place, max_bytes)
     here = place.at(commit_of(found / CONFIG_FILE))
     for name in _extra_names(here):
@@ -295,6 +307,7 @@ def describe(
         size = weights.stat().st_size if weights.is_file() else None
         results: Path | None = folder / "results.json"
     else:
+        place = reached(place)
         folder = fetch(place, CONFIG_FILE, MAX_CONFIG_BYTES).parent
         commit = commit_of(folder / CONFIG_FILE)
         here = place.at(commit)
@@ -321,6 +334,7 @@ def list_published(contains: str = "", *, limit: int = 100) -> list[dict[str, An
     Raises:
         HubError: The Hub can't be reached.
     """
+    _check_reached("Its list isn't kept; what was pulled still loads by its name.")
     with explained(None):
         found = list(
             hub_api(None).list_models(
@@ -340,8 +354,15 @@ def list_published(contains: str = "", *, limit: int = 100) -> list[dict[str, An
     ]
 
 
+def _check_reached(then: str) -> None:
+    if cause := silence():
+        raise HubError(f"{endpoint()} can't be reached ({cause}). {then}")
+
+
 def _extra_names(place: Source) -> list[str]:
     names = [CARD_FILE, LICENCE_FILE, *EXTRA_FILES]
+    if place.unreached:
+        return names
     try:
         with explained(place):
             listed = hub_api(place.token).list_repo_files(place.repo_id, revision=place.revision)

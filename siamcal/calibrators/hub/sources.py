@@ -30,6 +30,7 @@ class Source:
         subfolder: Of the repository, in which the calibrator lies.
         force_download: Download what is in the cache anew.
         local_files_only: Take what is in the cache, and ask nobody.
+        unreached: Why the Hub can't be reached, by `reached`: what is in the cache is taken then.
     """
 
     folder: Path | None
@@ -40,6 +41,7 @@ class Source:
     subfolder: str = ""
     force_download: bool = False
     local_files_only: bool = False
+    unreached: str = ""
 
     def at(self, commit: str) -> Source:
         """The same repository at a commit."""
@@ -76,15 +78,24 @@ def parse_source(
     if not text.startswith("hf-hub:") and Path(text).expanduser().is_dir():
         return Source(Path(text).expanduser() / inner)
     name, at, inside = text.removeprefix("hf-hub:").partition("@")
+    if at and not inside:
+        raise ConfigError(f"{text!r} names no revision behind the @; leave the @ out for main.")
     if at and revision is not None and inside != revision:
         raise ConfigError(f"{text!r} names the revision {inside!r}, but revision={revision!r}.")
     revision = inside if at else revision
-    if not _REPO.match(name) or ".." in name or (revision and not _REVISION.match(revision)):
+    if revision and not _REVISION.match(revision):
+        raise ConfigError(f"A revision is a branch, tag or commit, but got {revision!r}.")
+    if not is_repository(name):
         raise ConfigError(
             f"{text!r} is neither a folder nor a repository. Name a folder that exists, "
             "'local-dir:PATH', 'owner/name' or 'hf-hub:owner/name@revision'."
         )
     return Source(None, name, revision, token, cache_dir, inner, force_download, local_files_only)
+
+
+def is_repository(name: str) -> bool:
+    """Whether a name has the form owner/name."""
+    return bool(_REPO.match(name)) and ".." not in name
 
 
 def hub_api(token: str | bool | None) -> Any:
@@ -100,6 +111,41 @@ def network_errors() -> tuple[type[Exception], ...]:
 
     library = getattr(file_download, "httpx2", None) or getattr(file_download, "httpx", None)
     return (OSError,) if library is None else (OSError, library.TransportError)
+
+
+def silence() -> str:
+    """Why the Hub can't be reached; empty where it answers, whatever it says.
+
+    Asked once, with huggingface_hub's own time limit (HF_HUB_ETAG_TIMEOUT), as its functions ask
+    six times with waits in between where nothing is in the cache. Nothing is asked where it is
+    told to be offline.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return ""
+    try:
+        get_session().head(endpoint(), timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except network_errors() as error:
+        return str(error).split("\n")[0][:200] or type(error).__name__
+    return ""
+
+
+def reached(place: Source) -> Source:
+    """The repository, with what keeps the Hub from being reached.
+
+    Raises:
+        HubError: It can't be reached, and a download was asked for.
+    """
+    if place.local_files_only or not (cause := silence()):
+        return place
+    if place.force_download:
+        raise HubError(
+            f"{endpoint()} can't be reached ({cause}), and force_download=True takes nothing from "
+            "the cache."
+        )
+    return replace(place, unreached=cause)
 
 
 @contextmanager
@@ -130,7 +176,8 @@ def explained(place: Source | None, name: str = "") -> Iterator[None]:
                 f"{name or what} of {what}{at} isn't in the cache, and local_files_only=True asks "
                 f"nobody for it. Pull it once: siamcal pull {what}"
             ) from None
-        cause = str(error.__cause__ or "").split("\n")[0][:200]
+        cause = place.unreached if place is not None else ""
+        cause = cause or str(error.__cause__ or "").split("\n")[0][:200]
         raise HubError(
             f"{name or what} of {what}{at} isn't in the cache, and {endpoint()} can't be reached "
             f"({cause or 'offline'}). Pull it once while online: siamcal pull {what}"

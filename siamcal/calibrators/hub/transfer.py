@@ -26,7 +26,12 @@ _CHUNK = 1 << 16
 
 
 def snapshot(place: Source, max_bytes: int) -> Path:
-    """Config and weights of one commit, checked; the folder in the cache that holds them."""
+    """Config and weights of one commit, checked; the folder in the cache that holds them.
+
+    Args:
+        place: As `reached` gives it.
+        max_bytes: Largest weights file that is accepted.
+    """
     config_file = fetch(place, CONFIG_FILE, MAX_CONFIG_BYTES)
     config = read_config(config_file)
     weights = fetch(place.at(commit_of(config_file)), WEIGHTS_FILE, max_bytes)
@@ -61,7 +66,7 @@ def _download(place: Source, name: str, *, dry_run: bool = False) -> Any:
         token=place.token,
         cache_dir=place.cache_dir,
         force_download=place.force_download,
-        local_files_only=place.local_files_only,
+        local_files_only=place.local_files_only or bool(place.unreached),
         library_name=TAG,
         endpoint=endpoint(),
         dry_run=dry_run,

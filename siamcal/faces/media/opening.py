@@ -85,7 +85,9 @@ def sound_frame(stream: FrameStream, index: int) -> Any:
             return frame
     if len(stream.sources) > 1:
         raise MediaError(f"There are {last + 1} images; {index + 1} was asked for.")
-    raise MediaError(f"{name} has {last + 1} frames; frame {index + 1} was asked for.")
+    raise MediaError(
+        f"{name} has {last + 1} frame{'s' * (last > 0)}; frame {index + 1} was asked for."
+    )
 
 
 def _open_named(names: list[Path | str]) -> FrameStream:
