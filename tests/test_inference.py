@@ -118,6 +118,20 @@ def frame(index, rgb, problem=""):
     return Frame(index, index / 25, rgb, "memory", problem)
 
 
+@pytest.mark.parametrize("packaged", [False, True])
+def test_every_frame_against_each_of_some_is_what_one_reference_after_another_gives(
+    packaged, predictor
+):
+    used = Predictor(load_model()) if packaged else predictor
+    crops = np.stack([used.pipeline.crop(rgb) for rgb in moved_frames(6)])
+    found = used.read_each(crops, [4, 1], raw=True)
+    expected = [used.read(crops, used.encode(crops[place])) for place in (4, 1)]
+    expected += [used.read(crops, None)] if used.reads_raw else []
+    assert used.reads_raw == packaged
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert np.abs(found[0] - found[1]).max() > 1e-2
+
+
 # --- the table -----------------------------------------------------------------------------------
 
 

@@ -119,7 +119,9 @@ class Predictor:
         return self._values(seen, reference), raw
 
     @torch.inference_mode()
-    def read_each(self, crops: np.ndarray, references: Sequence[int]) -> np.ndarray:
+    def read_each(
+        self, crops: np.ndarray, references: Sequence[int], *, raw: bool = False
+    ) -> np.ndarray:
         """Every crop against each of some of them, (R, N, A) float32.
 
         The network runs once on each up to the merge point, whatever the number of references.
@@ -127,8 +129,10 @@ class Predictor:
         Args:
             crops: (N, size, size, 3) uint8, of one person.
             references: Which of them are the references, one after another.
+            raw: Also without a reference, in the end, where the calibrator can.
         """
-        encoded = [self.encode(crops[place]) for place in references]
+        encoded: list[Reference | None] = [self.encode(crops[place]) for place in references]
+        encoded += [None] * (raw and self.reads_raw)
         found = []
         for start in range(0, len(crops), self.batch_size):
             seen = self._seen(crops[start : start + self.batch_size])
