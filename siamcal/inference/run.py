@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -43,6 +43,7 @@ __all__ = [
     "TableOptions",
     "calibrator_facts",
     "predict_to_table",
+    "reference_facts",
     "sidecar_of",
     "table_format",
     "table_outputs",
@@ -132,6 +133,7 @@ def predict_to_table(
     request: str = "",
     replace: bool = False,
     overlay: bool = False,
+    warnings: Sequence[str] = (),
 ) -> Summary:
     """Read a stream of frames of one person into a table.
 
@@ -151,6 +153,7 @@ def predict_to_table(
         request: What a resuming run knows the same work by; kept in the sidecar.
         replace: A table that siamcal wrote there before may be replaced.
         overlay: Draw the readings into a video beside the table, `aus.mp4`.
+        warnings: What the reader of the table should know besides.
 
     Returns:
         The counts. An interruption by the user ends the run with status "interrupted".
@@ -163,7 +166,8 @@ def predict_to_table(
     options = options or TableOptions()
     output = Path(output) if isinstance(output, str) else output
     stream = open_media(stream)
-    reference = _known(reference, predictor, alone=options.smooth != 1 or overlay)
+    if not isinstance(reference, PersonReference | Mapping):
+        reference = read_reference(reference, predictor)
     if overlay:
         check_overlay(stream, output)
     if isinstance(output, Path):
@@ -174,13 +178,15 @@ def predict_to_table(
         sidecar, make_table = None, table_formats.get("csv")
     rows = _rows(predictor, options, stream)
     chosen = options.selection.of(stream)
-    summary = Summary(warnings=_warnings(reference))
+    summary = Summary(warnings=[*_warnings(reference), *warnings])
     facts = _facts(output, stream, chosen, predictor, reference, options, rows)
     facts["request"] = request
     # The sidecar first: by it a run that goes on after a kill knows the table as its own.
     _write_sidecar(sidecar, facts, summary)
     video = overlay_of(output) if overlay and isinstance(output, Path) else None
-    with _opened(output) as file, overlaid(video, stream, options.selection, predictor) as drawn:
+    people = sorted(reference) if isinstance(reference, Mapping) else None
+    drawing = overlaid(video, stream, options.selection, predictor, people)
+    with _opened(output) as file, drawing as drawn:
         table = make_table(file, rows.columns)
         try:
             results = _results(chosen, predictor, reference)
@@ -200,22 +206,6 @@ def predict_to_table(
                 facts["table"]["sha256"] = checksum_of_file(output)
             _write_sidecar(sidecar, facts, summary)
     return summary
-
-
-def _known(
-    reference: PersonReference | Mapping[int, PersonReference] | Any,
-    predictor: Predictor,
-    *,
-    alone: bool,
-) -> PersonReference | Mapping[int, PersonReference]:
-    """The reference, read where a picture was given."""
-    if isinstance(reference, Mapping) and alone:
-        raise ConfigError(
-            "smooth and overlay are for tables of one person; several people's rows alternate."
-        )
-    if isinstance(reference, PersonReference | Mapping):
-        return reference
-    return read_reference(reference, predictor)
 
 
 def _rows(predictor: Predictor, options: TableOptions, stream: FrameStream) -> AURows:
@@ -263,13 +253,20 @@ def _facts(
         "table": {"file": output.name, "sha256": None} if isinstance(output, Path) else None,
         "input": {"kind": stream.kind, "files": list(stream.sources), "fps": chosen.fps},
         "options": asdict(options),
-        "reference": reference.facts
-        if isinstance(reference, PersonReference)
-        else {"people": {str(number): one.facts for number, one in reference.items()}},
+        "reference": reference_facts(reference),
         "calibrator": calibrator_facts(predictor),
         "columns": describe_columns(rows),
         "environment": _environment(predictor),
     }
+
+
+def reference_facts(
+    reference: PersonReference | Mapping[int, PersonReference],
+) -> dict[str, Any]:
+    """Where a person's reference comes from, or everybody's by their numbers."""
+    if isinstance(reference, PersonReference):
+        return reference.facts
+    return {"people": {str(number): one.facts for number, one in reference.items()}}
 
 
 def table_outputs(output: Path, *, overlay: bool = False) -> list[Output]:
