@@ -10,14 +10,16 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from siamcal.errors import ConfigError
+from siamcal.errors import ConfigError, MissingDependencyError
 from siamcal.faces import FacePipeline
+from siamcal.faces.identity import IdentityReader
 from siamcal.faces.media.frames import Frame, FrameStream, frames_of
 from siamcal.faces.quality import FaceMeasures
 from siamcal.graph import Features
 from siamcal.inference.ahead import ahead
 from siamcal.inference.landmark_pass import SIDE, LandmarkPass, landmark_pass
 from siamcal.inference.seeing import Everybody, Found, FrameResult, OnePerson
+from siamcal.inference.stranger import StrangerWatch
 from siamcal.model.heads import AUOutput
 from siamcal.model.siamese import CalibratingSiamese, Reference
 
@@ -63,6 +65,20 @@ class Predictor:
         if preprocessing.size != SIDE or not plain:
             return None
         return landmark_pass(model.unwrap(), model.merge_at, model.split.pre)
+
+    @cached_property
+    def identity(self) -> IdentityReader | None:
+        """What tells whether a face is the reference's person; None without LiteRT."""
+        try:
+            return IdentityReader()
+        except MissingDependencyError:
+            return None
+
+    def _watch(self, own: np.ndarray | None, *, followed: bool) -> StrangerWatch | None:
+        reader = None if own is None else self.identity
+        if own is None or reader is None:
+            return None
+        return StrangerWatch(own, reader, followed=followed)
 
     def __enter__(self) -> Predictor:
         return self
@@ -131,6 +147,7 @@ class Predictor:
         frames: Iterable[Frame | np.ndarray],
         reference: Reference,
         seen: FaceMeasures | None = None,
+        identity: np.ndarray | None = None,
     ) -> Iterator[FrameResult]:
         """Results in the order of the frames, one each; live frames don't wait for a full batch.
 
@@ -144,6 +161,8 @@ class Predictor:
             reference: The encoded reference; of a `PersonReference` it is `features`.
             seen: The reference's eyes, colours and sharpness (`PersonReference.measures`), against
                 which the frames' are judged; None: what needs them isn't judged.
+            identity: Of the reference's person (`PersonReference.identity`); None: whether a face
+                is another person's isn't judged.
 
         Raises:
             ConfigError: `reference` is something else.
@@ -151,7 +170,8 @@ class Predictor:
         """
         references = {0: self._on_device(reference)}
         followed = isinstance(frames, FrameStream) and frames.kind != "images"
-        find = OnePerson(self.pipeline, seen, followed=followed)
+        watch = self._watch(identity, followed=followed)
+        find = OnePerson(self.pipeline, seen, followed=followed, watch=watch)
         yield from self._read_all(frames, find, references)
 
     def results_of_people(
@@ -159,6 +179,7 @@ class Predictor:
         frames: Iterable[Frame | np.ndarray],
         references: Mapping[int, Reference],
         seen: Mapping[int, FaceMeasures | None] | None = None,
+        identities: Mapping[int, np.ndarray | None] | None = None,
     ) -> Iterator[FrameResult]:
         """Results for everybody in the frames of a recording, those of one frame by `face_id`.
 
@@ -167,9 +188,16 @@ class Predictor:
             references: Number of a person (0: the first who is seen, of several the widest face)
                 -> their encoded reference. Others have rows without values.
             seen: Their references' measures.
+            identities: Of the references' persons.
         """
+        watches = {
+            number: watch
+            for number, place in (identities or {}).items()
+            if (watch := self._watch(place, followed=True)) is not None
+        }
         own = {number: self._on_device(reference) for number, reference in references.items()}
-        find = Everybody(self.pipeline, {number: (seen or {}).get(number) for number in own})
+        measures = {number: (seen or {}).get(number) for number in own}
+        find = Everybody(self.pipeline, measures, watches)
         yield from self._read_all(frames, find, own)
 
     def _read_all(

@@ -179,14 +179,12 @@ def predict_to_table(
     rows = _rows(predictor, options, stream)
     chosen = options.selection.of(stream)
     summary = Summary(warnings=[*_warnings(reference), *warnings])
-    facts = _facts(output, stream, chosen, predictor, reference, options, rows)
-    facts["request"] = request
+    facts = _facts(output, stream, chosen, predictor, reference, options, rows, request)
     # The sidecar first: by it a run that goes on after a kill knows the table as its own.
     _write_sidecar(sidecar, facts, summary)
     video = overlay_of(output) if overlay and isinstance(output, Path) else None
-    people = sorted(reference) if isinstance(reference, Mapping) else None
-    drawing = overlaid(video, stream, options.selection, predictor, people)
-    with _opened(output) as file, drawing as drawn:
+    source = (stream, options.selection, predictor, _numbers(reference))
+    with _opened(output) as file, overlaid(video, *source) as drawn:
         table = make_table(file, rows.columns)
         try:
             results = _results(chosen, predictor, reference)
@@ -208,6 +206,11 @@ def predict_to_table(
     return summary
 
 
+def _numbers(reference: PersonReference | Mapping[int, PersonReference]) -> list[int] | None:
+    """Of the people who are read; None: one person."""
+    return sorted(reference) if isinstance(reference, Mapping) else None
+
+
 def _rows(predictor: Predictor, options: TableOptions, stream: FrameStream) -> AURows:
     config = predictor.config
     return AURows(
@@ -226,10 +229,12 @@ def _results(
     reference: PersonReference | Mapping[int, PersonReference],
 ) -> Iterator[FrameResult]:
     if isinstance(reference, PersonReference):
-        return predictor.results(stream, reference.features, reference.measures)
+        known = (reference.features, reference.measures, reference.identity)
+        return predictor.results(stream, *known)
     features = {number: one.features for number, one in reference.items()}
     measures = {number: one.measures for number, one in reference.items()}
-    return predictor.results_of_people(stream, features, measures)
+    identities = {number: one.identity for number, one in reference.items()}
+    return predictor.results_of_people(stream, features, measures, identities)
 
 
 def _warnings(reference: PersonReference | Mapping[int, PersonReference]) -> list[str]:
@@ -246,6 +251,7 @@ def _facts(
     reference: PersonReference | Mapping[int, PersonReference],
     options: TableOptions,
     rows: AURows,
+    request: str,
 ) -> dict[str, Any]:
     """What made a table."""
     return {
@@ -257,6 +263,7 @@ def _facts(
         "calibrator": calibrator_facts(predictor),
         "columns": describe_columns(rows),
         "environment": _environment(predictor),
+        "request": request,
     }
 
 

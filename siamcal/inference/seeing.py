@@ -10,9 +10,12 @@ import numpy as np
 from siamcal.faces import Face, FacePipeline
 from siamcal.faces.media.frames import Frame
 from siamcal.faces.quality import FaceMeasures, TargetQuality, judge_target, measure_face
+from siamcal.inference.stranger import StrangerWatch
 from siamcal.inference.tracks import FaceTracker
 
 __all__ = ["Everybody", "Found", "FrameResult", "OnePerson"]
+
+OTHER = "the face looks like another person's than before"
 
 # Faces beyond these aren't looked at where one person is followed.
 MOST_FACES = 4
@@ -73,12 +76,18 @@ class OnePerson:
         pipeline: Finds and cuts the faces.
         seen: The reference's measures, against which faces are judged.
         followed: Frames follow one another in time; else the widest face of each counts.
+        watch: Tells faces that aren't the reference's person; None: nobody looks.
     """
 
     def __init__(
-        self, pipeline: FacePipeline, seen: FaceMeasures | None, *, followed: bool
+        self,
+        pipeline: FacePipeline,
+        seen: FaceMeasures | None,
+        *,
+        followed: bool,
+        watch: StrangerWatch | None = None,
     ) -> None:
-        self.pipeline, self.seen = pipeline, seen
+        self.pipeline, self.seen, self.watch = pipeline, seen, watch
         self.tracker = FaceTracker() if followed else None
         self.person: int | None = None
 
@@ -91,7 +100,9 @@ class OnePerson:
             return [(_nothing(frame, "no face"), None)]
         face, note = self._choose(frame.index, frame.rgb, faces)
         found, crop = _found(self.pipeline, frame, frame.rgb, face, self.seen, len(faces))
-        return [(replace(found, notes=(*[note] * bool(note), *found.notes)), crop)]
+        stranger = self.watch(frame.rgb, face) if self.watch else ""
+        said = [text for text in (note, stranger) if text]
+        return [(replace(found, notes=(*said, *found.notes)), crop)]
 
     def _choose(self, index: int, rgb: np.ndarray, faces: list[Face]) -> tuple[Face, str]:
         """The person's face among those of a frame, and what is to be said of the choice."""
@@ -109,7 +120,7 @@ class OnePerson:
             return faces[
                 0
             ], "several faces, none looks like the person before; the widest was taken"
-        return faces[0], "the face looks like another person's than before"
+        return faces[0], OTHER
 
 
 class Everybody:
@@ -118,10 +129,16 @@ class Everybody:
     Args:
         pipeline: Finds and cuts the faces.
         seen: Number of a person -> their reference's measures; others have no reference.
+        watches: Number of a person -> what tells faces that aren't their reference's.
     """
 
-    def __init__(self, pipeline: FacePipeline, seen: Mapping[int, FaceMeasures | None]) -> None:
-        self.pipeline, self.seen = pipeline, seen
+    def __init__(
+        self,
+        pipeline: FacePipeline,
+        seen: Mapping[int, FaceMeasures | None],
+        watches: Mapping[int, StrangerWatch] | None = None,
+    ) -> None:
+        self.pipeline, self.seen, self.watches = pipeline, seen, watches or {}
         self.tracker = FaceTracker()
 
     def __call__(self, frame: Frame) -> list[Found]:
@@ -135,6 +152,9 @@ class Everybody:
         for number, face in faces:
             seen = self.seen.get(number)
             result, crop = _found(self.pipeline, frame, frame.rgb, face, seen, len(faces))
+            watch = self.watches.get(number)
+            if watch is not None and (stranger := watch(frame.rgb, face)):
+                result = replace(result, notes=(stranger, *result.notes))
             if number not in self.seen:
                 result, crop = replace(result, problem="no reference of this person"), None
             found.append((replace(result, face_id=number), crop))
