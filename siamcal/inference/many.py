@@ -17,7 +17,7 @@ from siamcal.errors import ConfigError, MissingDependencyError, SiamcalError
 from siamcal.faces import FacePipeline
 from siamcal.faces.engines import DEFAULT, engine_version
 from siamcal.faces.media import open_media
-from siamcal.files import write_atomically
+from siamcal.files import remove_leftovers, write_atomically
 from siamcal.inference.choosing import choose_for_everybody, choose_reference
 from siamcal.inference.models import choose_device, load_model
 from siamcal.inference.outputs import Output, check_outputs, own_table, read_sidecar
@@ -203,6 +203,8 @@ def predict_many(
     works = [Work(one, folder / f"{one.name}{suffix}", *settings) for one in mine]
     name = "summary.csv" if shares == 1 else f"summary-{share}-of-{shares}.csv"
     _check(works, folder / name)
+    written = [folder / name, *(path for work in works for path, _ in work.outputs)]
+    remove_leftovers(written)  # of a run that was killed
     run = _with_ray if engine == "ray" else _locally
     done: dict[str, Done] = {}
     with progress_bar(total=len(works), description="recordings", unit="recording") as bar:
@@ -211,6 +213,7 @@ def predict_many(
             bar.update()
             finished = [done[w.recording.name] for w in works if w.recording.name in done]
             write_atomically(folder / name, _summary_table(finished))
+    remove_leftovers(written)  # of workers that were lost
     return [done[work.recording.name] for work in works]
 
 

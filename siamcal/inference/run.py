@@ -170,12 +170,11 @@ def predict_to_table(
         reference = read_reference(reference, predictor)
     if overlay:
         check_overlay(stream, output)
+    sidecar, make_table = None, table_formats.get("csv")
     if isinstance(output, Path):
         make_table = table_format(output)
         check_outputs(table_outputs(output, overlay=overlay), stream.sources, replace=replace)
         sidecar = None if is_stream(output) else sidecar_of(output)
-    else:
-        sidecar, make_table = None, table_formats.get("csv")
     rows = _rows(predictor, options, stream)
     chosen = options.selection.of(stream)
     summary = Summary(warnings=[*_warnings(reference), *warnings])
