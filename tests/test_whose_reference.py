@@ -8,6 +8,8 @@ import pytest
 from crowds import film
 from rendered import RenderedPerson
 from scipy.stats import multivariate_normal
+from siamcal.benchmarks.memory import memory
+from siamcal.benchmarks.stranger import stranger
 from test_inference import make_calibrator
 from videos import head, write_video
 
@@ -142,3 +144,20 @@ def test_profiles_of_two_people_that_were_swapped(predictor, tmp_path) -> None:
             clip, tmp_path / "aus.csv", predictor=predictor, reference=references, replace=True
         )
         assert summary.problems.get(STRANGER, 0) == expected, order
+
+
+@pytest.mark.slow
+def test_the_benchmark_tells_right_from_wrong() -> None:
+    table = stranger(people=3, frames=12)
+    rows = {row.split(" | ")[0].strip("| "): row.split(" | ") for row in table.splitlines()[2:]}
+    assert float(rows["another person's"][4]) > 0.7  # of all faces
+    for name in ("right, same session", "right, another session"):
+        assert float(rows[name][4]) < 0.2
+
+
+@pytest.mark.slow
+def test_memory_is_measured_over_a_long_video() -> None:
+    told = memory(minutes=1.5, every=100)
+    assert (told["frames"], told["read"]) == (2250, 23)
+    assert told["after a minute, MB"] > 50
+    assert told["most behind it, MB"] >= told["at the end, MB"] > 50

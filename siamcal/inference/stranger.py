@@ -17,9 +17,9 @@ STRANGER = "the face looks like another person's than the reference's"
 ONE_IN = 10
 WINDOW = 4  # faces that were looked at last decide together
 FIRST_ONE_IN = 3  # until there are so many
-# Below these likenesses, of the mean of one, two, three and more faces, it is another person's:
-# chosen on sixty rendered people (docs/predict.md). A single face's expression and turn weigh more.
-LIMITS = (-10.0, -6.0, -5.0)
+# Below these likenesses, of the mean of one, two, three and more faces, it is another person's;
+# chosen on a hundred rendered people. A single face's expression and turn weigh more.
+LIMITS = (-12.0, -9.0, -8.0)
 # Faces of one recording share light, camera and hair: below this they are two people's.
 SAME_RECORDING = -4.0
 ENOUGH, MOST_PASSED = 3, 20  # faces by which the person is known in the recording
