@@ -10,7 +10,7 @@ import shutil
 import stat
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ __all__ = [
     "make_folder",
     "read_json",
     "read_text",
+    "remove_leftovers",
     "replacing",
     "write_atomically",
     "write_json",
@@ -45,6 +46,7 @@ logger = logging.getLogger(__name__)
 MAX_TEXT_BYTES = 512 << 20
 
 _SUM = "checksum"  # of a line
+_MARK = ".siamcal-"  # in the hidden names of files that aren't whole yet
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -129,7 +131,7 @@ def replacing(path: str | Path, *, private: bool = False) -> Iterator[Path]:
     try:
         # The suffix stays: some writers choose the format by it.
         handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.stem[:100]}.", suffix=path.suffix
+            dir=path.parent, prefix=f".{path.stem[:100]}{_MARK}", suffix=path.suffix
         )
     except OSError as error:
         raise ConfigError(f"{path} can't be written ({error.strerror}).") from None
@@ -146,6 +148,24 @@ def replacing(path: str | Path, *, private: bool = False) -> Iterator[Path]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(paths: Iterable[Path]) -> None:
+    """Delete what runs that were killed left of files that they were `replacing`.
+
+    Only where no other run writes them now.
+
+    Args:
+        paths: The files; other files' leftovers stay.
+    """
+    by_folder: dict[Path, set[tuple[str, str]]] = {}
+    for path in paths:
+        by_folder.setdefault(path.parent, set()).add((path.stem[:100], path.suffix))
+    for folder, names in by_folder.items():
+        for entry in folder.iterdir() if folder.is_dir() else ():
+            stem, mark, rest = entry.name[1:].rpartition(_MARK)
+            if mark and entry.name[0] == "." and (stem, Path(rest).suffix) in names:
+                entry.unlink(missing_ok=True)
 
 
 def write_atomically(path: str | Path, data: bytes | str) -> None:

@@ -11,6 +11,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 LONG = {
     "test_demo_page.py",
     "test_fit_anchor.py",
+    "test_kills.py",
     "test_merge_forms.py",
     "test_null.py",
     "test_recalibrate.py",

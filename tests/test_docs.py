@@ -126,7 +126,7 @@ ELSEWHERE = {
     "datasets.md 0": "a licensed data set: test_datasets_licensed.py",
     "hub.md 0": "sends: test_hub.py",
     "merges.md 1": "test_fit_anchor.py",
-    "predict.md 0": "a table of the reader's",
+    "predict.md 0": "a table of the reader's: test_feat_reader.py",
     "predict.md 1": "recordings of the reader's: test_calibrator.py",
     "predict.md 2": "recordings of the reader's: test_inference.py",
     "references.md 1": "a trained null reference: test_null.py",

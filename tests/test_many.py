@@ -16,7 +16,8 @@ from test_inference_cli import run  # noqa: F401
 from videos import head, moved_frames, write_video
 
 from siamcal.errors import ConfigError, MediaError
-from siamcal.inference.many import ModelChoice, predict_many
+from siamcal.faces.media import open_media
+from siamcal.inference.many import ModelChoice, _predictor, _shared_reference, predict_many
 from siamcal.inference.recordings import Asked, find_recordings, parse_shard
 
 
@@ -131,6 +132,25 @@ def test_a_broken_file_costs_itself_alone(whole):
         *("berta", "day1_anna", "day2_anna", "stills", "summary"),
     ]
     assert list(pd.read_csv(output / "stills.csv")["file"]) == ["2.png", "10.png"]
+
+
+def test_a_second_clip_costs_little_beyond_its_frames(folder, tmp_path):
+    """Models and references of a command are loaded once; processor time of all threads."""
+    reference = Asked("picture", str(folder / "neutral.png"))
+    first, second = find_recordings(
+        [str(folder / "clips" / day / "anna.mp4") for day in ("day1", "day2")], reference
+    )
+    choice = ModelChoice()
+    predict_many([first], tmp_path / "first", model=choice)
+    started = time.process_time()
+    predict_many([second], tmp_path / "second", model=choice)
+    whole = time.process_time() - started
+    person = _shared_reference(reference, choice)
+    started = time.process_time()
+    known = (person.features, person.measures, person.identity)
+    list(_predictor(choice).results(open_media(list(second.inputs)), *known))
+    beyond = whole - (time.process_time() - started)
+    assert beyond < 0.3
 
 
 def test_processes_and_shares_give_the_same_bytes(whole, folder, run, tmp_path):  # noqa: F811

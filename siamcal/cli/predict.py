@@ -174,9 +174,10 @@ def predict(
     choice = ModelChoice(model, task, device, batch_size, trust, face_engine)
     selection = Selection(every, start, end, fps)
     options = TableOptions(selection, smooth, openface)
-    if (everyone or people) and (overlay or (output is not None and _is_folder(output))):
+    if people and output is not None and _is_folder(output):
         raise ConfigError(
-            "--everyone and --person read one recording into a table, without --overlay."
+            "--person names people of one recording, by their numbers in it; of a folder of tables "
+            "leave it out: --everyone --reference auto chooses a reference for each person."
         )
     if candidates is not None:
         _check_candidates(candidates, asked, alone=not (everyone or people))
@@ -191,6 +192,7 @@ def predict(
         suffix = f".{table_format.removeprefix('.')}"
         many = {"suffix": suffix, "jobs": jobs, "engine": engine, "shard": shares}
         many |= {"overwrite": overwrite, "resume": resume, "plot": plot, "overlay": overlay}
+        many["everyone"] = everyone
         _many(inputs, asked, Path(output), choice, options, many, as_json=as_json)
         return
     given = {"--jobs": jobs != 1, "--shard": shard is not None, "--engine": engine != "local"}
@@ -252,7 +254,7 @@ def _one(
             summary = kept.summary
         else:
             _announce(predictor)
-            person = _references(work, predictor, candidates)
+            person, missing = _references(work, predictor, candidates)
             if save_profile is not None:
                 inference.save_profile(person, save_profile, predictor, replace=replace)
             try:
@@ -265,6 +267,7 @@ def _one(
                     request=request,
                     replace=replace,
                     overlay=work.overlay,
+                    warnings=missing,
                 )
             except BrokenPipeError:  # `siamcal predict ... | head` has seen enough
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -422,21 +425,19 @@ def _open(inputs: list[str]) -> FrameStream:
     return open_media(inputs[0] if len(inputs) == 1 else inputs)
 
 
-def _references(work: Work, predictor: Predictor, candidates: Path | None) -> Any:
-    """The person's reference, or everybody's."""
+def _references(work: Work, predictor: Predictor, candidates: Path | None) -> tuple[Any, list[str]]:
+    """The person's reference, or everybody's; and whose is missing, and why."""
     from siamcal.inference.many import references_of_people, resolve_reference
 
     if not work.everyone:
         inputs, asked = list(work.recording.inputs), work.recording.reference
         person = resolve_reference(asked, inputs, predictor, sheet=candidates)
         tell(f"Reference: {_source(person)}")
-        return person
+        return person, []
     people, missing = references_of_people(work, predictor)
     for number, person in sorted(people.items()):
         tell(f"Person {number}: {_source(person)}")
-    for text in missing:
-        tell(f"Warning: {text}", typer.colors.YELLOW)
-    return people
+    return people, missing
 
 
 def _source(person: PersonReference) -> str:

@@ -179,7 +179,8 @@ class Calibrator:
 
     def _results(self, frames: Any) -> Any:
         person = self._need_person()
-        return self.predictor.results(frames, person.features, person.measures)
+        known = (person.features, person.measures, person.identity)
+        return self.predictor.results(frames, *known)
 
     def _of_file(self, path: str | Path, sound_only: bool) -> PersonReference:
         if Path(path).suffix.lower() in PROFILE_SUFFIXES:

@@ -12,6 +12,7 @@ import numpy as np
 
 from siamcal.errors import FaceNotFoundError, NeutralFrameError
 from siamcal.faces import Face, FacePipeline, ReferenceJudgement
+from siamcal.faces.identity import identity_crop
 from siamcal.faces.media import Frame, FrameStream, open_media
 from siamcal.faces.media.files import refuse_live
 from siamcal.faces.neutrality import action_words, brow_problem, expression, judge_candidate
@@ -63,6 +64,7 @@ class Candidate:
     seen: FaceMeasures
     time: float = 0.0  # seconds
     picture: np.ndarray | None = None  # of `face_picture`, where it is to be shown
+    identity: np.ndarray | None = None  # `identity_crop`
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +175,8 @@ def _choose(
     number = ["--frame", str(best.frame + 1)]
     facts["remake"] = [best.source, *(number if stream.kind == "video" else [])]
     problems = ["it was chosen automatically; look at it", *problems]
-    return encoded(predictor, best.crop, facts, problems)
+    assert best.identity is not None
+    return encoded(predictor, best.crop, facts, problems, best.identity)
 
 
 def judge_candidates(candidates: Sequence[Candidate]) -> list[ReferenceJudgement]:
@@ -328,7 +331,10 @@ def _candidates_of_people(stream: FrameStream, everybody: Everybody) -> dict[int
                 continue
             seen = measure_face(frame.rgb, face)
             crop = everybody.pipeline.align(frame.rgb, face)
-            own.append(Candidate(frame.index, frame.source, crop, face, seen))
+            whole = identity_crop(frame.rgb, face)
+            own.append(
+                Candidate(frame.index, frame.source, crop, face, seen, frame.timestamp, None, whole)
+            )
             if len(own) >= 2 * MOST_CANDIDATES:
                 found[number] = own[::2]
     return found
@@ -355,4 +361,5 @@ def _candidate(frame: Frame, pipeline: FacePipeline, *, pictures: bool) -> Candi
         seen,
         frame.timestamp,
         face_picture(frame.rgb, face) if pictures else None,
+        identity_crop(frame.rgb, face),
     )

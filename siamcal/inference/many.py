@@ -18,7 +18,7 @@ from siamcal.extras import needed_for
 from siamcal.faces import FacePipeline
 from siamcal.faces.engines import DEFAULT, engine_version
 from siamcal.faces.media import open_media
-from siamcal.files import write_atomically
+from siamcal.files import remove_leftovers, write_atomically
 from siamcal.inference.choosing import choose_for_everybody, choose_reference
 from siamcal.inference.models import choose_device, load_model
 from siamcal.inference.outputs import Output, check_outputs, own_table, read_sidecar
@@ -31,6 +31,7 @@ from siamcal.inference.run import (
     Summary,
     TableOptions,
     predict_to_table,
+    reference_facts,
     sidecar_of,
     table_format,
     table_outputs,
@@ -162,6 +163,7 @@ def predict_many(
     resume: bool = False,
     plot: bool = False,
     overlay: bool = False,
+    everyone: bool = False,
 ) -> list[Done]:
     """Read recordings into a folder: a table and its sidecar each, and `summary.csv`.
 
@@ -182,12 +184,14 @@ def predict_many(
         resume: Keep tables that are complete and of the same request, make the others anew.
         plot: Draw each table beside it.
         overlay: Draw the readings into a video beside each.
+        everyone: Read everybody, each against a reference chosen from the recording.
 
     Returns:
         One for each recording of the share, in the order of the recordings.
 
     Raises:
-        ConfigError: An output would destroy a file or can't be written: nothing is begun then.
+        ConfigError: An output would destroy a file or can't be written, or one person's reference
+            is named for everybody: nothing is begun then.
         MissingDependencyError: Engine "ray" without the package.
     """
     check_workers(jobs if engine == "local" else None)
@@ -196,12 +200,12 @@ def predict_many(
     share, shares = shard
     mine = list(recordings)[share - 1 :: shares]
     options = options or TableOptions()
-    works = [
-        Work(one, folder / f"{one.name}{suffix}", model, options, overwrite, resume, plot, overlay)
-        for one in mine
-    ]
+    settings = (model, options, overwrite, resume, plot, overlay, everyone)
+    works = [Work(one, folder / f"{one.name}{suffix}", *settings) for one in mine]
     name = "summary.csv" if shares == 1 else f"summary-{share}-of-{shares}.csv"
     _check(works, folder / name)
+    written = [folder / name, *(path for work in works for path, _ in work.outputs)]
+    remove_leftovers(written)  # of a run that was killed
     run = _with_ray if engine == "ray" else _locally
     done: dict[str, Done] = {}
     with progress_bar(total=len(works), description="recordings", unit="recording") as bar:
@@ -210,6 +214,7 @@ def predict_many(
             bar.update()
             finished = [done[w.recording.name] for w in works if w.recording.name in done]
             write_atomically(folder / name, _summary_table(finished))
+    remove_leftovers(written)  # of workers that were lost
     return [done[work.recording.name] for work in works]
 
 
@@ -253,11 +258,7 @@ def references_of_people(
         ConfigError: Another kind of reference was named: it is one person's.
     """
     asked = work.recording.reference
-    if asked.kind not in ("", "auto", "best"):
-        raise ConfigError(
-            f"A reference ({asked}) is one person's. Where everybody is read, name profiles "
-            "(--person 0=anna.siamcal --person 1=berta.siamcal), or --reference auto."
-        )
+    _check_everybodys(asked)
     found: dict[int, PersonReference] = {}
     refused: dict[int, str] = {}
     if asked.kind:
@@ -269,8 +270,18 @@ def references_of_people(
     return found, [f"Person {number}: {why}" for number, why in refused.items()]
 
 
+def _check_everybodys(asked: Asked) -> None:
+    if asked.kind not in ("", "auto", "best"):
+        raise ConfigError(
+            f"A reference ({asked}) is one person's. Where everybody is read, name profiles "
+            "(--person 0=anna.siamcal --person 1=berta.siamcal), or --reference auto."
+        )
+
+
 def _check(works: Sequence[Work], summary: Path) -> None:
     for work in works:
+        if work.everyone:
+            _check_everybodys(work.recording.reference)
         table_format(work.output)
         read = [*work.recording.inputs, work.recording.reference.path or "."]
         replace = work.overwrite or work.resume
@@ -326,7 +337,11 @@ def _read(work: Work) -> Done:
         recording = work.recording
         asked = recording.reference
         stream = open_media(list(recording.inputs))
-        if asked.kind in ("picture", "profile"):
+        missing: list[str] = []
+        person: PersonReference | dict[int, PersonReference]
+        if work.everyone:
+            person, missing = references_of_people(work, predictor)
+        elif asked.kind in ("picture", "profile"):
             person = _shared_reference(asked, work.model)
         else:
             person = resolve_reference(asked, recording.inputs, predictor)
@@ -339,11 +354,12 @@ def _read(work: Work) -> Done:
             request=request,
             replace=work.overwrite or work.resume,
             overlay=work.overlay,
+            warnings=missing,
         )
         if summary.status == "interrupted":
             raise KeyboardInterrupt
         work.draw()
-        return Done(work, summary, _told(person.facts))
+        return Done(work, summary, _told(reference_facts(person)))
     except SiamcalError as error:
         return Done(work, Summary("failed"), error=str(error))
 
@@ -392,6 +408,8 @@ def kept_table(work: Work, request: str) -> Done | None:
 
 
 def _told(facts: dict[str, Any]) -> str:
+    if "people" in facts:
+        return "; ".join(f"person {n}: {_told(own)}" for n, own in facts["people"].items())
     source = str(facts.get("profile") or facts.get("source", ""))
     return source + (f", frame {facts['frame']}" if facts.get("frame", 1) != 1 else "")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,16 +15,16 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from siamcal.inference.table import HIGHEST, written_value
-from siamcal.inference.traces import GAP, RAW, READING, REFERENCE
+from siamcal.inference.traces import GAP, PEOPLE, RAW, READING, REFERENCE
 
 if TYPE_CHECKING:
     from siamcal.calibrators.config import CalibratorConfig
-    from siamcal.faces import Face
     from siamcal.inference.prediction import FrameResult
 
 __all__ = ["OverlayPicture"]
 
 INK, PALE, PAPER, THRESHOLD = "#222222", "#777777", "#ffffff", "#999999"
+NOBODY = "#999999"  # a person who isn't read
 # Smaller frames are enlarged by a whole number: letters need pixels, whatever the camera had.
 LEAST_HEIGHT = 480
 MOST_WIDTH = 1920  # nothing is enlarged beyond
@@ -47,6 +48,7 @@ class _Layout:
         height: Of the picture; the frame stands at its top.
         row: Unit of all that is in the panel: letters are half as high.
         pitch: From one AU to the next.
+        columns: Of figures beside the names.
     """
 
     width: int
@@ -54,9 +56,10 @@ class _Layout:
     height: int
     row: int
     pitch: float
+    columns: int
 
     @classmethod
-    def of(cls, height: int, width: int, aus: int) -> _Layout:
+    def of(cls, height: int, width: int, aus: int, columns: int) -> _Layout:
         room = max(MOST_WIDTH // width, 1)
         scale = min(math.ceil(LEAST_HEIGHT / height), room)
         frame_height = height * scale
@@ -64,12 +67,22 @@ class _Layout:
         row = max(min(whole // 18, whole // (aus + 3)), LEAST_ROW)
         pitch = min(1.4 * row, (whole - 3.2 * row) / aus)
         # H.264 in the form that all players read has even sides.
-        return cls(width * scale // 2 * 2, frame_height, whole + whole % 2, row, pitch)
+        return cls(width * scale // 2 * 2, frame_height, whole + whole % 2, row, pitch, columns)
 
     @property
     def panel(self) -> int:
         """Width of the panel."""
-        return round(PANEL * self.row) // 2 * 2
+        return (round(PANEL * self.row) + (self.columns - 1) * self.column) // 2 * 2
+
+    @property
+    def column(self) -> int:
+        """Width of a column of figures."""
+        return round(1.6 * self.row)
+
+    @property
+    def names(self) -> int:
+        """Width that the AUs' names have."""
+        return self.panel - 4 * self.row - (self.columns - 1) * self.column
 
 
 class OverlayPicture:
@@ -77,34 +90,66 @@ class OverlayPicture:
 
     Args:
         config: Of the calibrator.
-        raw: Whether results carry readings without the reference.
+        raw: Whether one person's results carry readings without the reference.
+        people: Numbers of those who are read, where everybody is: a bar each, in their colour.
+            None: one person is read.
     """
 
-    def __init__(self, config: CalibratorConfig, *, raw: bool) -> None:
-        self.config, self.raw = config, raw
+    def __init__(
+        self, config: CalibratorConfig, *, raw: bool, people: Sequence[int] | None = None
+    ) -> None:
+        self.config, self.raw = config, raw and people is None
+        self.colours = {
+            number: PEOPLE[place % len(PEOPLE)] for place, number in enumerate(people or ())
+        }
+        self.alone = people is None
         self._layout: _Layout | None = None
         self._empty_panel: Image.Image | None = None
 
-    def draw(self, rgb: np.ndarray | None, result: FrameResult) -> np.ndarray:
+    def draw(self, rgb: np.ndarray | None, results: Sequence[FrameResult]) -> np.ndarray:
         """A frame and what was read from it, (H, W, 3) uint8.
 
         Args:
             rgb: (h, w, 3) uint8; None where there is no picture. One of another size than the
                 first's is fitted into it.
-            result: What was read from it.
+            results: What was read from it, one for each face.
         """
         if self._layout is None:
             height, width = (LEAST_HEIGHT, 640) if rgb is None else rgb.shape[:2]
-            self._layout = _Layout.of(height, width, len(self.config.aus))
+            columns = max(len(self.colours), 1)
+            self._layout = _Layout.of(height, width, len(self.config.aus), columns)
         layout = self._layout
         frame = np.full((layout.height, layout.width, 3), 40, np.uint8)
         if rgb is not None:
             scale, left, top = self._place(frame, rgb, layout)
-            if result.face is not None:
-                _draw_face(frame, result.face, scale, (left, top))
-        if result.quality:
-            frame = _banner(frame, result.quality, layout)
-        return np.hstack([frame, self._panel(result, layout)])
+            for result in results:
+                if result.face is not None:
+                    colour = READING if self.alone else self._colour(result)
+                    points = result.face.landmarks[:, :2] * scale + (left, top)
+                    _draw_face(frame, points, colour)
+                    if not self.alone:
+                        frame = _number(frame, points, f"{result.face_id}", colour, layout)
+        if told := self._wrong(results):
+            frame = _banner(frame, told, layout)
+        return np.hstack([frame, self._panel(results, layout)])
+
+    @property
+    def _neutral(self) -> str:
+        """Colour of the mark at 0, which may not be a person's."""
+        return REFERENCE if self.alone else INK
+
+    def _colour(self, result: FrameResult) -> str:
+        return self.colours.get(-1 if result.face_id is None else result.face_id, NOBODY)
+
+    def _wrong(self, results: Sequence[FrameResult]) -> str:
+        """All that is wrong with a frame, in words, and with whom."""
+        named = not self.alone and any(result.face_id is not None for result in results)
+        told = [
+            f"{result.face_id}: {result.quality}" if named else result.quality
+            for result in results
+            if result.quality
+        ]
+        return "  ·  ".join(told)
 
     def _place(self, frame: np.ndarray, rgb: np.ndarray, layout: _Layout) -> tuple[float, int, int]:
         """Put a picture into the frame; its scale, left and top."""
@@ -118,35 +163,59 @@ class OverlayPicture:
         )
         return scale, left, top
 
-    def _panel(self, result: FrameResult, layout: _Layout) -> np.ndarray:
+    def _lines(self, results: Sequence[FrameResult]) -> list[_Line]:
+        """The bars of each AU, from above."""
+        if not self.alone:
+            found = {result.face_id: result.values for result in results}
+            return [_Line(colour, found.get(number)) for number, colour in self.colours.items()]
+        (result,) = results
+        lines = [_Line(READING, result.values)]
+        return lines + [_Line(RAW, None if result.values is None else result.raw)] * self.raw
+
+    def _panel(self, results: Sequence[FrameResult], layout: _Layout) -> np.ndarray:
         if self._empty_panel is None:
             self._empty_panel = self._paper(layout)
         image = self._empty_panel.copy()
         draw, row = ImageDraw.Draw(image), layout.row
         draw.text(
             (row // 2, row // 2),
-            f"{result.timestamp:.3f} s",
+            f"{results[0].timestamp:.3f} s",
             INK,
             font=_font(row * 0.6, bold=True),
         )
         draw.text(
             (layout.panel - row // 2, row // 2 + row * 0.1),
-            f"frame {result.index + 1}",
+            f"frame {results[0].index + 1}",
             PALE,
             font=_font(row * 0.5),
             anchor="ra",
         )
+        lines = self._lines(results)
         for place, top in enumerate(self._tops(layout)):
-            value = None if result.values is None else float(result.values[place])
-            number = "–" if value is None else self._told(value, place)
-            right = layout.panel - row // 2
-            draw.text((right, top), number, INK, font=_font(row * 0.5, bold=True), anchor="ra")
-            if value is not None:
-                self._bar(draw, value, top, layout, READING)
-            if result.raw is not None and value is not None:
-                self._bar(draw, float(result.raw[place]), top, layout, RAW, below=True)
+            for number, line in enumerate(lines):
+                if line.values is not None:
+                    value = float(line.values[place])
+                    self._bar(draw, value, top, layout, line.colour, number)
+            self._numbers(draw, place, top, layout, lines)
         self._marks(draw, layout)
         return np.asarray(image)
+
+    def _numbers(
+        self,
+        draw: ImageDraw.ImageDraw,
+        place: int,
+        top: int,
+        layout: _Layout,
+        lines: Sequence[_Line],
+    ) -> None:
+        """The readings of an AU in figures, one's in ink, several's in their colours."""
+        font = _font(layout.row * 0.5, bold=True)
+        shown = lines[:1] if self.alone else lines
+        for column, line in enumerate(reversed(shown)):
+            right = layout.panel - layout.row // 2 - column * layout.column
+            told = "–" if line.values is None else self._told(float(line.values[place]), place)
+            colour = INK if self.alone else line.colour
+            draw.text((right, top), told, colour, font=font, anchor="ra")
 
     def _paper(self, layout: _Layout) -> Image.Image:
         """The panel without readings: names, tracks and what the colours mean."""
@@ -156,22 +225,25 @@ class OverlayPicture:
         for place, top in enumerate(self._tops(layout)):
             au, name = self.config.aus[place], self.config.au_names[place]
             draw.text((row // 2, top), f"{au}", INK, font=_font(row * 0.5, bold=True))
-            room = layout.panel - 4 * row
-            draw.text((row * 3 // 2, top), _cut(name, font, room), PALE, font=font)
-            self._bar(draw, math.inf, top, layout, GAP)
-            if self.raw:
-                self._bar(draw, math.inf, top, layout, GAP, below=True)
+            draw.text((row * 3 // 2, top), _cut(name, font, layout.names), PALE, font=font)
+            for number in range(self._bars):
+                self._bar(draw, math.inf, top, layout, GAP, number)
         self._legend(draw, layout)
         return image
+
+    @property
+    def _bars(self) -> int:
+        """Of each AU."""
+        return 1 + self.raw if self.alone else len(self.colours)
 
     def _tops(self, layout: _Layout) -> list[int]:
         first = 1.7 * layout.row
         return [round(first + layout.pitch * n) for n in range(len(self.config.aus))]
 
     def _thickness(self, layout: _Layout) -> int:
-        """Of a bar: two of them, or one, fill half of what the letters leave."""
+        """Of a bar: several of them fill half of what the letters leave."""
         room = layout.pitch - 0.66 * layout.row
-        return max(round(room * (0.25 if self.raw else 0.4)), 2)
+        return max(round(room * (0.4 if self._bars == 1 else 0.5 / max(self._bars, 1))), 2)
 
     def _share(self, value: float) -> float:
         """How full a bar is: of the range of intensities, or the probability."""
@@ -191,13 +263,13 @@ class OverlayPicture:
         top: int,
         layout: _Layout,
         colour: str,
-        *,
-        below: bool = False,
+        number: int,
     ) -> None:
+        """The bar of that number, from above."""
         row = layout.row
         left, right = row // 2, layout.panel - row // 2
         thick = self._thickness(layout)
-        start = top + round(row * 0.66) + (thick if below else 0)
+        start = top + round(row * 0.66) + thick * number
         end = left + round((right - left) * self._share(value))
         if end > left:
             draw.rectangle((left, start, end - 1, start + thick - 1), colour)
@@ -207,12 +279,13 @@ class OverlayPicture:
         row = layout.row
         left, right = row // 2, layout.panel - row // 2
         thin = max(row // 16, 1)
-        tall = self._thickness(layout) * (2 if self.raw else 1)
+        tall = self._thickness(layout) * self._bars
         for place, top in enumerate(self._tops(layout)):
             start = top + round(row * 0.66)
             if self.config.task == "intensity":
                 share = self.config.thresholds[place] / HIGHEST
-                draw.rectangle((left - 2 * thin, start - 2, left - 1, start + tall + 2), REFERENCE)
+                edge = (left - 2 * thin, start - 2, left - 1, start + tall + 2)
+                draw.rectangle(edge, self._neutral)
             else:
                 share = 0.5
             x = left + round((right - left) * share)
@@ -221,11 +294,12 @@ class OverlayPicture:
     def _legend(self, draw: ImageDraw.ImageDraw, layout: _Layout) -> None:
         row, font = layout.row, _font(layout.row * 0.42)
         top = round(1.8 * row + layout.pitch * len(self.config.aus))
-        told = [(READING, "calibrated")]
-        told += [(RAW, "without reference")] if self.raw else []
+        told = [(colour, f"person {number}") for number, colour in self.colours.items()]
+        if self.alone:
+            told = [(READING, "calibrated"), *[(RAW, "without reference")] * self.raw]
         lines = [told, [(THRESHOLD, "present from here")]]
         if self.config.task == "intensity":
-            lines[1].insert(0, (REFERENCE, "neutral"))
+            lines[1].insert(0, (self._neutral, "neutral"))
         for number, line in enumerate(lines):
             x, y = row / 2, top + number * row * 0.6
             for colour, text in line:
@@ -235,14 +309,21 @@ class OverlayPicture:
                 x += side * 1.5 + font.getlength(text) + row * 0.4
 
 
-def _draw_face(frame: np.ndarray, face: Face, scale: float, offset: tuple[int, int]) -> None:
-    """The face's outline and points, in place."""
-    points = face.landmarks[:, :2] * scale + offset
+@dataclass(frozen=True, eq=False)
+class _Line:
+    """A bar of every AU: its colour, and the readings, (A,), where there are some."""
+
+    colour: str
+    values: np.ndarray | None
+
+
+def _draw_face(frame: np.ndarray, points: np.ndarray, shown: str) -> None:
+    """The face's outline and points, (478, 2) in pixels of the frame, in place."""
     # Four bits of fraction: the drawing moves as smoothly as the face.
     at = np.round((points - 0.5) * 16).astype(np.int32)
     size = float(np.linalg.norm(points[33] - points[263]))
     thin = max(round(size / 60), 1)
-    colour = ImageColor.getrgb(READING)
+    colour = ImageColor.getrgb(shown)
     outline = [at[list(OUTLINE)].reshape(-1, 1, 2)]
     cv2.polylines(frame, outline, True, (255, 255, 255), thin + 2, cv2.LINE_AA, shift=4)
     cv2.polylines(frame, outline, True, colour, thin, cv2.LINE_AA, shift=4)
@@ -250,6 +331,20 @@ def _draw_face(frame: np.ndarray, face: Face, scale: float, offset: tuple[int, i
     for x, y in at[list(POINTS)]:
         cv2.circle(frame, (int(x), int(y)), radius + 16, (255, 255, 255), -1, cv2.LINE_AA, shift=4)
         cv2.circle(frame, (int(x), int(y)), radius, colour, -1, cv2.LINE_AA, shift=4)
+
+
+def _number(
+    frame: np.ndarray, points: np.ndarray, text: str, colour: str, layout: _Layout
+) -> np.ndarray:
+    """A person's number above the forehead."""
+    image = Image.fromarray(frame)
+    font = _font(layout.row * 0.8, bold=True)
+    place = (float(points[10, 0]), max(float(points[10, 1]) - layout.row * 0.2, layout.row))
+    around = max(layout.row // 12, 1)
+    ImageDraw.Draw(image).text(
+        place, text, colour, font=font, anchor="mb", stroke_width=around, stroke_fill=PAPER
+    )
+    return np.array(image)
 
 
 def _banner(frame: np.ndarray, text: str, layout: _Layout) -> np.ndarray:

@@ -10,8 +10,9 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from siamcal.errors import ConfigError
+from siamcal.errors import ConfigError, MissingDependencyError
 from siamcal.faces import FacePipeline
+from siamcal.faces.identity import IdentityReader
 from siamcal.faces.media.frames import Frame, FrameStream, frames_of
 from siamcal.faces.quality import FaceMeasures
 from siamcal.graph import Features
@@ -19,6 +20,7 @@ from siamcal.inference.ahead import ahead
 from siamcal.inference.following import FaceFollower
 from siamcal.inference.landmark_pass import SIDE, LandmarkPass, LandmarkRun, landmark_pass
 from siamcal.inference.seeing import Everybody, Found, FrameResult, OnePerson
+from siamcal.inference.stranger import StrangerWatch
 from siamcal.model.heads import AUOutput
 from siamcal.model.siamese import CalibratingSiamese, Reference
 
@@ -66,6 +68,20 @@ class Predictor:
         if preprocessing.size != SIDE or not plain:
             return None
         return landmark_pass(model.unwrap(), model.merge_at, model.split.pre)
+
+    @cached_property
+    def identity(self) -> IdentityReader | None:
+        """What tells whether a face is the reference's person; None without LiteRT."""
+        try:
+            return IdentityReader()
+        except MissingDependencyError:
+            return None
+
+    def _watch(self, own: np.ndarray | None, *, followed: bool) -> StrangerWatch | None:
+        reader = None if own is None else self.identity
+        if own is None or reader is None:
+            return None
+        return StrangerWatch(own, reader, followed=followed)
 
     def __enter__(self) -> Predictor:
         return self
@@ -164,6 +180,7 @@ class Predictor:
         frames: Iterable[Frame | np.ndarray],
         reference: Reference,
         seen: FaceMeasures | None = None,
+        identity: np.ndarray | None = None,
     ) -> Iterator[FrameResult]:
         """Results in the order of the frames, one each; live frames don't wait for a full batch.
 
@@ -177,6 +194,8 @@ class Predictor:
             reference: The encoded reference; of a `PersonReference` it is `features`.
             seen: The reference's eyes, colours and sharpness (`PersonReference.measures`), against
                 which the frames' are judged; None: what needs them isn't judged.
+            identity: Of the reference's person (`PersonReference.identity`); None: whether a face
+                is another person's isn't judged.
 
         Raises:
             ConfigError: `reference` is something else.
@@ -185,7 +204,8 @@ class Predictor:
         references = {0: self._on_device(reference)}
         followed = isinstance(frames, FrameStream) and frames.kind != "images"
         follower = self._follower() if followed else None
-        find = OnePerson(self.pipeline, seen, followed=followed, follower=follower)
+        watch = self._watch(identity, followed=followed)
+        find = OnePerson(self.pipeline, seen, followed=followed, follower=follower, watch=watch)
         yield from self._read_all(frames, find, references)
 
     def results_of_people(
@@ -193,6 +213,7 @@ class Predictor:
         frames: Iterable[Frame | np.ndarray],
         references: Mapping[int, Reference],
         seen: Mapping[int, FaceMeasures | None] | None = None,
+        identities: Mapping[int, np.ndarray | None] | None = None,
     ) -> Iterator[FrameResult]:
         """Results for everybody in the frames of a recording, those of one frame by `face_id`.
 
@@ -201,9 +222,16 @@ class Predictor:
             references: Number of a person (0: the first who is seen, of several the widest face)
                 -> their encoded reference. Others have rows without values.
             seen: Their references' measures.
+            identities: Of the references' persons.
         """
+        watches = {
+            number: watch
+            for number, place in (identities or {}).items()
+            if (watch := self._watch(place, followed=True)) is not None
+        }
         own = {number: self._on_device(reference) for number, reference in references.items()}
-        find = Everybody(self.pipeline, {number: (seen or {}).get(number) for number in own})
+        measures = {number: (seen or {}).get(number) for number in own}
+        find = Everybody(self.pipeline, measures, watches)
         yield from self._read_all(frames, find, own)
 
     def _read_all(

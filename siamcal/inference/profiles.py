@@ -100,7 +100,9 @@ def _pooled(people: list[PersonReference], predictor: Predictor) -> PersonRefere
     facts: dict[str, Any] = {"kind": "pooled", "source": names, "frames": frames}
     seen = [one.measures for one in people]
     facts["face"] = FaceMeasures.median([m for m in seen if m is not None]).to_dict()
-    return PersonReference(features, facts, tuple(warnings), crops)
+    places = [one.identity for one in people if one.identity is not None]
+    identity = np.mean(places, axis=0) if places else None
+    return PersonReference(features, facts, tuple(warnings), crops, identity)
 
 
 def _note_apart(frames: list[dict[str, Any]], apart: list[float]) -> list[str]:
@@ -148,7 +150,8 @@ def save_profile(
         "remake": _command(reference, path),
     }
     crops = reference.crops if image else None
-    beside = {} if crops is None else {"image": torch.from_numpy(crops.copy())}
+    kept = {"image": crops, "identity": reference.identity}
+    beside = {n: torch.from_numpy(v.copy()) for n, v in kept.items() if v is not None}
     try:
         reference.features.to("cpu").save(path, facts=told, beside=beside, private=True)
     except OSError as error:
@@ -172,6 +175,7 @@ def load_profile(path: str | Path, predictor: Predictor) -> PersonReference:
         facts, warnings = json.loads(metadata["facts"]), json.loads(metadata["warnings"])
         facts, warnings = {**facts, "profile": str(path)}, tuple(map(str, warnings))
         crops = tensors["image"].numpy() if "image" in tensors else None
+        place = tensors["identity"].numpy() if "identity" in tensors else None
         identity = metadata["calibrator"]
     except (LookupError, TypeError, ValueError) as error:  # a ConfigError is a ValueError
         raise ConfigError(
@@ -191,7 +195,7 @@ def load_profile(path: str | Path, predictor: Predictor) -> PersonReference:
             f"Reference: the profile's face was found by {found_by!r}, this run's are by "
             f"{engine!r}; they differ little, and not at all if you make the profile again.",
         )
-    return PersonReference(features, facts, warnings, crops)
+    return PersonReference(features, facts, warnings, crops, place)
 
 
 def _command(reference: PersonReference, path: Path) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from siamcal.errors import FaceNotFoundError, MediaError
 from siamcal.faces import judge_reference
+from siamcal.faces.identity import identity_crop
 from siamcal.faces.media.files import refuse_live
 from siamcal.faces.media.opening import open_media, sound_frame
 from siamcal.faces.quality import FaceMeasures, measure_face
@@ -30,12 +31,15 @@ class PersonReference:
         facts: Source, frame and judgement, in plain values for the sidecar file.
         warnings: What speaks against it, in words.
         crops: (K, S, S, 3) uint8, what was encoded; None where it isn't known any more.
+        identity: Where the person lies among people, (D,) (`siamcal.faces.identity`); None where
+            it isn't known. It goes into profiles, never into a sidecar.
     """
 
     features: Reference
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     crops: np.ndarray | None = field(default=None, repr=False)
+    identity: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def measures(self) -> FaceMeasures | None:
@@ -80,7 +84,8 @@ def read_reference(
     facts["judgement"] = round(judgement.score, 3)
     facts["face"] = measure_face(rgb, faces[0]).to_dict()
     facts["remake"] = [path] if stream.kind == "images" else [path, "--frame", str(number)]
-    return encoded(predictor, pipeline.align(rgb, faces[0]), facts, problems)
+    crop, identity = pipeline.align(rgb, faces[0]), identity_crop(rgb, faces[0])
+    return encoded(predictor, crop, facts, problems, identity)
 
 
 def reference_frame(inputs: list[str | Path], predictor: Predictor, number: int) -> PersonReference:
@@ -101,10 +106,19 @@ def reference_frame(inputs: list[str | Path], predictor: Predictor, number: int)
 
 
 def encoded(
-    predictor: Predictor, crop: np.ndarray, facts: dict[str, Any], problems: list[str]
+    predictor: Predictor,
+    crop: np.ndarray,
+    facts: dict[str, Any],
+    problems: list[str],
+    identity: np.ndarray,
 ) -> PersonReference:
-    """The reference of a crop, (S, S, 3) uint8, with its facts and what speaks against it."""
+    """The reference of a crop, (S, S, 3) uint8, with its facts and what speaks against it.
+
+    `identity` is the `identity_crop` of the same face.
+    """
     facts["face_engine"] = predictor.pipeline.detector.engine
     facts["crop_sha256"] = hashlib.sha256(crop.tobytes()).hexdigest()
     warnings = tuple(f"Reference: {problem}." for problem in problems)
-    return PersonReference(predictor.encode(crop), facts, warnings, crop[None])
+    reader = predictor.identity
+    place = None if reader is None else reader(identity)
+    return PersonReference(predictor.encode(crop), facts, warnings, crop[None], place)

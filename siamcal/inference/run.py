@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -43,6 +43,7 @@ __all__ = [
     "TableOptions",
     "calibrator_facts",
     "predict_to_table",
+    "reference_facts",
     "sidecar_of",
     "table_format",
     "table_outputs",
@@ -138,6 +139,7 @@ def predict_to_table(
     request: str = "",
     replace: bool = False,
     overlay: bool = False,
+    warnings: Sequence[str] = (),
 ) -> Summary:
     """Read a stream of frames of one person into a table.
 
@@ -157,6 +159,7 @@ def predict_to_table(
         request: What a resuming run knows the same work by; kept in the sidecar.
         replace: A table that siamcal wrote there before may be replaced.
         overlay: Draw the readings into a video beside the table, `aus.mp4`.
+        warnings: What the reader of the table should know besides.
 
     Returns:
         The counts. An interruption by the user ends the run with status "interrupted".
@@ -169,24 +172,24 @@ def predict_to_table(
     options = options or TableOptions()
     output = Path(output) if isinstance(output, str) else output
     stream = open_media(stream)
-    reference = _known(reference, predictor, alone=options.smooth != 1 or overlay)
+    if not isinstance(reference, PersonReference | Mapping):
+        reference = read_reference(reference, predictor)
     if overlay:
         check_overlay(stream, output)
+    sidecar, make_table = None, table_formats.get("csv")
     if isinstance(output, Path):
         make_table = table_format(output)
         check_outputs(table_outputs(output, overlay=overlay), stream.sources, replace=replace)
         sidecar = None if is_stream(output) else sidecar_of(output)
-    else:
-        sidecar, make_table = None, table_formats.get("csv")
     rows = _rows(predictor, options, stream)
     chosen = options.selection.of(stream)
-    summary = Summary(warnings=_warnings(reference))
-    facts = _facts(output, stream, chosen, predictor, reference, options, rows)
-    facts["request"] = request
+    summary = Summary(warnings=[*_warnings(reference), *warnings])
+    facts = _facts(output, stream, chosen, predictor, reference, options, rows, request)
     # The sidecar first: by it a run that goes on after a kill knows the table as its own.
     _write_sidecar(sidecar, facts, summary)
     video = overlay_of(output) if overlay and isinstance(output, Path) else None
-    with _opened(output) as file, overlaid(video, stream, options.selection, predictor) as drawn:
+    source = (stream, options.selection, predictor, _numbers(reference))
+    with _opened(output) as file, overlaid(video, *source) as drawn:
         table = make_table(file, rows.columns)
         try:
             results = _results(chosen, predictor, reference)
@@ -208,20 +211,9 @@ def predict_to_table(
     return summary
 
 
-def _known(
-    reference: PersonReference | Mapping[int, PersonReference] | Any,
-    predictor: Predictor,
-    *,
-    alone: bool,
-) -> PersonReference | Mapping[int, PersonReference]:
-    """The reference, read where a picture was given."""
-    if isinstance(reference, Mapping) and alone:
-        raise ConfigError(
-            "smooth and overlay are for tables of one person; several people's rows alternate."
-        )
-    if isinstance(reference, PersonReference | Mapping):
-        return reference
-    return read_reference(reference, predictor)
+def _numbers(reference: PersonReference | Mapping[int, PersonReference]) -> list[int] | None:
+    """Of the people who are read; None: one person."""
+    return sorted(reference) if isinstance(reference, Mapping) else None
 
 
 def _rows(predictor: Predictor, options: TableOptions, stream: FrameStream) -> AURows:
@@ -242,10 +234,12 @@ def _results(
     reference: PersonReference | Mapping[int, PersonReference],
 ) -> Iterator[FrameResult]:
     if isinstance(reference, PersonReference):
-        return predictor.results(stream, reference.features, reference.measures)
+        known = (reference.features, reference.measures, reference.identity)
+        return predictor.results(stream, *known)
     features = {number: one.features for number, one in reference.items()}
     measures = {number: one.measures for number, one in reference.items()}
-    return predictor.results_of_people(stream, features, measures)
+    identities = {number: one.identity for number, one in reference.items()}
+    return predictor.results_of_people(stream, features, measures, identities)
 
 
 def _warnings(reference: PersonReference | Mapping[int, PersonReference]) -> list[str]:
@@ -262,6 +256,7 @@ def _facts(
     reference: PersonReference | Mapping[int, PersonReference],
     options: TableOptions,
     rows: AURows,
+    request: str,
 ) -> dict[str, Any]:
     """What made a table."""
     return {
@@ -269,13 +264,21 @@ def _facts(
         "table": {"file": output.name, "sha256": None} if isinstance(output, Path) else None,
         "input": {"kind": stream.kind, "files": list(stream.sources), "fps": chosen.fps},
         "options": asdict(options),
-        "reference": reference.facts
-        if isinstance(reference, PersonReference)
-        else {"people": {str(number): one.facts for number, one in reference.items()}},
+        "reference": reference_facts(reference),
         "calibrator": calibrator_facts(predictor),
         "columns": describe_columns(rows),
         "environment": _environment(predictor),
+        "request": request,
     }
+
+
+def reference_facts(
+    reference: PersonReference | Mapping[int, PersonReference],
+) -> dict[str, Any]:
+    """Where a person's reference comes from, or everybody's by their numbers."""
+    if isinstance(reference, PersonReference):
+        return reference.facts
+    return {"people": {str(number): one.facts for number, one in reference.items()}}
 
 
 def table_outputs(output: Path, *, overlay: bool = False) -> list[Output]:

@@ -12,9 +12,12 @@ from siamcal.faces.media.frames import Frame
 from siamcal.faces.quality import FaceMeasures, TargetQuality, judge_target, measure_face
 from siamcal.inference.following import FaceFollower
 from siamcal.inference.landmark_pass import LandmarkRun
+from siamcal.inference.stranger import StrangerWatch
 from siamcal.inference.tracks import FaceTracker
 
 __all__ = ["Everybody", "Found", "FrameResult", "OnePerson"]
+
+OTHER = "the face looks like another person's than before"
 
 # Faces beyond these aren't looked at where one person is followed.
 MOST_FACES = 4
@@ -77,6 +80,7 @@ class OnePerson:
         seen: The reference's measures, against which faces are judged.
         followed: Frames follow one another in time; else the widest face of each counts.
         follower: Where followed: the fast way from one frame's face to the next one's.
+        watch: Tells faces that aren't the reference's person; None: nobody looks.
     """
 
     def __init__(
@@ -86,8 +90,9 @@ class OnePerson:
         *,
         followed: bool,
         follower: FaceFollower | None = None,
+        watch: StrangerWatch | None = None,
     ) -> None:
-        self.pipeline, self.seen = pipeline, seen
+        self.pipeline, self.seen, self.watch = pipeline, seen, watch
         self.tracker = FaceTracker() if followed else None
         self.follower = follower if followed else None
         self.person: int | None = None
@@ -101,7 +106,9 @@ class OnePerson:
             return [(_nothing(frame, "no face"), None)]
         face, note = self._choose(frame.index, frame.rgb, faces)
         found = _found(frame, frame.rgb, face, self.seen, len(faces))
-        found = replace(found, notes=(*[note] * bool(note), *found.notes))
+        stranger = self.watch(frame.rgb, face) if self.watch else ""
+        said = [text for text in (note, stranger) if text]
+        found = replace(found, notes=(*said, *found.notes))
         return [(found, self.pipeline.align(frame.rgb, face) if run is None else run)]
 
     def _faces(self, index: int, rgb: np.ndarray) -> tuple[list[Face], LandmarkRun | None]:
@@ -130,7 +137,7 @@ class OnePerson:
             return faces[
                 0
             ], "several faces, none looks like the person before; the widest was taken"
-        return faces[0], "the face looks like another person's than before"
+        return faces[0], OTHER
 
 
 class Everybody:
@@ -139,10 +146,16 @@ class Everybody:
     Args:
         pipeline: Finds and cuts the faces.
         seen: Number of a person -> their reference's measures; others have no reference.
+        watches: Number of a person -> what tells faces that aren't their reference's.
     """
 
-    def __init__(self, pipeline: FacePipeline, seen: Mapping[int, FaceMeasures | None]) -> None:
-        self.pipeline, self.seen = pipeline, seen
+    def __init__(
+        self,
+        pipeline: FacePipeline,
+        seen: Mapping[int, FaceMeasures | None],
+        watches: Mapping[int, StrangerWatch] | None = None,
+    ) -> None:
+        self.pipeline, self.seen, self.watches = pipeline, seen, watches or {}
         self.tracker = FaceTracker()
 
     def __call__(self, frame: Frame) -> list[Found]:
@@ -156,6 +169,9 @@ class Everybody:
         for number, face in faces:
             seen = self.seen.get(number)
             result = replace(_found(frame, frame.rgb, face, seen, len(faces)), face_id=number)
+            watch = self.watches.get(number)
+            if watch is not None and (stranger := watch(frame.rgb, face)):
+                result = replace(result, notes=(stranger, *result.notes))
             if number in self.seen:
                 found.append((result, self.pipeline.align(frame.rgb, face)))
             else:

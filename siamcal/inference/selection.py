@@ -12,7 +12,7 @@ from siamcal.errors import ConfigError
 from siamcal.faces.media import Frame, FrameStream
 from siamcal.inference.prediction import FrameResult
 
-__all__ = ["Selection", "check_width", "smoothed"]
+__all__ = ["Selection", "check_width", "frame_by_frame", "smoothed"]
 
 
 @dataclass(frozen=True)
@@ -94,46 +94,73 @@ def check_width(width: int) -> None:
 
 
 def smoothed(results: Iterable[FrameResult], width: int) -> Iterator[FrameResult]:
-    """Values replaced by their median over a window of frames around each.
+    """Values replaced by their median over a window of frames around each, person by person.
 
     Frames without values stay so and aren't counted in. An error in `results` is passed on after
     what came before it.
 
     Args:
-        results: In the order of time.
+        results: In the order of time; of several people those of one frame follow one another.
         width: Frames of the window, odd; 1 changes nothing.
 
     Raises:
         ConfigError: The width is even or below 1.
     """
     check_width(width)
+    if width == 1:
+        yield from results
+        return
     half = width // 2
-    window: list[FrameResult] = []  # `width` at most
+    window: list[list[FrameResult]] = []  # `width` frames at most
     error: BaseException | None = None
-    source = iter(results)
+    source = frame_by_frame(results)
     seen = 0
     while True:
         try:
-            result = next(source)
+            frame = next(source)
         except StopIteration:
             break
         except (KeyboardInterrupt, Exception) as stopped:
             error = stopped
             break
-        window.append(result)
+        window.append(frame)
         del window[:-width]
         seen += 1
         if seen > half:
-            yield _median(window, len(window) - 1 - half, half)
+            yield from _medians(window, len(window) - 1 - half, half)
     for position in range(len(window) - min(half, seen), len(window)):
-        yield _median(window, position, half)
+        yield from _medians(window, position, half)
     if error is not None:
         raise error
 
 
-def _median(window: list[FrameResult], position: int, half: int) -> FrameResult:
-    own = window[position]
-    if own.values is None:
-        return own
+def frame_by_frame(results: Iterable[FrameResult]) -> Iterator[list[FrameResult]]:
+    """The results of each frame together, one for each face.
+
+    An error in `results` is passed on after the frame before it.
+    """
+    together: list[FrameResult] = []
+    try:
+        for result in results:
+            if together and result.index != together[-1].index:
+                yield together
+                together = []
+            together.append(result)
+    except (KeyboardInterrupt, Exception):
+        if together:
+            yield together
+        raise
+    if together:
+        yield together
+
+
+def _medians(window: list[list[FrameResult]], position: int, half: int) -> Iterator[FrameResult]:
     near = window[max(position - half, 0) : position + half + 1]
-    return replace(own, values=np.median([r.values for r in near if r.values is not None], axis=0))
+    for own in window[position]:
+        values = [
+            one.values
+            for frame in near
+            for one in frame
+            if one.values is not None and one.face_id == own.face_id
+        ]
+        yield own if own.values is None else replace(own, values=np.median(values, axis=0))

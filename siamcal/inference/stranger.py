@@ -1,0 +1,79 @@
+"""Whether the faces of a recording are the reference's person: looked at now and then, flagged."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from siamcal.faces.detection import Face
+from siamcal.faces.identity import IdentityReader, identity_crop
+
+__all__ = ["STRANGER", "StrangerWatch"]
+
+STRANGER = "the face looks like another person's than the reference's"
+
+# One face in so many is looked at: it costs half of what finding it does.
+ONE_IN = 10
+WINDOW = 4  # faces that were looked at last decide together
+FIRST_ONE_IN = 3  # until there are so many
+# Below these likenesses, of the mean of one, two, three and more faces, it is another person's;
+# chosen on a hundred rendered people. A single face's expression and turn weigh more.
+LIMITS = (-12.0, -9.0, -8.0)
+# Faces of one recording share light, camera and hair: below this they are two people's.
+SAME_RECORDING = -4.0
+ENOUGH, MOST_PASSED = 3, 20  # faces by which the person is known in the recording
+MOST_TURNED = 25.0  # degrees; faces beyond aren't looked at
+
+
+class StrangerWatch:
+    """Compares the faces of one recording with the reference's person, in their order.
+
+    Faces that passed show what the person looks like in this recording; later ones are compared
+    with them, too.
+
+    Args:
+        own: Where the reference lies among people (`IdentityReader`).
+        reader: Places the faces.
+        followed: Frames follow one another in time; else each face is judged alone.
+    """
+
+    def __init__(self, own: np.ndarray, reader: IdentityReader, *, followed: bool) -> None:
+        self.own, self.reader, self.followed = own, reader, followed
+        self._window: deque[np.ndarray] = deque(maxlen=WINDOW if followed else 1)
+        self._passed: deque[np.ndarray] = deque(maxlen=MOST_PASSED)
+        self._wait = 0
+        self._told = ""
+
+    def __call__(self, rgb: np.ndarray, face: Face) -> str:
+        """What is to be said of a face; "" where nothing is.
+
+        Args:
+            rgb: (H, W, 3) uint8, the whole frame.
+            face: The face in it.
+        """
+        if self._wait > 0:
+            self._wait -= 1
+            return self._told
+        if max(abs(face.pose[0]), abs(face.pose[1])) > MOST_TURNED:
+            return self._told if self.followed else ""
+        place = self.reader(identity_crop(rgb, face))
+        if self._window and self._unlike(place, self._window):
+            self._window.clear()
+        self._window.append(place)
+        if self.followed:
+            self._wait = (ONE_IN if len(self._window) == WINDOW else FIRST_ONE_IN) - 1
+        self._told = STRANGER if self._is_stranger() else ""
+        if not self._told:
+            self._passed.append(place)
+        return self._told
+
+    def _is_stranger(self) -> bool:
+        mean = np.mean(self._window, axis=0)
+        limit = LIMITS[min(len(self._window), len(LIMITS)) - 1]
+        if self.reader.likeness(self.own, mean) < limit:
+            return True
+        return len(self._passed) >= ENOUGH and self._unlike(mean, self._passed)
+
+    def _unlike(self, place: np.ndarray, others: deque[np.ndarray]) -> bool:
+        return self.reader.likeness(np.mean(others, axis=0), place) < SAME_RECORDING

@@ -1,0 +1,163 @@
+"""A reference that is another person's is noticed; the right one isn't doubted."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from crowds import film
+from rendered import RenderedPerson
+from scipy.stats import multivariate_normal
+from siamcal.benchmarks.memory import memory
+from siamcal.benchmarks.stranger import stranger
+from test_inference import make_calibrator
+from videos import head, write_video
+
+from siamcal.faces import FaceDetector
+from siamcal.faces.identity import IdentityReader, identity_crop
+from siamcal.inference import (
+    Predictor,
+    load_model,
+    load_profile,
+    predict_to_table,
+    read_reference,
+    save_profile,
+)
+from siamcal.inference.stranger import LIMITS, STRANGER
+
+PEOPLE = (1, 0)
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory):
+    with Predictor(load_model(make_calibrator(tmp_path_factory.mktemp("calibrator")))) as predictor:
+        yield predictor
+
+
+@pytest.fixture(scope="module")
+def shown():
+    """Frames of two people who act and turn, and each at rest."""
+    frames = []
+    for index in range(2):
+        person = RenderedPerson(index)
+        acting = [
+            person({12: 3 * np.sin(n / 3) ** 2, 4: 2 * np.cos(n / 4) ** 2}, yaw=12 * np.sin(n / 5))
+            for n in range(24)
+        ]
+        frames.append((person(), acting))
+    return frames
+
+
+def flagged(predictor, pictures, reference, folder):
+    """How many rows say that it is another person."""
+    clip = write_video(folder / "clip.mp4", pictures, crf="12")
+    summary = predict_to_table(
+        clip, folder / "aus.csv", predictor=predictor, reference=reference, replace=True
+    )
+    return summary.problems.get(STRANGER, 0)
+
+
+def test_likeness_is_the_ratio_of_two_densities() -> None:
+    reader = IdentityReader()
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(0, 2, (2, len(reader._between))).astype(np.float32)
+    expected = 0.0
+    for between, a, b in zip(reader._between.astype(float), one, other, strict=True):
+        person, face = np.full((2, 2), between), np.eye(2)
+        expected += multivariate_normal([0, 0], person + face).logpdf([a, b])
+        expected -= sum(multivariate_normal(0, between + 1).logpdf(v) for v in (a, b))
+    assert reader.likeness(one, other) == pytest.approx(expected, rel=1e-4)
+    assert reader.likeness(one, other) == pytest.approx(reader.likeness(other, one), rel=1e-5)
+
+
+def test_one_in_the_clip_one_in_the_reference(predictor, shown, tmp_path) -> None:
+    for person in range(2):
+        for whose in range(2):
+            neutral, acting = read_reference(shown[whose][0], predictor), shown[person][1]
+            found = flagged(predictor, acting, neutral, tmp_path)
+            assert found == (0 if person == whose else 24), (person, whose, found)
+
+
+def test_another_comes_in_midway(predictor, shown, tmp_path) -> None:
+    pictures = shown[0][1] + shown[1][1] * 2
+    neutral = read_reference(shown[0][0], predictor)
+    found = flagged(predictor, pictures, neutral, tmp_path)
+    assert 36 <= found <= 48
+    table = (tmp_path / "aus.csv").read_text().splitlines()[1:]
+    assert not any(STRANGER in row for row in table[:24])
+
+
+def test_pictures_are_judged_one_by_one(predictor, shown) -> None:
+    neutral = read_reference(shown[0][0], predictor)
+    pictures = [shown[0][1][0], shown[1][1][0], shown[0][1][9]]
+    known = (neutral.features, neutral.measures, neutral.identity)
+    results = predictor.results(pictures, *known)
+    assert [STRANGER in result.notes for result in results] == [False, True, False]
+
+
+def test_a_real_face_is_its_own_whatever_the_camera_does() -> None:
+    plain = head(320)
+    noise = np.random.default_rng(0).normal(0, 8, plain.shape)
+    changed = {
+        "dark": plain * 0.5,
+        "bright": plain * 1.3,
+        "warm": plain * (1.1, 1.0, 0.75),
+        "lit from the side": plain * np.linspace(0.5, 1.4, 320)[:, None],
+        "noisy": plain + noise,
+        "blurred": cv2.GaussianBlur(plain, (0, 0), 2.5),
+        "small": cv2.resize(plain, (160, 160), interpolation=cv2.INTER_AREA),
+    }
+    reader = IdentityReader()
+    with FaceDetector() as detector:
+
+        def place(picture):
+            rgb = np.clip(picture, 0, 255).astype(np.uint8)
+            return reader(identity_crop(rgb, detector.detect(rgb)[0]))
+
+        own, other = place(plain), place(RenderedPerson(0)())
+        likeness = {name: reader.likeness(own, place(picture)) for name, picture in changed.items()}
+        assert min(likeness.values()) > 0, likeness
+        assert reader.likeness(own, other) < LIMITS[0]
+
+
+def test_a_profile_knows_whose_it_is_and_a_sidecar_does_not(predictor, shown, tmp_path) -> None:
+    neutral = read_reference(shown[0][0], predictor)
+    save_profile(neutral, tmp_path / "a.siamcal", predictor)
+    loaded = load_profile(tmp_path / "a.siamcal", predictor)
+    np.testing.assert_array_equal(loaded.identity, neutral.identity)
+    assert flagged(predictor, shown[1][1], loaded, tmp_path) == 24
+    told = json.loads((tmp_path / "aus.json").read_text())
+    assert "identity" not in told["reference"]
+    assert "another person's" in " ".join(told["result"]["warnings"])
+
+
+def test_profiles_of_two_people_that_were_swapped(predictor, tmp_path) -> None:
+    frames = [picture for picture, _ in film(PEOPLE, "stand", 12)]
+    clip = write_video(tmp_path / "both.mp4", frames, crf="12")
+    alone = {
+        n: read_reference(next(film((p,), "stand", 1))[0], predictor) for n, p in enumerate(PEOPLE)
+    }
+    # The wider face, number 0, is the second one's.
+    for order, expected in (((1, 0), 0), ((0, 1), 24)):
+        references = {number: alone[whose] for number, whose in enumerate(order)}
+        summary = predict_to_table(
+            clip, tmp_path / "aus.csv", predictor=predictor, reference=references, replace=True
+        )
+        assert summary.problems.get(STRANGER, 0) == expected, order
+
+
+@pytest.mark.slow
+def test_the_benchmark_tells_right_from_wrong() -> None:
+    table = stranger(people=3, frames=12)
+    rows = {row.split(" | ")[0].strip("| "): row.split(" | ") for row in table.splitlines()[2:]}
+    assert float(rows["another person's"][4]) > 0.7  # of all faces
+    for name in ("right, same session", "right, another session"):
+        assert float(rows[name][4]) < 0.2
+
+
+@pytest.mark.slow
+def test_memory_is_measured_over_a_long_video() -> None:
+    told = memory(minutes=1.5, every=100)
+    assert (told["frames"], told["read"]) == (2250, 23)
+    assert told["after a minute, MB"] > 50
+    assert told["most behind it, MB"] >= told["at the end, MB"] > 50
