@@ -120,12 +120,16 @@ def test_a_real_face_is_its_own_whatever_the_camera_does() -> None:
         assert reader.likeness(own, other) < LIMITS[0]
 
 
-def test_a_profile_knows_whose_it_is_and_a_sidecar_does_not(predictor, shown, tmp_path) -> None:
+def test_a_profile_knows_whose_it_is_and_a_sidecar_does_not(
+    predictor, shown, tmp_path, monkeypatch
+) -> None:
     neutral = read_reference(shown[0][0], predictor)
     save_profile(neutral, tmp_path / "a.siamcal", predictor)
     loaded = load_profile(tmp_path / "a.siamcal", predictor)
     np.testing.assert_array_equal(loaded.identity, neutral.identity)
     assert flagged(predictor, shown[1][1], loaded, tmp_path) == 24
+    monkeypatch.setattr(predictor.identity, "key", "of another version")
+    assert load_profile(tmp_path / "a.siamcal", predictor).identity is None
     told = json.loads((tmp_path / "aus.json").read_text())
     assert "identity" not in told["reference"]
     assert "another person's" in " ".join(told["result"]["warnings"])

@@ -38,9 +38,7 @@ class Network:
     """
 
     def __init__(self, name: str, beside: tuple[int, ...] | None = None) -> None:
-        content = task_member(name)
-        if beside is not None:
-            content = _with_output(content, beside)
+        content = task_member(name) if beside is None else _with_output(name, beside)
         with quiet_stderr():
             # One thread: videos and data sets are shared out over processes.
             self._run = _interpreter(model_content=content, num_threads=1)
@@ -61,11 +59,13 @@ class Network:
         return [self._run.get_tensor(index) for index in self._outputs]
 
 
-def _with_output(content: bytes, shape: tuple[int, ...]) -> bytes:
-    """The network with its last tensor of a shape as one more output."""
+@lru_cache(maxsize=1)
+def _with_output(name: str, shape: tuple[int, ...]) -> bytes:
+    """A network with its last tensor of a shape as one more output."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
+    content = task_member(name)
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     graph = model.subgraphs[0]
     # Tensors are numbered in the order of the run.

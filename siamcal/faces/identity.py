@@ -14,7 +14,7 @@ import numpy as np
 from siamcal.faces._litert import Network
 from siamcal.faces.alignment import wide_crop
 from siamcal.faces.detection import Face
-from siamcal.files import asset
+from siamcal.files import asset, checksum_of_file
 from siamcal.model.weights_file import read_tensors
 
 __all__ = ["ASSET", "LENGTH", "IdentityReader", "MapReader", "identity_crop"]
@@ -64,6 +64,8 @@ class IdentityReader:
     def __init__(self) -> None:
         kept = {name: tensor.float().numpy() for name, tensor in read_tensors(asset(ASSET)).items()}
         self._mean, self._axes, self._between = kept["mean"], kept["axes"], kept["between"]
+        #: Known by its axes: places on others mean nothing to it.
+        self.key = checksum_of_file(asset(ASSET))
         self._map = MapReader()
 
     def __call__(self, crop: np.ndarray) -> np.ndarray:

@@ -149,6 +149,8 @@ def save_profile(
         "warnings": json.dumps(reference.warnings),
         "remake": _command(reference, path),
     }
+    if predictor.identity is not None:
+        told["placed_by"] = predictor.identity.key
     crops = reference.crops if image else None
     kept = {"image": crops, "identity": reference.identity}
     beside = {n: torch.from_numpy(v.copy()) for n, v in kept.items() if v is not None}
@@ -175,7 +177,6 @@ def load_profile(path: str | Path, predictor: Predictor) -> PersonReference:
         facts, warnings = json.loads(metadata["facts"]), json.loads(metadata["warnings"])
         facts, warnings = {**facts, "profile": str(path)}, tuple(map(str, warnings))
         crops = tensors["image"].numpy() if "image" in tensors else None
-        place = tensors["identity"].numpy() if "identity" in tensors else None
         identity = metadata["calibrator"]
     except (LookupError, TypeError, ValueError) as error:  # a ConfigError is a ValueError
         raise ConfigError(
@@ -195,6 +196,11 @@ def load_profile(path: str | Path, predictor: Predictor) -> PersonReference:
             f"Reference: the profile's face was found by {found_by!r}, this run's are by "
             f"{engine!r}; they differ little, and not at all if you make the profile again.",
         )
+    kept, place = tensors.get("identity"), None
+    if kept is not None:  # placed by another version, it says nothing
+        reader = predictor.identity
+        known = reader is not None and metadata.get("placed_by") == reader.key
+        place = kept.numpy() if known else None
     return PersonReference(features, facts, warnings, crops, place)
 
 
