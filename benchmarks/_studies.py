@@ -95,8 +95,6 @@ def _points() -> Study:
     points = ("layer1", "layer2", "layer3", "layer4", "fc")
     methods = {"NCG": "ncg", "BS": "bs", **{f"frozen at {p}": f"frozen@{p}" for p in points}}
     arms = [Arm(f"ir_tiny, {k}", m, "ir_tiny", HALF_FROZEN) for k, m in methods.items()]
-    heads = ("head", "head.conv2", "head.fc")
-    arms += [*PLAIN, *(Arm(f"frozen at {p}", f"frozen@{p}") for p in heads)]
     return Study("Where to merge in a network that isn't trained again?", tuple(arms))
 
 

@@ -44,7 +44,8 @@ BELOW_WEIGHT = 0.2
 READING_WEIGHT = 0.6
 # A frame is read against so many others, evenly over the candidates, and without a reference; what
 # it shows on the mean of them counts so often. Of 45 rendered clips that no figure is reported on
-# the chosen frame wasn't neutral in 3 (once by a hair), by readings without a reference alone in 2 or 3, with more refused.
+# the chosen frame wasn't neutral in 3 (once by a hair) and 12 got none; by readings without a
+# reference alone it was 2 or 3, and 14 or 15 got none.
 REFERENCES, SHOWN_WEIGHT = 16, 2.0
 # Of the candidates' asymmetry: a person's own, while nothing is held before the face.
 OWN_QUANTILE = 0.25
