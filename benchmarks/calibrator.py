@@ -104,7 +104,7 @@ def _readings(model: CalibratingSiamese, faces: FaceSet) -> np.ndarray:
         size = predictor.batch_size
         people = np.unique(faces.reference_rows)
         for row in progress_bar(people, description="reads", unit="person"):
-            reference = predictor.encode(faces.images[row])
+            reference = predictor.encode(np.array(faces.images[row]))  # of a file: read-only
             own = np.flatnonzero(faces.reference_rows == row)
             for part in np.split(own, range(size, len(own), size)):
                 found[part] = predictor.read(faces.images[part], reference)
