@@ -132,6 +132,37 @@ def test_every_frame_against_each_of_some_is_what_one_reference_after_another_gi
     assert np.abs(found[0] - found[1]).max() > 1e-2
 
 
+@pytest.mark.parametrize("packaged", [False, True])
+def test_what_is_read_of_the_reference_against_itself_is_taken_off(packaged, calibrator):
+    model = load_model() if packaged else load_calibrator(calibrator).eval()
+    model.config = replace(model.config, zero_at_reference=True)
+    with Predictor(model) as used:
+        crops = np.stack([used.pipeline.crop(rgb) for rgb in moved_frames(4)])
+        reference = used.encode(crops[0])
+        images = used.config.preprocessing.to_tensor(crops)
+        with torch.inference_mode():
+            plain = model(images, images[:1]).intensity.numpy()  # the network without a Predictor
+        expected = plain - np.maximum(plain[0], 0)
+        np.testing.assert_allclose(used.read(crops, reference), expected, atol=2e-3)
+        assert np.clip(used.read(crops[:1], reference), 0, 5).max() < 2e-3
+        assert plain[0].max() > 1e-2  # or nothing was tested
+        own, raw = used.read_both(crops, reference)
+        np.testing.assert_allclose(own, expected, atol=2e-3)
+        if raw is not None:
+            np.testing.assert_array_equal(raw, used.read(crops, None))
+        model.config = replace(model.config, zero_at_reference=False)
+    with Predictor(model) as used:
+        np.testing.assert_allclose(used.read(crops, reference), plain, atol=2e-3)
+
+
+def test_only_intensities_are_taken_off(calibrator):
+    config = load_calibrator(calibrator).config
+    with pytest.raises(ConfigError, match="zero_at_reference is for intensities"):
+        replace(config, task="detection", zero_at_reference=True)
+    with pytest.raises(ConfigError, match="zero_at_reference"):
+        replace(config, zero_at_reference=1)
+
+
 # --- the table -----------------------------------------------------------------------------------
 
 

@@ -108,6 +108,8 @@ class CalibratorConfig:
         au_status: One of AU_STATUSES each, in the order of `aus`.
         scale: Factors on the intensities, in the order of `aus`, fitted after the training to
             people it didn't show; () is none.
+        zero_at_reference: `siamcal predict` takes off what is read of the reference against itself,
+            where that is above 0: forms that keep the target's own look read a little there.
         preprocessing: Frame -> network input.
         input_shape: (C, H, W) of one input; () means (3, size, size) of `preprocessing`.
         training_data: Who and what the weights were trained on.
@@ -139,6 +141,7 @@ class CalibratorConfig:
     thresholds: tuple[float, ...] = ()
     au_status: tuple[str, ...] = ()
     scale: tuple[float, ...] = ()
+    zero_at_reference: bool = False
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     input_shape: tuple[int, ...] = ()
     training_data: str = "not stated"
@@ -288,7 +291,8 @@ def _check(config: CalibratorConfig) -> None:
     _check_text(config)
     _check_merge(config)
     check_choices(config, task=TASKS, branches=BRANCHES)
-    for name in ("freeze_pre_batchnorm", "null_reference", "rendered", "half"):
+    flags = ("freeze_pre_batchnorm", "null_reference", "zero_at_reference", "rendered", "half")
+    for name in flags:
         _is(getattr(config, name), bool, name)
     if config.output is not None:
         _is(config.output, int if isinstance(config.output, int) else str, "output")
@@ -365,6 +369,10 @@ def _check_aus(config: CalibratorConfig) -> None:
             _is(item, kind, name)
             if kind is str:
                 _plain(item, name, 100)
+    if config.zero_at_reference and config.task != "intensity":
+        raise ConfigError(
+            f"CalibratorConfig.zero_at_reference is for intensities, but the task is {config.task}."
+        )
     if config.scale and (config.task != "intensity" or len(config.scale) != len(aus)):
         raise ConfigError(
             f"CalibratorConfig.scale has {len(config.scale)} entries for {config.task} of "

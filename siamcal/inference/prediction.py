@@ -167,6 +167,16 @@ class Predictor:
         return self.config.preprocessing.to_tensor(stacked).to(self.device)  # (B, 3, S, S)
 
     def _values(self, seen: Features | torch.Tensor, reference: Reference | None) -> np.ndarray:
+        """Values (B, A) float32 of `_seen`."""
+        values = self._output(seen, reference)
+        if reference is None or not self.config.zero_at_reference:
+            return values
+        # What else crosses than the features are sizes and constants.
+        like = seen if isinstance(seen, Features) else self.model.split.pre(seen[:1])
+        at_rest = self._output(like.with_tensors(reference.tensors), reference)
+        return values - np.maximum(at_rest, 0)
+
+    def _output(self, seen: Features | torch.Tensor, reference: Reference | None) -> np.ndarray:
         if isinstance(seen, Features):
             head = None if self._pass is None else self._pass.head
             output = self.model.from_features(seen, reference, post=head)

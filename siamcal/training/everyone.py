@@ -124,6 +124,7 @@ def config_facts(recipe: Recipe, faces: FaceSet) -> dict[str, Any]:
             "experimental" if rendered and au in TRIED_ON_REAL_FACES else "not validated"
             for au in aus
         ),
+        "zero_at_reference": recipe.zero_at_reference and recipe.task == "intensity",
         "preprocessing": recipe.preprocessing,
         "training_data": (
             f"{source.name}: {len(source.participants)} participants, {len(faces)} frames"

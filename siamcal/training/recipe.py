@@ -191,6 +191,8 @@ class Recipe:
         rescale_people: `siamcal train` of intensities only: so many participants are left out, and
             each AU's readings of them are scaled towards the labels' spread
             (`siamcal.training.rescaling`).
+        zero_at_reference: Of what `siamcal train` saves, for intensities: `siamcal predict` takes
+            off what is read of the reference against itself (`CalibratorConfig`).
         printed_eq7: Class weights of Eq. 7 as printed instead of as released.
         loss_weights: Of the MSE, cosine and ordinal parts (Eq. 2).
         huber: 0: the paper's squared error, in which rare intensities weigh more (Eq. 2). Over 0,
@@ -237,6 +239,7 @@ class Recipe:
     schedule: str = "constant"
     warmup_steps: int = 0
     rescale_people: int = 0
+    zero_at_reference: bool = False
     printed_eq7: bool = False
     loss_weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
     huber: float = 0.0
