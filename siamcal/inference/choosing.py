@@ -32,7 +32,7 @@ MOST_CANDIDATES, LEAST_CANDIDATES, ONE_IN = 120, 60, 6
 # it. Where they are farther away than this (in units of the least expression that is no longer
 # rest), the person never rested.
 NEIGHBOURS = 0.1
-MOST_LONELY = 0.85
+MOST_LONELY = 1.0
 LEAST_ALIKE = 3
 ENOUGH_TO_SAY = 20  # candidates
 # Actions only ever add: the lowest level of each that is seen again and again is the person's rest,
@@ -44,9 +44,9 @@ BELOW_WEIGHT = 0.2
 READING_WEIGHT = 0.6
 # A frame is read against so many others, evenly over the candidates, and without a reference; what
 # it shows on the mean of them counts so often. Of 45 rendered clips that no figure is reported on
-# the chosen frame wasn't neutral in 3 (once by a hair) and 12 got none; by readings without a
-# reference alone it was 2 or 3, and 14 or 15 got none.
-REFERENCES, SHOWN_WEIGHT = 16, 2.0
+# the chosen frame wasn't neutral in 2 and 12 got none; by readings without a reference alone it was
+# 3 and 13.
+REFERENCES, SHOWN_WEIGHT = 16, 4.0
 # Of the candidates' asymmetry: a person's own, while nothing is held before the face.
 OWN_QUANTILE = 0.25
 
