@@ -13,6 +13,7 @@ from siamcal.benchmarks._sessions import Session
 from siamcal.benchmarks._videos import FPS, SIZES, write_clip
 
 from siamcal.errors import ConfigError
+from siamcal.extras import needed_for
 from siamcal.faces.media import Frame, FrameStream, open_media
 from siamcal.inference import Predictor, load_model, predict_to_table, read_reference
 from siamcal.inference.run import TableOptions
@@ -93,7 +94,8 @@ class _Meter:
 
     def watch(self, stream: FrameStream) -> Iterator[Frame]:
         """The same frames."""
-        import psutil
+        with needed_for("Measuring memory", "bench"):
+            import psutil
 
         process = psutil.Process()
         for frame in stream:

@@ -46,6 +46,7 @@ PACKAGES = {
     "torchvision": ("torchvision", "timm"),
     "accelerate": ("accelerate", "bench"),
     "numba": ("numba", "bench"),
+    "psutil": ("accelerate", "bench"),
     "fastapi": ("gradio", "demo"),
     "gradio": ("gradio", "demo"),
     "starlette": ("gradio", "demo"),

@@ -152,7 +152,7 @@ def test_what_is_seen_is_said_in_words():
     assert choosing._shows(above) == "shows a little more of a smile"
     above[15] = 0.9
     assert choosing._shows(above) == "shows some more of closing eyes"
-    told = [choosing._seen(near) for near in (0.1, 0.6, 1.1)]
+    told = [choosing._seen(near) for near in (0.1, 0.7, 1.2)]
     assert told == [
         "many frames look like it",
         "some frames look like it",

@@ -101,7 +101,7 @@ def test_disfa_without_the_data_says_how_to_get_it_and_exits_2(tmp_path) -> None
         (["bench", "--methods", "best"], "ncg, bs, bss, frozen and csn"),
         (["bench", "--seeds", "a"], "whole numbers"),
         (["bench", "nothing"], "benchmark"),
-        (["bench", "realism", "--name", "mine"], "'name'"),
+        (["bench", "realism", "--name", "mine"], "takes no 'mine'"),
         (["bench", "realism", "--bias", "0", "--size", "tiny"], "'size'; it has"),
         (["bench", "--table", "12"], "12"),
         (["bench", "--table", "S1", "--dataset", "unbc"], "disfa-plus"),
@@ -372,6 +372,7 @@ def test_the_runs_that_there_are_are_named(tmp_path, monkeypatch, refused) -> No
     for run in ("one", "two"):
         (tmp_path / "runs" / run).mkdir(parents=True)
         (tmp_path / "runs" / run / "results.json").write_text("{}")
+        (tmp_path / "runs" / run / "predictions_intensity.parquet").touch()
     _, said = refused("stats", "runs/three")
     assert "runs/three is no folder. Finished are runs/one, runs/two." in said
 

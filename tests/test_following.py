@@ -83,24 +83,22 @@ class TestRefining:
         noise = np.random.default_rng(0)
         clean = person({12: 2, 25: 2}).astype(float)
         found, refined = [], []
-        with FacePipeline(REFINED) as pipeline:
+        with FacePipeline(WIDE) as pipeline, FacePipeline(REFINED) as other:
             for _ in range(8):
                 rgb = np.clip(clean + noise.normal(0, 8, clean.shape), 0, 255).astype(np.uint8)
-                face = pipeline.detect(rgb)[0]
-                found.append(face.landmarks)
-                refined.append(pipeline._refine(rgb, face).landmarks)
+                found.append(pipeline.detect(rgb)[0].landmarks)
+                refined.append(other.detect(rgb)[0].landmarks)
         assert spread(refined).sum() < 0.7 * spread(found).sum()
 
     def test_it_is_the_same_place_but_for_noise(self, person) -> None:
         rgb = person()
-        with FacePipeline(REFINED) as pipeline:
-            face = pipeline.detect(rgb)[0]
-            again = pipeline._refine(rgb, face)
+        with FacePipeline(WIDE) as pipeline, FacePipeline(REFINED) as other:
+            face, again = pipeline.detect(rgb)[0], other.detect(rgb)[0]
         one, other = rigid_placement(face.landmarks), rigid_placement(again.landmarks)
         assert np.hypot(*np.subtract(one.centre, other.centre)) < 0.02 * one.eye_distance
         assert other.eye_distance == pytest.approx(one.eye_distance, rel=0.03)
-        assert again.blendshapes == face.blendshapes
-        assert again.pose == face.pose
+        assert (again.box, again.score) == (face.box, face.score)
+        np.testing.assert_allclose(again.pose, face.pose, atol=6)
 
     def test_a_copy_for_another_process_loads_its_own_network(self, person) -> None:
         import pickle
@@ -132,9 +130,9 @@ class TestFollower:
         assert np.median(apart) < 0.02
         assert face.box == anew.box
         assert face.score == anew.score
-        np.testing.assert_allclose(face.pose, anew.pose, atol=4)
+        np.testing.assert_allclose(face.pose, anew.pose, atol=1.5)
         mouth = [f.blendshapes["mouthSmileLeft"] for f in (face, anew)]
-        assert mouth[0] == pytest.approx(mouth[1], abs=0.15)
+        assert mouth[0] == pytest.approx(mouth[1], abs=0.08)
         # The run's image is the calibrator's crop, but for what NEAR leaves.
         points = from_crop(run.points, wide_crop(second, anew, SIDE)[1])
         assert np.median(np.linalg.norm((points - face.landmarks)[:, :2], axis=1)) < 0.05 * eyes

@@ -13,6 +13,7 @@ from siamcal.faces.alignment import (
     transform_landmarks,
     wide_crop,
 )
+from siamcal.faces.boxes import Box
 from siamcal.faces.detection import Face, FaceDetector
 from siamcal.faces.engines import DEFAULT
 from siamcal.faces.illumination import normalise_illumination
@@ -69,10 +70,24 @@ class FacePipeline:
         everyone: bool = False,
         details: bool = True,
     ) -> list[Face]:
-        """Faces in `rgb`, (H, W, 3) uint8, the widest first; see `FaceDetector.detect`."""
+        """Faces in `rgb`, (H, W, 3) uint8, the widest first; see `FaceDetector.detect`.
+
+        Their landmarks are refined where the crop asks for it, and with them what is told of them.
+        """
         once = self.preprocessing.detection == "once"
-        options = {"once": once, "everyone": everyone and not once, "details": details}
-        return self.detector.detect(rgb, max_faces=max_faces, **options)
+        refined = self.preprocessing.align == "rigid_refined"
+        later = refined and self.detector.engine == "litert"  # MediaPipe tells all at once
+        options = {"once": once, "everyone": everyone and not once}
+        options["details"] = details and not later
+        faces = self.detector.detect(rgb, max_faces=max_faces, **options)
+        if refined:
+            faces = [self._refine(rgb, face) for face in faces]
+        if details and later:
+            faces = [self._described(face) for face in faces]
+        return faces
+
+    def _described(self, face: Face) -> Face:
+        return self.detector.described(face.landmarks, Box(*face.box, face.score))
 
     def crop(self, rgb: np.ndarray) -> np.ndarray:
         """The crop of the widest face.
@@ -97,10 +112,8 @@ class FacePipeline:
         return self.align(rgb, faces[0])
 
     def align(self, rgb: np.ndarray, face: Face) -> np.ndarray:
-        """The crop of one detected face, (size, size, 3) uint8."""
+        """The crop of a face that `detect` found, (size, size, 3) uint8."""
         settings = self.preprocessing
-        if settings.align == "rigid_refined":
-            face = self._refine(rgb, face)
         crop, matrix = _CROPS[settings.align](rgb, face, settings.size)
         if settings.illumination != "none":
             # Before the padding: black borders would shift the histogram.

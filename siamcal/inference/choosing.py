@@ -32,7 +32,7 @@ MOST_CANDIDATES, LEAST_CANDIDATES, ONE_IN = 120, 60, 6
 # it. Where they are farther away than this (in units of the least expression that is no longer
 # rest), the person never rested.
 NEIGHBOURS = 0.1
-MOST_LONELY = 1.0
+MOST_LONELY = 1.15
 LEAST_ALIKE = 3
 ENOUGH_TO_SAY = 20  # candidates
 # Actions only ever add: the lowest level of each that is seen again and again is the person's rest,

@@ -14,6 +14,7 @@ import torch
 
 from siamcal.errors import ConfigError
 from siamcal.faces.media import open_media
+from siamcal.faces.media.files import refuse_odd
 from siamcal.faces.quality import FaceMeasures
 from siamcal.inference.choosing import choose_reference
 from siamcal.inference.outputs import check_outputs, own_profile
@@ -171,6 +172,7 @@ def load_profile(path: str | Path, predictor: Predictor) -> PersonReference:
         raise ConfigError(
             f"There is no profile {path}. Make it: siamcal calibrate neutral.jpg -o {path}"
         )
+    refuse_odd(path)
     try:
         features = Reference.load(path)
         tensors, metadata = read_sealed(path)
