@@ -12,6 +12,7 @@ import pandas as pd
 from siamcal.evaluation.tables import to_markdown
 from siamcal.faces import Face, FacePipeline
 from siamcal.faces.quality import judge_target, measure_face
+from siamcal.inference import load_model
 from siamcal.progress import progress_bar
 from siamcal.registry import benchmarks
 from siamcal.synth.frames import face_at
@@ -46,7 +47,7 @@ def quality(people: int = 24, frames: int = 6) -> str:
         note, and with each.
     """
     told: dict[str, list[tuple[str, ...] | None]] = {}
-    with FacePipeline() as pipeline:
+    with FacePipeline(load_model().config.preprocessing) as pipeline:  # as predict's
         for number in progress_bar(range(people), total=people, unit="person"):
             shoot = _Shoot(FIRST_PERSON + number, pipeline)
             for state, picture in shoot.pictures(frames):
