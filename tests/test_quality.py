@@ -131,11 +131,12 @@ def test_measures_survive_a_sidecar(references):
     assert middle.eye_edges == pytest.approx(measures.eye_edges)
 
 
-def test_the_table_and_its_sidecar_tell_of_the_face(people, references, tmp_path):
-    person, reference = people[1], references[1]
+def test_the_table_and_its_sidecar_tell_of_the_face(people, tmp_path):
+    person = people[1]
     pictures = [person(), person(blink=1.0), np.zeros((64, 64, 3), np.uint8)]
     with Predictor(load_model()) as predictor:
         encoded = predictor.encode(predictor.pipeline.crop(pictures[0]))
+        reference = measure_face(pictures[0], predictor.pipeline.detect(pictures[0])[0])
         known = PersonReference(encoded, {"face": reference.to_dict()})
         for openface in (False, True):
             frames = [Frame(i, i / 25, rgb, "memory") for i, rgb in enumerate(pictures)]
