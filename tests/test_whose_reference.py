@@ -23,6 +23,7 @@ from siamcal.inference import (
     read_reference,
     save_profile,
 )
+from siamcal.inference.landmark_pass import LandmarkPass
 from siamcal.inference.stranger import LIMITS, STRANGER
 
 PEOPLE = (1, 0)
@@ -165,3 +166,12 @@ def test_memory_is_measured_over_a_long_video() -> None:
     assert (told["frames"], told["read"]) == (2250, 23)
     assert told["after a minute, MB"] > 50
     assert told["most behind it, MB"] >= told["at the end, MB"] > 50
+
+
+def test_a_run_for_the_calibrator_places_a_face_as_its_crop_does() -> None:
+    reader, rgb = IdentityReader(), head()
+    with FaceDetector() as detector:
+        crop = identity_crop(rgb, detector.detect(rgb)[0])
+    run = LandmarkPass(load_model().unwrap()).run(crop)
+    np.testing.assert_allclose(reader.place_of(run.features), reader(crop), atol=1e-5)
+    assert np.abs(reader(crop)).max() > 0.1

@@ -48,7 +48,11 @@ class MapReader:
 
     def __call__(self, crop: np.ndarray) -> np.ndarray:
         """Features of an `identity_crop`, (LENGTH,) float32."""
-        features = self._network(crop[None], 1 / 255)[-1][0]  # (16, 16, 128)
+        return self.averaged(self._network(crop[None], 1 / 255)[-1][0])
+
+    @staticmethod
+    def averaged(features: np.ndarray) -> np.ndarray:
+        """The map (16, 16, 128) in cells, (LENGTH,)."""
         step = MAP[1] // CELLS
         return features.reshape(CELLS, step, CELLS, step, -1).mean((1, 3)).ravel()
 
@@ -74,6 +78,10 @@ class IdentityReader:
         Along each axis one person's spread is 1.
         """
         return (self._map(crop) - self._mean) @ self._axes
+
+    def place_of(self, features: np.ndarray) -> np.ndarray:
+        """The same where the landmark network ran already: its last map, (16, 16, 128)."""
+        return (self._map.averaged(features) - self._mean) @ self._axes
 
     def likeness(self, one: np.ndarray, other: np.ndarray) -> float:
         """How much likelier two places are of one person than of two, as a logarithm.

@@ -63,9 +63,9 @@ class Candidate:
     crop: np.ndarray
     face: Face
     seen: FaceMeasures
+    identity: np.ndarray  # `identity_crop`
     time: float = 0.0  # seconds
     picture: np.ndarray | None = None  # of `face_picture`, where it is to be shown
-    identity: np.ndarray | None = None  # `identity_crop`
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +176,6 @@ def _choose(
     number = ["--frame", str(best.frame + 1)]
     facts["remake"] = [best.source, *(number if stream.kind == "video" else [])]
     problems = ["it was chosen automatically; look at it", *problems]
-    assert best.identity is not None
     return encoded(predictor, best.crop, facts, problems, best.identity)
 
 
@@ -333,9 +332,7 @@ def _candidates_of_people(stream: FrameStream, everybody: Everybody) -> dict[int
             seen = measure_face(frame.rgb, face)
             crop = everybody.pipeline.align(frame.rgb, face)
             whole = identity_crop(frame.rgb, face)
-            own.append(
-                Candidate(frame.index, frame.source, crop, face, seen, frame.timestamp, None, whole)
-            )
+            own.append(Candidate(frame.index, frame.source, crop, face, seen, whole))
             if len(own) >= 2 * MOST_CANDIDATES:
                 found[number] = own[::2]
     return found
@@ -360,7 +357,7 @@ def _candidate(frame: Frame, pipeline: FacePipeline, *, pictures: bool) -> Candi
         pipeline.align(frame.rgb, face),
         face,
         seen,
+        identity_crop(frame.rgb, face),
         frame.timestamp,
         face_picture(frame.rgb, face) if pictures else None,
-        identity_crop(frame.rgb, face),
     )

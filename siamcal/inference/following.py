@@ -23,7 +23,8 @@ from siamcal.preprocessing import Preprocessing
 __all__ = ["FaceFollower"]
 
 # A crop is taken as it is up to this far from where its own landmarks place it: eye distances,
-# factor of size, radians. Readings differ by .03 then, as much as by the landmarks' own noise.
+# factor of size, radians. Off by 2 % or 1 degree, readings of two real clips differed by .01 to
+# .04 on average.
 NEAR, ALIKE, LEVEL = 0.025, 1.025, math.radians(1.5)
 # A face that lies farther away than this is found anew; so is one whose box has left the last one.
 FAR, UNLIKE, TILTED = 0.3, 1.3, math.radians(15)

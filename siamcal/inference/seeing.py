@@ -106,7 +106,7 @@ class OnePerson:
             return [(_nothing(frame, "no face"), None)]
         face, note = self._choose(frame.index, frame.rgb, faces)
         found = _found(frame, frame.rgb, face, self.seen, len(faces))
-        stranger = self.watch(frame.rgb, face) if self.watch else ""
+        stranger = self.watch(frame.rgb, face, run) if self.watch else ""
         said = [text for text in (note, stranger) if text]
         found = replace(found, notes=(*said, *found.notes))
         return [(found, self.pipeline.align(frame.rgb, face) if run is None else run)]

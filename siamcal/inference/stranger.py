@@ -8,6 +8,7 @@ import numpy as np
 
 from siamcal.faces.detection import Face
 from siamcal.faces.identity import IdentityReader, identity_crop
+from siamcal.inference.landmark_pass import LandmarkRun
 
 __all__ = ["STRANGER", "StrangerWatch"]
 
@@ -45,19 +46,23 @@ class StrangerWatch:
         self._wait = 0
         self._told = ""
 
-    def __call__(self, rgb: np.ndarray, face: Face) -> str:
+    def __call__(self, rgb: np.ndarray, face: Face, run: LandmarkRun | None = None) -> str:
         """What is to be said of a face; "" where nothing is.
 
         Args:
             rgb: (H, W, 3) uint8, the whole frame.
             face: The face in it.
+            run: What the landmark network told of its wide crop, where it ran already.
         """
         if self._wait > 0:
             self._wait -= 1
             return self._told
         if max(abs(face.pose[0]), abs(face.pose[1])) > MOST_TURNED:
             return self._told if self.followed else ""
-        place = self.reader(identity_crop(rgb, face))
+        if run is None:
+            place = self.reader(identity_crop(rgb, face))
+        else:
+            place = self.reader.place_of(run.features)
         if self._window and self._unlike(place, self._window):
             self._window.clear()
         self._window.append(place)
