@@ -305,6 +305,8 @@ def test_a_hub_that_does_not_answer(
     for ask in (CalibratingSiamese.from_pretrained, describe, pull):
         with pytest.raises(HubError, match=rf"isn't in the cache, and \S+{reason}"):
             ask(NAME)
+    with pytest.raises(HubError, match=r"A folder runs/mine isn't there either\.$"):
+        describe("runs/mine")
     with pytest.raises(HubError, match=reason):
         list_published()
     with pytest.raises(HubError, match=rf"{reason}.*Nothing was sent"):

@@ -148,6 +148,11 @@ def reached(place: Source) -> Source:
     return replace(place, unreached=cause)
 
 
+def _no_folder(name: str) -> str:
+    """A hint for those who meant one: runs/mine looks like a repository's name, too."""
+    return "" if Path(name).is_dir() else f" A folder {name} isn't there either."
+
+
 @contextmanager
 def explained(place: Source | None, name: str = "") -> Iterator[None]:
     """Turn the Hub's errors into one sentence that says what to do."""
@@ -164,6 +169,7 @@ def explained(place: Source | None, name: str = "") -> Iterator[None]:
         raise HubError(
             f"{endpoint()} has no repository {what!r}, or it is private and you aren't logged in. "
             "Check the name; for a private one run `hf auth login` or set HF_TOKEN."
+            f"{_no_folder(what)}"
         ) from None
     except errors.RevisionNotFoundError:
         raise HubError(
@@ -180,7 +186,8 @@ def explained(place: Source | None, name: str = "") -> Iterator[None]:
         cause = cause or str(error.__cause__ or "").split("\n")[0][:200]
         raise HubError(
             f"{name or what} of {what}{at} isn't in the cache, and {endpoint()} can't be reached "
-            f"({cause or 'offline'}). Pull it once while online: siamcal pull {what}"
+            f"({cause or 'offline'}). Pull it once while online: siamcal pull {what}."
+            f"{_no_folder(what)}"
         ) from None
     except errors.EntryNotFoundError:
         raise HubError(
