@@ -1,8 +1,13 @@
 """One thread for each of pytest-xdist's workers; what `make test-all` runs beyond `make test`."""
 
 import os
+import signal
 
 import pytest
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # As `nohup make test &` starts it: commands that the tests interrupt would ignore it, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported, later than this
