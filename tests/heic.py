@@ -33,7 +33,9 @@ def coded(tile):
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(tile), format="rgb24")
         frame = frame.reformat(format="yuvj444p", dst_color_range=2, dst_colorspace="ITU601")
         frame.pts, frame.time_base = 0, Fraction(1)
-        container.mux([*stream.encode(frame), *stream.encode()])
+        for packet in [*stream.encode(frame), *stream.encode()]:
+            packet.dts = packet.pts  # of a lone picture x265 leaves the decoding time as it was
+            container.mux(packet)
     file.seek(0)
     with av.open(file) as container:
         packet = next(container.demux(video=0))
