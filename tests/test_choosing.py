@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -53,6 +54,49 @@ def test_a_smile_throughout_has_no_neutral_frame(predictor):
     best = choose_reference(stream_of(pictures), predictor, sound_only=False)
     assert any("a smile" in text for text in best.warnings)
     assert f"--reference-frame {best.facts['frame']} or" in str(told.value)
+
+
+@pytest.mark.parametrize("how", ["small", "aside", "smaller", "farther aside"])
+def test_what_all_frames_have_in_common_rules_out_within_limits(predictor, how):
+    """A camera far away or at the side shows no other face, unless too little of one is left."""
+    person, aside = RenderedPerson(1), {"aside": 24, "farther aside": 33}.get(how, 0)
+    acting = [person({12: 4, 6: 3 + 0.5 * np.sin(i)}, yaw=aside + i / 4) for i in range(14)]
+    pictures = [*acting, *(person(yaw=aside + i / 2, pitch=i) for i in range(8))]
+    if "small" in how:
+        side = 150 if how == "small" else 112
+        pictures = [shrunk(picture, side) for picture in pictures]
+    if how in ("small", "aside"):
+        chosen = choose_reference(stream_of(pictures), predictor)
+        assert chosen.facts["frame"] > 14
+        assert any(
+            ("the face is small" if how == "small" else "the head is turned") in text
+            for text in chosen.warnings
+        )
+    else:
+        with pytest.raises(NeutralFrameError, match=r"the face is small|the head is turned"):
+            choose_reference(stream_of(pictures), predictor)
+
+
+def shrunk(picture, side):
+    """The picture with this side in the middle of one as large as before."""
+    whole = np.full_like(picture, 90)
+    start = (len(whole) - side) // 2
+    small = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+    whole[start : start + side, start : start + side] = small
+    return whole
+
+
+def test_candidates_are_the_person_who_will_be_read(predictor):
+    """The other rests throughout, and comes nearer to the camera than the first."""
+    person, other = RenderedPerson(1), RenderedPerson(2)
+    faces = [*smiles(person, 12), *(person(yaw=2 * turn) for turn in (-2, -1, 0, 1, 2))]
+    far, near = (shrunk(other(), side) for side in (170, 254))
+    pictures = [np.hstack([shrunk(f, 220), far if i < 3 else near]) for i, f in enumerate(faces)]
+    chosen = choose_reference(stream_of(pictures), predictor)
+    assert chosen.facts["frame"] > 12
+    alone = predictor.pipeline.crop(shrunk(faces[chosen.facts["frame"] - 1], 220))
+    assert np.abs(chosen.crops[0].astype(int) - alone).mean() < 12
+    assert np.abs(chosen.crops[0].astype(int) - predictor.pipeline.crop(near)).mean() > 24
 
 
 def test_best_is_asked_for_by_its_name(predictor, tmp_path):

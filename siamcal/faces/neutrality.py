@@ -46,6 +46,8 @@ _EYES_SHUT = 0.6
 _MAX_TURN = 20.0  # degrees of yaw; a farther turned reference hides half of the face
 _MAX_NOD = 25.0  # degrees of pitch; the mesh's own zero is uncertain by about 8
 _MIN_EYE_DISTANCE = 28.0  # pixels between the outer eye corners
+# So far a recording may show its person aside or small throughout: then the reference has to, too.
+_FILMED_TURN, _FILMED_EYE_DISTANCE = 1.5, 20.0  # of the limits of turn and nod; pixels
 # The mirrored picture gets other landmarks where something covers the face (farthest of five pairs
 # over the eye distance; about .02, with a hand .08 to .2).
 _MOST_MIRROR_SHIFT = 0.07
@@ -61,10 +63,13 @@ class ReferenceJudgement:
     Attributes:
         score: 0 is ideal; from 1 on something is wrong. Serves to rank frames.
         problems: What is wrong, in words; empty for a sound reference.
+        filmed: Those of them that may lie in how the person was filmed, such as a camera at the
+            side or far away. They rank a frame behind others, but rule none out by themselves.
     """
 
     score: float
     problems: tuple[str, ...] = ()
+    filmed: tuple[str, ...] = ()
 
     @property
     def sound(self) -> bool:
@@ -113,7 +118,12 @@ def judge_candidate(
     rest = _expression(face, leave_out=_BROWS)
     cover = _cover(seen, replace(seen, asymmetry=asymmetry))
     dark = (1.5, "the face is too dark") if seen.dark else (0.0, "")
-    return _judgement(rest, _eyes(face), _pose(face), _resolution(face), cover, dark)
+    pose, size = _pose(face), _resolution(face)
+    aside = pose[0] <= _FILMED_TURN
+    far = _eye_distance(face) >= _FILMED_EYE_DISTANCE
+    filmed = [text for (_, text), so in ((pose, aside), (size, far)) if text and so]
+    judgement = _judgement(rest, _eyes(face), pose, size, cover, dark)
+    return replace(judgement, filmed=tuple(filmed))
 
 
 def brow_problem(face: Face) -> str:
@@ -173,10 +183,14 @@ def _pose(face: Face) -> tuple[float, str]:
 
 
 def _resolution(face: Face) -> tuple[float, str]:
-    distance = float(np.linalg.norm(face.landmarks[33] - face.landmarks[263]))
+    distance = _eye_distance(face)
     if distance >= _MIN_EYE_DISTANCE:
         return 0.0, ""
     return 1.0, f"the face is small ({distance:.0f} pixels from eye corner to eye corner)"
+
+
+def _eye_distance(face: Face) -> float:
+    return float(np.linalg.norm(face.landmarks[33] - face.landmarks[263]))
 
 
 def _cover(seen: FaceMeasures, own: FaceMeasures | None = None) -> tuple[float, str]:
@@ -200,7 +214,7 @@ def _mirror_shift(rgb: np.ndarray, face: Face, detector: FaceDetector) -> float:
     if other is None:
         return 1.0
     points = other.landmarks[:, :2] * (-1, 1) + (rgb.shape[1] - 1, 0)
-    distance = max(float(np.linalg.norm(face.landmarks[33] - face.landmarks[263])), 1.0)
+    distance = max(_eye_distance(face), 1.0)
     return max(
         float(np.linalg.norm(face.landmarks[a, :2] - points[b])) / distance for a, b in _MIRRORED
     )

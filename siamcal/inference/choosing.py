@@ -20,7 +20,8 @@ from siamcal.faces.quality import FaceMeasures, measure_face
 from siamcal.inference.candidates import MOST_SHOWN, Shown, draw_candidates, face_picture
 from siamcal.inference.prediction import Predictor
 from siamcal.inference.references import PersonReference, encoded
-from siamcal.inference.seeing import Everybody
+from siamcal.inference.seeing import MOST_FACES, Everybody
+from siamcal.inference.tracks import FaceTracker
 from siamcal.progress import progress_bar
 
 __all__ = ["choose_for_everybody", "choose_reference"]
@@ -65,6 +66,7 @@ class Candidate:
     seen: FaceMeasures
     identity: np.ndarray  # `identity_crop`
     time: float = 0.0  # seconds
+    number: int = 0  # of the person, as far as the recording's faces were told apart
     picture: np.ndarray | None = None  # of `face_picture`, where it is to be shown
 
 
@@ -160,13 +162,14 @@ def _choose(
     best, problems = candidates[chosen], list(judgements[chosen].problems)
     if ranking.lonely:
         problems.append("hardly any other frame looks like it, so the face never seems to rest")
+    against = [problem for problem in problems if problem not in judgements[chosen].filmed]
     if sheet is not None:
-        mark = "refused" if problems and sound_only else "chosen"
+        mark = "refused" if against and sound_only else "chosen"
         pictures = stream.kind == "images"
         shown = _shown(candidates, judgements, ranking, mark, named=pictures)
         what = "pictures" if pictures else f"frames of {Path(stream.sources[0]).name}"
         draw_candidates(shown, f"{len(candidates)} {what} were judged; the best:", sheet)
-    if problems and sound_only:
+    if against and sound_only:
         raise NeutralFrameError(_no_neutral_frame(stream, judgements, best, problems))
     if brows := brow_problem(best.face):
         problems.append(f"{brows}; the person's own, as far as this recording tells")
@@ -301,14 +304,14 @@ def _candidates(
 ) -> list[Candidate]:
     step = _wanted_step(stream.total or 0)
     found: list[Candidate] = []
-    due = 0.0
+    due, person = 0.0, _Person(pipeline, followed=stream.kind == "video")
     frames = progress_bar(
         stream, total=stream.total, description="choosing the reference", unit="frame"
     )
     for frame in frames:
         if frame.index < due:
             continue
-        candidate = _candidate(frame, pipeline, pictures=pictures)
+        candidate = _candidate(frame, person, pictures=pictures)
         if candidate is not None:
             found.append(candidate)
         # Without a known length every second one is dropped once there are too many.
@@ -316,7 +319,47 @@ def _candidates(
             step *= 2
             found = [c for c in found if c.frame % step == 0]
         due = (frame.index // step + 1) * step
-    return found
+    return person.own(found)
+
+
+class _Person:
+    """Finds the face that will be read where several are seen, by `OnePerson`'s rules.
+
+    Args:
+        pipeline: Finds the faces.
+        followed: Frames follow one another in time; else the widest face of each counts.
+    """
+
+    def __init__(self, pipeline: FacePipeline, *, followed: bool) -> None:
+        self.pipeline = pipeline
+        self._tracker = FaceTracker() if followed else None
+        self._number: int | None = None
+        self._several = False
+
+    def __call__(self, index: int, rgb: np.ndarray) -> tuple[int, Face] | None:
+        """The person's face in a frame, or the widest, and its number.
+
+        Args:
+            index: Position in the recording.
+            rgb: (H, W, 3) uint8.
+        """
+        faces = self.pipeline.detect(rgb, max_faces=MOST_FACES)
+        if not faces:
+            return None
+        if self._tracker is None:
+            return 0, faces[0]
+        numbers = self._tracker.update(index, rgb, faces)
+        if self._number is None:
+            self._number = numbers[0]
+        self._several |= len(faces) > 1
+        place = numbers.index(self._number) if self._number in numbers else 0
+        return numbers[place], faces[place]
+
+    def own(self, found: Sequence[Candidate]) -> list[Candidate]:
+        """The person's. A lone face keeps being the person's, whatever its number."""
+        if not self._several:
+            return list(found)
+        return [c for c in found if c.number == self._number] or list(found)
 
 
 def _candidates_of_people(stream: FrameStream, everybody: Everybody) -> dict[int, list[Candidate]]:
@@ -343,21 +386,21 @@ def _wanted_step(total: int) -> float:
     return max(total / min(MOST_CANDIDATES, max(LEAST_CANDIDATES, total / ONE_IN)), 1.0)
 
 
-def _candidate(frame: Frame, pipeline: FacePipeline, *, pictures: bool) -> Candidate | None:
+def _candidate(frame: Frame, person: _Person, *, pictures: bool) -> Candidate | None:
     if frame.rgb is None or frame.problem:
         return None
-    faces = pipeline.detect(frame.rgb, max_faces=1)
-    if not faces:
+    found = person(frame.index, frame.rgb)
+    if found is None:
         return None
-    (face,) = faces
-    seen = measure_face(frame.rgb, face)
+    number, face = found
     return Candidate(
         frame.index,
         frame.source,
-        pipeline.align(frame.rgb, face),
+        person.pipeline.align(frame.rgb, face),
         face,
-        seen,
+        measure_face(frame.rgb, face),
         identity_crop(frame.rgb, face),
         frame.timestamp,
+        number,
         face_picture(frame.rgb, face) if pictures else None,
     )

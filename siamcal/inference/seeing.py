@@ -15,7 +15,7 @@ from siamcal.inference.landmark_pass import LandmarkRun
 from siamcal.inference.stranger import StrangerWatch
 from siamcal.inference.tracks import FaceTracker
 
-__all__ = ["Everybody", "Found", "FrameResult", "OnePerson"]
+__all__ = ["MOST_FACES", "Everybody", "Found", "FrameResult", "OnePerson"]
 
 OTHER = "the face looks like another person's than before"
 
