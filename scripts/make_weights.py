@@ -24,6 +24,9 @@ from siamcal.calibrators.card import model_card
 from siamcal.calibrators.saving import load_calibrator, save_calibrator
 from siamcal.datasets import load_dataset
 from siamcal.datasets.crops.prepare import prepare
+from siamcal.files import write_json
+from siamcal.graph.record import CutRecord
+from siamcal.inference.models import CUT_FILE
 from siamcal.model.create import create_backbone
 from siamcal.model.weights import load_face_weights
 from siamcal.settings import to_dict
@@ -61,6 +64,7 @@ def calibrator(runs: Path) -> None:
     place = ASSETS / "calibrator"
     shutil.rmtree(place, ignore_errors=True)
     save_calibrator(model, config, place, adapter=True, base=base, half=True)
+    write_json(place / CUT_FILE, to_dict(CutRecord.of(load_calibrator(place).split)))
     print(f"{place}: {sum(f.stat().st_size for f in place.iterdir()) / 1e6:.1f} MB")
 
 

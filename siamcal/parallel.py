@@ -12,9 +12,6 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
-import joblib
-from joblib.externals.loky.process_executor import ShutdownExecutorError
-
 from siamcal.errors import ConfigError, SiamcalError
 
 __all__ = ["check_workers", "end_with", "in_processes"]
@@ -61,6 +58,9 @@ def in_processes(
     if workers <= 1:
         yield from map(function, items)
         return
+    import joblib
+    from joblib.externals.loky.process_executor import ShutdownExecutorError
+
     with joblib.parallel_config(
         "loky",
         n_jobs=workers,

@@ -98,8 +98,9 @@ def test_adapter_refuses_another_backbone(tmp_path: Path) -> None:
     other = public()
     with torch.no_grad():
         other.get_parameter("layer1.0.conv1.weight")[0, 0, 0, 0] += 1e-3
-    with pytest.raises(WeightsError, match="checksums differ"):
-        load_calibrator(tmp_path, backbone=other)
+    for verify in (True, False):
+        with pytest.raises(WeightsError, match="checksums differ"):
+            load_calibrator(tmp_path, backbone=other, verify=verify)
 
 
 def test_adapter_of_a_fully_trained_model_is_refused(tmp_path: Path) -> None:
@@ -116,6 +117,8 @@ def test_adapter_that_lacks_what_lies_behind_the_merge_is_refused(tmp_path: Path
     rewrite(tmp_path, weights_checksum=write_tensors(tensors, tmp_path / "model.safetensors"))
     with pytest.raises(WeightsError, match="behind the merge point"):
         load_calibrator(tmp_path, backbone=public())
+    with pytest.raises(WeightsError, match="checksums differ"):  # which hold the names, too
+        load_calibrator(tmp_path, backbone=public(), verify=False)
 
 
 def test_half_precision_takes_half_the_room_and_is_widened(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated
 from packets import alone_in_a_network, packets_tried, say
 from rendered import RenderedPerson
 from skimage import data
@@ -16,7 +17,7 @@ from videos import astronaut, head, write_video
 
 from siamcal.errors import ConfigError, MissingDependencyError
 from siamcal.faces import FaceDetector, FacePipeline, judge_reference
-from siamcal.faces._litert import _interpreter
+from siamcal.faces._litert import _interpreter, _with_output, task_member
 from siamcal.faces.engines import ENGINES
 from siamcal.inference import Predictor, load_model
 
@@ -188,6 +189,33 @@ def test_without_litert_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'siamcal\[predict\]'"):
         _interpreter(num_threads=1)
+
+
+def test_a_further_output_is_all_that_changes_in_a_network():
+    name, shape = "face_landmarks_detector.tflite", (1, 16, 16, 128)
+    before, after = map(unpacked, (task_member(name), _with_output(name, shape)))
+    (graph,), (changed,) = before.subgraphs, after.subgraphs
+    *outputs, last = changed.outputs.tolist()
+    assert outputs == graph.outputs.tolist()
+    assert last == max(n for n, t in enumerate(graph.tensors) if tuple(t.shape) == shape)
+    changed.outputs = graph.outputs
+    assert plain(after) == plain(before)
+
+
+def unpacked(content):
+    """Read by TFLite's own schema."""
+    return schema_py_generated.ModelT.InitFromPackedBuf(content, 0)
+
+
+def plain(value):
+    """An unpacked table as dicts and lists."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, list):
+        return [plain(one) for one in value]
+    if hasattr(value, "__dict__"):
+        return {name: plain(one) for name, one in vars(value).items()}
+    return value
 
 
 # --- connections ---------------------------------------------------------------------------------

@@ -17,8 +17,9 @@ from siamcal.errors import ConfigError
 from siamcal.faces import FaceDetector
 from siamcal.faces.media import open_media
 from siamcal.inference import Predictor, load_model, predict_to_table
-from siamcal.inference.overlay import _Video, own_overlay
+from siamcal.inference.overlay import own_overlay
 from siamcal.inference.overlay_picture import OverlayPicture
+from siamcal.inference.overlay_video import OverlayVideo
 from siamcal.inference.prediction import FrameResult
 from siamcal.inference.traces import RAW, READING, REFERENCE
 
@@ -259,7 +260,7 @@ def test_the_same_pictures_give_the_same_file(tmp_path):
     files = set()
     for attempt in range(6):
         path = tmp_path / f"{attempt}.mp4"
-        with _Video(path, path, OverlayPicture(config(), raw=False), 25.0) as video:
+        with OverlayVideo(path, path, OverlayPicture(config(), raw=False), 25.0) as video:
             for number in range(60):
                 video.write(
                     np.roll(blocks, (3 * number, 2 * number), (0, 1)), [result], number / 25

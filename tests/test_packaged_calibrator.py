@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import torch
 from rendered import RenderedPerson
@@ -11,10 +12,13 @@ from safetensors import safe_open
 
 from siamcal.calibrators.saving import load_calibrator
 from siamcal.files import asset
+from siamcal.graph.record import CutRecord
 from siamcal.inference import Predictor, load_model
+from siamcal.inference.models import CUT_FILE
 from siamcal.model.create import create_backbone
 from siamcal.model.weights import load_face_weights
 from siamcal.registry import benchmarks
+from siamcal.settings import from_dict
 from siamcal.synth.plan import BENCHMARK_PEOPLE, CHECK_PEOPLE, make_plan
 from siamcal.training.recipe import load_recipe
 
@@ -64,6 +68,23 @@ def test_loading_it_does_not_import_torchs_compiler() -> None:
     assert ran.stdout == "False\n"
 
 
+def test_a_picture_is_read_without_what_only_videos_and_tables_need(tmp_path) -> None:
+    """SciPy alone would take a quarter of a second."""
+    cv2.imwrite(str(tmp_path / "face.png"), RenderedPerson(0)()[..., ::-1])
+    code = (
+        "import sys; from siamcal.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print(*{'av', 'joblib', 'matplotlib', 'pandas', 'pyarrow', 'rich', 'scipy', 'sympy', "
+        "'torch._dynamo'} & {*sys.modules})"
+    )
+    command = ["predict", "face.png", "--reference", "face.png", "-o", "aus.csv"]
+    ran = subprocess.run(
+        [sys.executable, "-c", code, *command], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert ran.stdout == "\n", ran.stderr
+    assert "face.png" in (tmp_path / "aus.csv").read_text()
+
+
 def test_a_resting_face_against_itself_reads_nothing_and_an_action_does() -> None:
     """The form keeps the target's own look, so this is learned, not built in."""
     with Predictor(load_model()) as predictor:
@@ -79,8 +100,12 @@ def test_a_resting_face_against_itself_reads_nothing_and_an_action_does() -> Non
 
 
 def test_its_cut_is_proved_here_and_loads_alike() -> None:
-    """`load_model` leaves the proof out."""
+    """`load_model` believes what is recorded of the proof."""
     proved, quick = load_calibrator(asset("calibrator"), verify=True), load_model()
+    found = CutRecord.of(proved.split)
+    assert found == CutRecord.of(quick.split)
+    assert found == from_dict(json.loads((asset("calibrator") / CUT_FILE).read_text()), CutRecord)
+    assert proved.state_dict().keys() == quick.state_dict().keys()
     images = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         ours, theirs = (m(images, images.flip(0)).intensity for m in (proved, quick))

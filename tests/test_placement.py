@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import cv2
 import numpy as np
 import pytest
 
@@ -56,6 +57,29 @@ def test_a_coarser_crop_averages_all_that_lies_in_a_pixel(factor) -> None:
     found = warp(fine, np.array([[1 / factor, 0, 0], [0, 1 / factor, 0]]), 5, 4)
     blocks = fine.reshape(4, factor, 5, factor, 3).mean((1, 3))
     assert np.abs(found - blocks).max() <= 1
+
+
+@pytest.mark.parametrize("side", [40, 90, 400])
+@pytest.mark.parametrize("scale", [0.22, 0.45, 1.3])
+def test_each_colour_is_resampled_by_itself(side, scale) -> None:
+    """In small frames and large ones, which are widened to four colours or not."""
+    frame = np.random.default_rng(1).integers(0, 256, (side, side + 7, 3), dtype=np.uint8)
+    centre, size = side / 2, 24
+    matrix = Placement((centre, centre), 0.2, size / 3 / scale).matrix(size, 0.5, 1 / 3)
+    for border in (cv2.BORDER_CONSTANT, cv2.BORDER_REPLICATE):
+        whole = warp(frame, matrix, size, size, border)
+        assert whole.shape == (size, size, 3)
+        for colour in range(3):
+            alone = warp(np.repeat(frame[..., colour, None], 3, 2), matrix, size, size, border)
+            fine = round(1 / scale) or 1
+            inner = matrix * fine
+            inner[:, 2] += inner[:, :2] @ (0.5, 0.5) - 0.5
+            one = cv2.warpAffine(
+                frame[..., colour].copy(), inner, (size * fine, size * fine), borderMode=border
+            )
+            averaged = one.reshape(size, fine, size, fine).mean((1, 3))
+            assert np.abs(whole[..., colour] - averaged).max() <= 1
+            assert np.array_equal(whole[..., colour], alone[..., 0])
 
 
 def test_a_placement_puts_the_eyes_where_it_says() -> None:

@@ -1,12 +1,14 @@
 """Who is who from frame to frame: crossing, leaving and coming back."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 from crowds import film
 
 from siamcal.faces.appearance import LENGTH, describe_appearance
 from siamcal.faces.detection import FaceDetector
-from siamcal.inference.tracks import FaceTracker, appearance_distance
+from siamcal.inference.tracks import FaceTracker, _assigned, appearance_distance
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,25 @@ def test_everybody_keeps_their_number(detector, people, scene):
     assert all(len(set(numbers)) == 1 for numbers in found.values()), found
     assert len({numbers[0] for numbers in found.values()}) == 2
     assert min(map(len, found.values())) >= 6
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (4, 1), (2, 3), (3, 3), (4, 2)])
+def test_faces_go_to_tracks_at_the_least_cost_of_all(shape):
+    costs = np.random.default_rng(0)
+    for _ in range(30):
+        cost = costs.random(shape)
+        cost[costs.random(shape) < 0.3] = np.inf  # no face of that track
+        few, many = sorted(shape)
+        ways = [list(enumerate(way)) for way in permutations(range(many), few)]
+        if shape[0] > shape[1]:
+            ways = [[(row, column) for column, row in way] for way in ways]
+        finite = np.where(np.isfinite(cost), cost, 1e6)
+        best = min(ways, key=lambda way: sum(finite[pair] for pair in way))
+        assert sorted(_assigned(cost)) == sorted(p for p in best if np.isfinite(cost[p]))
+
+
+def test_nobody_goes_nowhere():
+    assert [_assigned(np.empty(shape)) for shape in ((0, 2), (2, 0), (0, 0))] == [[], [], []]
 
 
 def test_frames_may_be_left_out(detector):

@@ -41,6 +41,7 @@ from siamcal.calibrators.telling import check_input_and_outputs, preprocessing_o
 from siamcal.errors import ConfigError, WeightsError
 from siamcal.files import checksum_of_file, write_atomically
 from siamcal.graph import input_spec
+from siamcal.graph.record import CutRecord
 from siamcal.model.create import create_backbone, is_file_name, may_be_named
 from siamcal.model.heads import DetectionHead, IntensityHead, make_head
 from siamcal.model.merges import CUSTOM, MergeForm
@@ -176,7 +177,7 @@ def load_calibrator(
     base: str | Path | None = None,
     strict: bool = True,
     example_inputs: Any = None,
-    verify: bool = True,
+    verify: bool | CutRecord = True,
     max_bytes: int = MAX_WEIGHTS_BYTES,
     trust: bool = False,
 ) -> CalibratingSiamese:
@@ -192,7 +193,7 @@ def load_calibrator(
             public weights, such as glint360k's backbone.pth.
         strict: Refuse missing and unexpected weights; False keeps start values and logs them.
         example_inputs: A valid input of the backbone, where it isn't one image.
-        verify: Prove again that the cut is exact.
+        verify: Prove the cut, and that an adapter holds all behind it; see `CalibratingSiamese`.
         max_bytes: Largest weights file that is accepted.
         trust: You know who made it: a network or public weights that the config names are fetched
             from where they lie, and images of any size are tried.
@@ -243,7 +244,7 @@ def load_calibrator(
     late = {"merge": model.merge_form, "null": model.null_reference}
     _check_fit(late, header, strict)
     if config.is_adapter:
-        check_base(model, config, header, example_inputs)
+        check_base(model, config, header, example_inputs, verify=verify is True)
     _load(parts | late if config.is_adapter else late, folder, max_bytes, config.half)
     model.config = config
     return model.eval()

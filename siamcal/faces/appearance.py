@@ -74,5 +74,5 @@ def _colour(rgb: np.ndarray, x: float, y: float, half: float) -> np.ndarray:
     patch = rgb[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
     if patch.size < 3 * 0.5 * (right - left) * (bottom - top):
         return np.full(3, np.nan)
-    mean = patch.reshape(-1, 3).mean(0, dtype=np.float32) / 255
-    return cv2.cvtColor(mean.reshape(1, 1, 3).astype(np.float32), cv2.COLOR_RGB2LAB).ravel()
+    mean = np.array(cv2.mean(patch)[:3], np.float32) / 255
+    return cv2.cvtColor(mean.reshape(1, 1, 3), cv2.COLOR_RGB2LAB).ravel()

@@ -176,7 +176,7 @@ def measure_face(rgb: np.ndarray, face: Face) -> FaceMeasures:
     places = points[:, :2] @ matrix[:, :2].T + matrix[:, 2]  # (478, 2) in the crop
     grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(np.float32)
     inside = grey[18:86, 18:78]
-    light = np.log((crop / 255.0) ** 2.2 + 1e-3)  # (S, S, 3), about linear light
+    light = _LIGHT[crop]  # (S, S, 3)
     gradient = _gradient(grey)
     whole = float(gradient[18:86, 18:78].mean()) + 1e-3
     return FaceMeasures(
@@ -259,6 +259,7 @@ def covering(seen: FaceMeasures, reference: FaceMeasures | None = None) -> dict[
 
 
 _SQUARE = np.arange(-2, 3)
+_LIGHT = np.log((np.arange(256) / 255.0) ** 2.2 + 1e-3)  # of each grey level, about linear light
 
 
 def _gradient(grey: np.ndarray) -> np.ndarray:

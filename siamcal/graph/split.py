@@ -58,6 +58,8 @@ class Split:
         layouts: Where the samples lie in each differenced tensor; None where there is no batch.
         shapes: Shape of each differenced tensor for one sample, its batch dimension included.
         passed: How each other value changes with the batch size.
+        channels: Which dimension of each differenced tensor holds the channels, None where it can't
+            be told; None for all until `siamcal.model.channels` has looked.
         pre_modules: Paths of the modules that run only before the merge point.
         drawing: Paths of the modules that draw random numbers before the merge point in training.
         loud: Those among them that draw in evaluation mode too.
@@ -75,6 +77,7 @@ class Split:
         self.layouts: tuple[BatchLayout | None, ...] = ()
         self.shapes: tuple[torch.Size, ...] = ()
         self.passed: tuple[PassedValue, ...] = ()
+        self.channels: tuple[int | None, ...] | None = None
         self.pre_modules: tuple[str, ...] = ()
         self.per_sample: tuple[bool, ...] = ()
         self.drawing: tuple[str, ...] = ()

@@ -10,10 +10,15 @@ from siamcal.calibrators.adapters import base_network
 from siamcal.calibrators.config import read_config
 from siamcal.calibrators.saving import CONFIG_FILE, load_calibrator
 from siamcal.errors import ConfigError, DataNotFoundError
-from siamcal.files import asset
+from siamcal.files import asset, read_json
+from siamcal.graph.record import CutRecord
 from siamcal.model.siamese import CalibratingSiamese
+from siamcal.settings import from_dict
 
-__all__ = ["RENDERED_NOTE", "choose_device", "load_model"]
+__all__ = ["CUT_FILE", "RENDERED_NOTE", "choose_device", "load_model"]
+
+#: Beside the packaged calibrator: its cut, as a `CutRecord`.
+CUT_FILE = "cut.json"
 
 RENDERED_NOTE = (
     "This calibrator was trained on rendered faces. Its values rank the frames of one person; they "
@@ -71,14 +76,15 @@ def load_model(
 def _packaged() -> CalibratingSiamese:
     """The calibrator in the package: neither watched as a stranger's nor proved at every start.
 
-    Watching it on the meta device imports torch's compiler, a second of processor time; the proof
-    of its cut, half a second, is a test's.
+    Watching it on the meta device imports torch's compiler, a second of processor time. What the
+    proof of its cut found, in half a second, lies beside it; a test proves it again.
     """
     folder = asset("calibrator")
     config = read_config(folder / CONFIG_FILE)
     arguments = dict(config.backbone_arguments)
     network = base_network(config, config.backbone, arguments, None)
-    return load_calibrator(folder, backbone=network, verify=False)
+    record = from_dict(read_json(folder / CUT_FILE), CutRecord)
+    return load_calibrator(folder, backbone=network, verify=record)
 
 
 def choose_device(name: str = "auto") -> torch.device:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from siamcal.faces.alignment import rigid_placement
 from siamcal.faces.appearance import describe_appearance
@@ -83,18 +82,30 @@ class FaceTracker:
             for column, track in enumerate(self._tracks):
                 cost[row, column] = _cost(track, frame, centres[row], sizes[row], looks[row])
         numbers = [-1] * len(faces)
-        finite = np.where(np.isfinite(cost), cost, 1e6)
-        for row, column in zip(*linear_sum_assignment(finite), strict=True):
-            if np.isfinite(cost[row, column]):
-                track = self._tracks[column]
-                track.take(frame, centres[row], sizes[row], looks[row])
-                numbers[row] = track.number
+        for row, column in _assigned(cost):
+            track = self._tracks[column]
+            track.take(frame, centres[row], sizes[row], looks[row])
+            numbers[row] = track.number
         for row in range(len(faces)):
             if numbers[row] < 0:
                 number = len(self._tracks)
                 self._tracks.append(_Track(number, centres[row], sizes[row], looks[row], frame))
                 numbers[row] = number
         return numbers
+
+
+def _assigned(cost: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs (face, track) of the least total cost, without those whose own cost is infinite."""
+    if not cost.size:
+        return []
+    if 1 in cost.shape:  # most frames; SciPy's optimisers take a quarter of a second to import
+        pairs = [np.unravel_index(np.argmin(cost), cost.shape)]
+    else:
+        from scipy.optimize import linear_sum_assignment
+
+        finite = np.where(np.isfinite(cost), cost, 1e6)
+        pairs = list(zip(*linear_sum_assignment(finite), strict=True))
+    return [(int(row), int(column)) for row, column in pairs if np.isfinite(cost[row, column])]
 
 
 def _cost(track: _Track, frame: int, centre: np.ndarray, size: float, looks: np.ndarray) -> float:

@@ -25,7 +25,7 @@ _SECOND = (
 _NORMS = ("LayerNorm", "RMSNorm")
 
 
-def channel_dims(split: Split, example: Inputs) -> list[int | None]:
+def channel_dims(split: Split, example: Inputs) -> tuple[int | None, ...]:
     """The channels' dimension of each tensor that is differenced; None where it can't be told.
 
     Features (N, C) have one dimension beside the samples'. Of others the layers tell that read or
@@ -34,9 +34,15 @@ def channel_dims(split: Split, example: Inputs) -> list[int | None]:
     others. Where they contradict each other (a map as wide as it has channels), nothing is told.
 
     Args:
-        split: The cut network.
+        split: The cut network; it keeps the answer in `channels`.
         example: A valid input, on the network's device.
     """
+    if split.channels is None:
+        split.channels = tuple(_found(split, example))
+    return split.channels
+
+
+def _found(split: Split, example: Inputs) -> list[int | None]:
     network = split.network
     batch = [0 if layout is None else layout.dim for layout in split.layouts]
     if all(len(shape) <= 2 for shape in split.shapes):

@@ -27,6 +27,7 @@ from siamcal.graph.inputs import (
     place_of,
 )
 from siamcal.graph.randomness import RandomState
+from siamcal.graph.record import CutRecord
 from siamcal.graph.split import FxSplit, Split
 from siamcal.model.arguments import Arguments
 from siamcal.model.create import full_name
@@ -72,7 +73,8 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, TrustingMi
         image_inputs: Which of several inputs are images: names of keywords or positions; None is
             the first tensor. Only what depends on them is differenced; all else (masks, adjacency,
             prompts) is the target's.
-        verify: Prove at construction that the cut is exact.
+        verify: Prove at construction that the cut is exact; or the `siamcal.graph.record.CutRecord`
+            of a proof of the same network, which is believed.
         mechanism: "auto" lets the network run as it is where that is possible and cuts it by
             torch.fx elsewhere; "hook" and "fx" insist on one of these ("fx" for torch.compile).
         branches: "separate" runs the branches one after the other (the paper: BatchNorm sees
@@ -111,7 +113,7 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, TrustingMi
         example_inputs: Inputs | None = None,
         output: OutputSelector = None,
         image_inputs: ImageInputs = None,
-        verify: bool = True,
+        verify: bool | CutRecord = True,
         mechanism: str = "auto",
         branches: str = "separate",
         freeze_pre_batchnorm: bool = False,
@@ -133,10 +135,13 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, TrustingMi
             "example_inputs": example_inputs,
             "output": output,
             "image_inputs": image_inputs,
-            "verify": verify,
+            "verify": bool(verify),  # a record says nothing of another backbone
             "mechanism": mechanism,
         }
-        self.split: Split = self._cut(backbone)
+        if isinstance(verify, CutRecord):
+            self._adopt(verify.cut(backbone, merge_at, output))
+        else:
+            self._adopt(self._cut(backbone))
         self._arguments = Arguments(backbone, example_inputs, image_inputs)
         # Registered in this order: the last layer of all is the one that makes the outputs.
         form = merge if callable(merge) else merges.get(self.merge)
@@ -327,14 +332,16 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, TrustingMi
             return self.split
         if getattr(self, "_is_replica", False):  # of nn.DataParallel, for this forward only
             return self.split.on(self.backbone)
-        self.split = self._cut(self.backbone)
+        self._adopt(self._cut(self.backbone))
         return self.split
 
     def _cut(self, backbone: nn.Module) -> Split:
-        split = split_network(backbone, self.merge_at, **self._cutting)
+        return split_network(backbone, self.merge_at, **self._cutting)
+
+    def _adopt(self, split: Split) -> None:
+        self.split = split
         self.origin = Origin(split, self._cutting["example_inputs"])
         self._quiet = tuple(dict.fromkeys((*split.drawing, *_dropouts(split))))
-        return split
 
     def _encode(self, split: Split, image: Inputs) -> Reference:
         features = split.pre(image)
