@@ -37,6 +37,10 @@ def channel_dims(split: Split, example: Inputs) -> list[int | None]:
         split: The cut network.
         example: A valid input, on the network's device.
     """
+    return [dim for point in split.points for dim in _at_point(point, example)]
+
+
+def _at_point(split: Split, example: Inputs) -> list[int | None]:
     network = split.network
     batch = [0 if layout is None else layout.dim for layout in split.layouts]
     if all(len(shape) <= 2 for shape in split.shapes):
