@@ -533,6 +533,17 @@ def test_saved_and_loaded_bit_for_bit(tmp_path: Path, form: str, adapter: bool) 
 
 
 @torch.no_grad()
+def test_a_saved_null_reference_is_that_of_all_points(tmp_path: Path) -> None:
+    model = wrapped("ir_tiny", "gated", null_reference=True)
+    model.fit_anchor(images(12, 5))
+    model.save_pretrained(tmp_path, preprocessing=Preprocessing(size=SIZE), aus=())
+    loaded = CalibratingSiamese.from_pretrained(tmp_path)
+    x, y = pair()
+    assert torch.equal(loaded(x, None), model(x, None))
+    assert torch.equal(loaded(x, y, use_trust=True), model(x, y, use_trust=True))
+
+
+@torch.no_grad()
 def test_an_adapter_holds_what_lies_behind_the_first_point(tmp_path: Path) -> None:
     model = wrapped("ir_tiny")
     model.save_pretrained(tmp_path, adapter=True, preprocessing=Preprocessing(size=SIZE), aus=())

@@ -81,6 +81,7 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, TrustingMi
         verify: Prove at construction that the cut is exact.
         mechanism: "auto" lets the network run as it is where that is possible and cuts it by
             torch.fx elsewhere; "hook" and "fx" insist on one of these ("fx" for torch.compile).
+            Several merge points are cut by hooks.
         branches: "separate" runs the branches one after the other (the paper: BatchNorm sees
             targets and references as two batches); "concatenate" runs them as one batch, without
             dropout and stochastic depth before the merge; not with several merge points.
