@@ -525,7 +525,7 @@ class TestCuts:
 
 def test_the_example_of_the_docs() -> None:
     text = (Path(__file__).parent.parent / "docs" / "merges.md").read_text()
-    first, own = re.findall(r"```python\n(.*?)```", text, flags=re.S)
+    first, own, several = re.findall(r"```python\n(.*?)```", text, flags=re.S)
     merges.names()
     entries = dict(merges._entries)
     space = {"CalibratingSiamese": CalibratingSiamese, "siamcal": siamcal, "nn": nn, "torch": torch}
@@ -534,6 +534,9 @@ def test_the_example_of_the_docs() -> None:
     try:
         exec(first, space)
         assert space["au"].shape == (2, 5)
+        exec(several, space)
+        assert space["au"].shape == (2, 5)
+        assert len(space["model"].merge_form) == 2
         exec(own, space)
         model = space["model"]
         with pytest.raises(ConfigError, match="fit_anchor"):

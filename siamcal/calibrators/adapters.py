@@ -35,7 +35,7 @@ _ASSET = re.compile(r"asset:([A-Za-z0-9_]+\.safetensors)")
 def pre_merge_names(
     model: CalibratingSiamese, input_shape: Sequence[int], example_inputs: Any = None
 ) -> set[str]:
-    """Names in the backbone's state dict that act only before the merge point.
+    """Names in the backbone's state dict that act only before the (first) merge point.
 
     Found by what the features and the output really depend on, whatever cut the network:
     parameters through the gradient graph; buffers belong where their module's parameters do.
@@ -49,15 +49,16 @@ def pre_merge_names(
     if example_inputs is None:
         first = next(backbone.parameters())
         example_inputs = torch.rand(2, *input_shape).to(first.device, first.dtype)
+    split = model.split.points[0]
     with in_mode(backbone, False), _all_differentiable(backbone), torch.enable_grad():
         called: set[str] = set()
         with _noting(backbone, called):
-            features = model.split.pre(example_inputs)
+            features = split.pre(example_inputs)
         before = _leaves_behind(features.tensors)
         after_called: set[str] = set()
         cut = features.with_tensors([t.detach() for t in features.tensors])
         with _noting(backbone, after_called):
-            output = model.split.post(cut)
+            output = split.post(cut)
         after = _leaves_behind(pytree.tree_leaves((output, features.passed)))
     own = {name: id(p) for name, p in backbone.named_parameters(remove_duplicate=False)}
     names = {name for name, key in own.items() if key in before and key not in after}
@@ -135,7 +136,7 @@ def check_base(
     if checksum_of_tensors(below) != config.base_checksum:
         raise WeightsError(
             f"This adapter was trained over {config.base_model or config.backbone or 'a network'} "
-            f"with other weights before '{config.merge_at}' than the ones below it now: their "
+            f"with other weights before '{config.points[0]}' than the ones below it now: their "
             "checksums differ. Pass the right weights with base= or backbone=."
         )
 

@@ -151,13 +151,14 @@ def _index_entries(
 
 def _summary(config: CalibratorConfig) -> str:
     aus = ", ".join(f"AU{au}" for au in config.aus) or "its raw output"
+    points = " and ".join(f"`{name}`" for name in config.points)
     plain = config.merge in ("reference_minus_target", "target_minus_reference")
     done, result = ("subtracted", "the difference") if plain else ("merged", "the result")
     text = (
         f"A network for facial action unit {config.task} ({aus}) that takes one neutral frame of "
         f"the person: target and reference go through the first part of "
         f"`{config.backbone or 'a custom network'}`, their features are {done} at the entrance "
-        f"of `{config.merge_at}` (`{config.merge}`), and the rest reads {result}. Method: "
+        f"of {points} (`{config.merge}`), and the rest reads {result}. Method: "
         f"[One-Frame Calibration with Siamese Network in Facial Action Unit Recognition]({PAPER}); "
         "code: the Python package `siamcal`."
     )

@@ -20,6 +20,7 @@ from siamcal.errors import ConfigError
 from siamcal.files import read_text
 from siamcal.model.merge_options import check_merge_options
 from siamcal.model.merges import CUSTOM, PAPER, paper
+from siamcal.model.places import merge_points
 from siamcal.preprocessing import Preprocessing
 from siamcal.registry import merges
 from siamcal.settings import check_choices, check_range, from_dict, to_dict
@@ -82,6 +83,7 @@ _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
 _LARGEST_NUMBER = 1 << 16
 _LONGEST_LIST = 256
 _LARGEST_SIDE = 1024
+_MOST_POINTS = 16  # each is proved when the calibrator is loaded
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -90,7 +92,7 @@ class CalibratorConfig:
     """Everything needed to rebuild and to judge a saved calibrator, weights apart.
 
     Attributes:
-        merge_at: Merge point, "layer4" meaning the entrance of `layer4`.
+        merge_at: Merge point, "layer4" meaning the entrance of `layer4`; or several, in order.
         task: "intensity" or "detection" (siamcal's heads), "raw" (the network's own output) or
             "custom" (a user's own head, passed again when loading).
         aus: AU numbers in the order of the outputs.
@@ -126,7 +128,7 @@ class CalibratorConfig:
         format_version: Of this description.
     """
 
-    merge_at: str
+    merge_at: str | tuple[str, ...]
     task: str
     aus: tuple[int, ...]
     backbone: str = ""
@@ -159,6 +161,7 @@ class CalibratorConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.aus, tuple):
             object.__setattr__(self, "aus", tuple(self.aus))
+        object.__setattr__(self, "merge_at", merge_points(self.merge_at))
         if self.merge == PAPER:
             object.__setattr__(self, "merge", paper(self.merge_at))
         side = getattr(self.preprocessing, "size", 0)
@@ -172,6 +175,11 @@ class CalibratorConfig:
         for name, default in defaults.items():
             object.__setattr__(self, name, tuple(getattr(self, name)) or default)
         _check(self)
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        """The merge points."""
+        return (self.merge_at,) if isinstance(self.merge_at, str) else self.merge_at
 
     @property
     def is_adapter(self) -> bool:
@@ -289,6 +297,7 @@ def _check_argument(value: Any, name: str, depth: int) -> None:
 def _check(config: CalibratorConfig) -> None:
     _check_version(config.format_version)
     _check_text(config)
+    _check_points(config)
     _check_merge(config)
     check_choices(config, task=TASKS, branches=BRANCHES)
     flags = ("freeze_pre_batchnorm", "null_reference", "zero_at_reference", "rendered", "half")
@@ -388,7 +397,7 @@ def _check_aus(config: CalibratorConfig) -> None:
 
 
 def _check_text(config: CalibratorConfig) -> None:
-    lengths = {"backbone": 300, "merge_at": 300, "licence": 100, "siamcal_version": 50}
+    lengths = {"backbone": 300, "licence": 100, "siamcal_version": 50}
     checksums = ("base_checksum", "weights_checksum")
     for entry in dataclasses.fields(config):
         if entry.type != "str":
@@ -398,8 +407,23 @@ def _check_text(config: CalibratorConfig) -> None:
         _plain(value, entry.name, lengths.get(entry.name, 20_000))
         if entry.name in checksums and not re.fullmatch(r"([0-9a-f]{64})?", value):
             raise ConfigError(f"CalibratorConfig.{entry.name} isn't a SHA-256: {value[:80]!r}.")
-    if not config.merge_at:
-        raise ConfigError("CalibratorConfig.merge_at is empty; name the merge point.")
+
+
+def _check_points(config: CalibratorConfig) -> None:
+    points = config.points
+    if len(points) > _MOST_POINTS:
+        raise ConfigError(
+            f"CalibratorConfig.merge_at names {len(points)} merge points; {_MOST_POINTS} at most."
+        )
+    for name in points:
+        _plain(name, "merge_at", 300)
+        if not name:
+            raise ConfigError("CalibratorConfig.merge_at is empty; name the merge point.")
+    if config.zero_at_reference and len(points) > 1:
+        raise ConfigError(
+            "CalibratorConfig.zero_at_reference reads the reference's own features from the merge "
+            f"point on, but merge_at names {len(points)}; set it to False."
+        )
 
 
 def _plain(value: str, name: str, longest: int) -> None:

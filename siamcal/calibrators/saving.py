@@ -463,9 +463,10 @@ def _load(parts: Mapping[str, Any], folder: Path, max_bytes: int, widened: bool)
 
 def _short_card(config: CalibratorConfig) -> str:
     aus = ", ".join(f"AU{au}" for au in config.aus) or "raw output"
+    points = " and ".join(f"`{name}`" for name in config.points)
     return (
         f"# Calibrator for {aus}\n\nOne-frame calibration by "
-        f"[siamcal](https://arxiv.org/abs/2409.00240), merged at `{config.merge_at}`.\n\n"
+        f"[siamcal](https://arxiv.org/abs/2409.00240), merged at {points}.\n\n"
         f"- Training data: {config.training_data} (licence: {config.data_licence})\n"
         f"- Licence of the weights: {config.licence} ({config.licence_reason})\n"
     )

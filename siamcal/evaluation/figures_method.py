@@ -133,7 +133,7 @@ def _read(
     calibrated = main_output(model(images[1:], images[:1])).numpy()[0]
     return Example(
         aus=tuple(model.config.aus),
-        merge_at=model.merge_at,
+        merge_at=model.place,
         neutral=crops[0],
         target=crops[1],
         neutral_map=_strength(features[0]),

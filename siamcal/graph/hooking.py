@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -14,7 +15,14 @@ from torch.utils import _pytree as pytree
 
 from siamcal.errors import MergePointError
 from siamcal.graph.inputs import Inputs, OutputSelector, as_call, run_network, tensors_in
-from siamcal.graph.recomputation import in_backward, in_own_function, is_lost, note, noted
+from siamcal.graph.recomputation import (
+    in_backward,
+    in_function,
+    in_own_function,
+    is_lost,
+    note,
+    noted,
+)
 from siamcal.graph.split import IllegalPointError, Merge, Split, called, uncalled
 
 __all__ = ["HookSplit"]
@@ -68,11 +76,17 @@ class _MergeHook:
         active.calls += 1
         if active.calls > 1:  # an error that says how often follows
             return None
-        with self._in_turn(None):  # the merge may run the network itself
+        with self.aside():  # the merge may run the network itself
             new = active.replace(args, kwargs)
         if not torch.compiler.is_compiling():
             note(self, active)  # for gradient checkpointing
         return new
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Nothing is replaced in this thread."""
+        with self._in_turn(None):
+            yield
 
     def keep(self, active: _Replacement, output: Any) -> None:
         """Keep a replacement for as long as the output's graph may want it again."""
@@ -148,9 +162,11 @@ class HookSplit(Split):
             if graph and is_lost(t for t in tensors if t.is_floating_point()):
                 raise self._graphless()
             # torch.export keeps a record of the modules that are running, which an exception would
-            # leave open: it runs on, and drops what nothing reads.
+            # leave open: it runs on, with copies lest the module writes into what was caught, and
+            # drops what nothing reads.
             if not torch.compiler.is_exporting():
                 raise _Reached
+            caught[0] = pytree.tree_map(_copied, caught[0])
 
         with self._watched(stop):
             try:
@@ -168,8 +184,13 @@ class HookSplit(Split):
         spec, inputs = state
         return self._substitute(inputs, lambda args, kwargs: pytree.tree_unflatten(leaves, spec))
 
-    def run(self, inputs: Inputs, merge: Merge) -> Any:
+    def run(self, inputs: Inputs, *merges: Merge) -> Any:
         """One forward, the features replaced on the way."""
+        (merge,) = merges
+        return self.around(self._forward(inputs), merge)
+
+    def around(self, forward: Callable[[], Any], merge: Merge) -> Any:
+        """What `forward`, which runs the network once, gives while its features are replaced."""
         graph = torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
         def replace(args: Any, kwargs: Any) -> Any:
@@ -181,7 +202,46 @@ class HookSplit(Split):
             new = [next(merged) if d else v for v, d in zip(leaves, mask, strict=True)]
             return pytree.tree_unflatten(new, spec)
 
-        return self._substitute(inputs, replace)
+        return self._replaced(forward, replace)
+
+    def beside(self, forward: Callable[[], Any]) -> tuple[tuple[Tensor, ...], Any]:
+        """The features on the way of `forward`, which goes on with them, and what it gives.
+
+        They are copies: the module may write into what enters it.
+
+        Raises:
+            MergePointError: See `check_graph`, where a gradient is wanted.
+        """
+        found: list[tuple[Tensor, ...]] = []
+        graph = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+        def look(args: Any, kwargs: Any) -> None:
+            leaves = pytree.tree_leaves((args, kwargs))
+            own = tuple(v for v, d in zip(leaves, self._mask(leaves), strict=True) if d)
+            if graph:
+                self.check_graph()
+            if not found:  # gradient checkpointing repeats the call in the backward pass
+                found.append(tuple(v.clone() for v in own))
+
+        output = self._replaced(forward, look)
+        return found[0], output
+
+    def check_graph(self) -> None:
+        """Refuse to merge here and at other points too, inside a function that has no graph.
+
+        Its backward pass uses up the graph behind the reference, which all points share.
+
+        Raises:
+            MergePointError: Such a function runs now.
+        """
+        if in_function():
+            raise self._graphless()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Let what runs in this thread now meet no replacement."""
+        with self.hook.aside():
+            yield
 
     def observe(self, inputs: Inputs, see: Callable[[list[Any]], list[Any]]) -> Any:
         """Output of the network with `see(leaves)` for the leaves of the merge module's call."""
@@ -193,8 +253,14 @@ class HookSplit(Split):
         return self._substitute(inputs, replace)
 
     def _substitute(self, inputs: Inputs, replace: Replace) -> Any:
+        return self._replaced(self._forward(inputs), replace)
+
+    def _forward(self, inputs: Inputs) -> Callable[[], Any]:
+        return partial(run_network, self.network, inputs, self.selector)
+
+    def _replaced(self, forward: Callable[[], Any], replace: Replace) -> Any:
         with self._watched(replace) as active:
-            output = run_network(self.network, inputs, self.selector)
+            output = forward()
         if active.calls == 0:
             raise IllegalPointError(uncalled(self.network, self.merge_at))
         if active.calls > 1:
@@ -231,6 +297,10 @@ class HookSplit(Split):
                     handle = module.register_forward_pre_hook(self.hook, **options)
                     weakref.finalize(self, handle.remove)
         return module
+
+
+def _copied(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 def _is_first(hook: _MergeHook, hooks: Iterable[Any]) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.utils import _pytree as pytree
 
-__all__ = ["in_backward", "in_own_function", "is_lost", "note", "noted"]
+__all__ = ["in_backward", "in_function", "in_own_function", "is_lost", "note", "noted"]
 
 _NOTES = "_siamcal_notes"
 
@@ -58,6 +58,11 @@ def is_lost(tensors: Iterable[Tensor]) -> bool:
         given = [v for v in values if isinstance(v, Tensor)]
         return any(not any(t is g for g in given) for t in tensors if not t.requires_grad)
     return False
+
+
+def in_function() -> bool:
+    """Whether an autograd function runs now, torch's re-entrant checkpoint too."""
+    return any(True for _ in _functions())
 
 
 def in_own_function() -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
 
 import torch
@@ -83,6 +84,17 @@ class Split:
         self.drawing: tuple[str, ...] = ()
         self.loud: tuple[str, ...] = ()
 
+    @property
+    def points(self) -> tuple[Split, ...]:
+        """The cuts, one for each merge point, each of the plain network."""
+        return (self,)
+
+    @property
+    def spans(self) -> tuple[slice, ...]:
+        """Which of `shapes` and `layouts` are those of each of `points`."""
+        ends = list(accumulate(len(point.shapes) for point in self.points))
+        return tuple(slice(start, end) for start, end in pairwise([0, *ends]))
+
     def on(self, network: nn.Module) -> Split:
         """The same cut of another network of the same make, such as a replica."""
         other = copy.copy(self)
@@ -117,8 +129,14 @@ class Split:
         mask = self._mask([None] * count)
         return self.resume([next(tensors if d else passed) for d in mask], features.inputs)
 
-    def run(self, inputs: Inputs, merge: Merge) -> Any:
-        """Output for an input whose features are replaced on the way by `merge(features)`."""
+    def run(self, inputs: Inputs, *merges: Merge) -> Any:
+        """Output for an input whose features are replaced on the way by `merge(features)`.
+
+        Args:
+            inputs: The network's.
+            *merges: One for each of `points`.
+        """
+        (merge,) = merges
         features = self.pre(inputs)
         return self.post(features.with_tensors(merge(features.tensors)))
 

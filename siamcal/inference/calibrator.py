@@ -80,9 +80,10 @@ class Calibrator:
     def __repr__(self) -> str:
         config = self.predictor.config
         aus = ", ".join(f"AU{au}" for au in config.aus)
+        points = " and ".join(config.points)
         facts = self.person.facts if self.person else {}
         told = facts.get("profile") or facts.get("source") or "nobody yet: call calibrate()"
-        return f"Calibrator({config.backbone} at {config.merge_at}; {aus}; calibrated to {told})"
+        return f"Calibrator({config.backbone} at {points}; {aus}; calibrated to {told})"
 
     @property
     def aus(self) -> list[str]:

@@ -67,7 +67,7 @@ class Predictor:
         plain = preprocessing.mean == (0.0,) * 3 and preprocessing.std == (1.0,) * 3
         if preprocessing.size != SIDE or not plain:
             return None
-        return landmark_pass(model.unwrap(), model.merge_at, model.split.pre)
+        return landmark_pass(model.unwrap(), model.place, model.split.pre)
 
     @cached_property
     def identity(self) -> IdentityReader | None:
@@ -140,7 +140,8 @@ class Predictor:
     ) -> np.ndarray:
         """Every crop against each of some of them, (R, N, A) float32.
 
-        The network runs once on each up to the merge point, whatever the number of references.
+        The network runs once on each up to the merge point, whatever the number of references;
+        where it merges at several points, once for each reference.
 
         Args:
             crops: (N, size, size, 3) uint8, of one person.
@@ -152,7 +153,7 @@ class Predictor:
         found = []
         for start in range(0, len(crops), self.batch_size):
             seen = self._seen(crops[start : start + self.batch_size])
-            if not isinstance(seen, Features):
+            if not isinstance(seen, Features) and len(self.model.split.points) == 1:
                 seen = self.model.split.pre(seen)
             found.append(np.stack([self._values(seen, reference) for reference in encoded]))
         return np.concatenate(found, axis=1)

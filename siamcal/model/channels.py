@@ -38,11 +38,12 @@ def channel_dims(split: Split, example: Inputs) -> tuple[int | None, ...]:
         example: A valid input, on the network's device.
     """
     if split.channels is None:
-        split.channels = tuple(_found(split, example))
+        dims = (dim for point in split.points for dim in _at_point(point, example))
+        split.channels = tuple(dims)
     return split.channels
 
 
-def _found(split: Split, example: Inputs) -> list[int | None]:
+def _at_point(split: Split, example: Inputs) -> list[int | None]:
     network = split.network
     batch = [0 if layout is None else layout.dim for layout in split.layouts]
     if all(len(shape) <= 2 for shape in split.shapes):

@@ -69,7 +69,7 @@ class Reader(nn.Module):
         model = self.model
         if not features:
             return model(target, None)
-        layouts, place = model.split.layouts, model.merge_at
+        layouts, place = model.split.layouts, model.place
         reference = Reference(features, layouts, place)
         if self.frames > 1:
             reference = Reference(features, layouts, place, frames=self.frames * reference.frames)

@@ -74,7 +74,7 @@ class FittingMixin:
         layouts = model.split.layouts
         if any(layout is None for layout in layouts) and len(found) > 1:
             raise ConfigError(
-                f"At {model.merge_at!r} the samples of a batch can't be told apart, so batches "
+                f"At {model.place!r} the samples of a batch can't be told apart, so batches "
                 f"can't be joined; pass batch_size={count}."
             )
         columns = list(zip(*found, strict=True))

@@ -66,6 +66,12 @@ def made_form(
                 f"merge_options {sorted(options)} are for a form that is made here, but merge= is "
                 f"a {type(form).__name__} already; give them to it, or pass the class."
             )
+        if isinstance(form, nn.Module) and len(split.points) > 1:
+            raise ConfigError(
+                f"Each of the merge points {split.merge_at} has a form with parameters of its own, "
+                f"but merge= is one {type(form).__name__} that is made already; pass the class, of "
+                "which each gets its own."
+            )
         if _can_fit(form) and len(split.shapes) > 1:
             raise ConfigError(
                 f"{len(split.shapes)} tensors are merged at {split.merge_at!r}, and one "
@@ -86,14 +92,15 @@ def made_form(
 
 
 def call_forms(
-    form: Any, targets: Sequence[Tensor], reference: Reference, *, with_frames: bool
+    form: Any, targets: Sequence[Tensor], reference: Reference, span: slice, *, with_frames: bool
 ) -> list[Tensor]:
-    """Merged features, one for each tensor that is merged.
+    """Merged features, one for each tensor that is merged at a merge point.
 
     Args:
         form: As `made_form` gave it.
-        targets: Features of the targets.
-        reference: Of one reference, or of one each.
+        targets: Features of the targets at the point.
+        reference: Of one reference, or of one each, at all points.
+        span: Which of its tensors are those of this point.
         with_frames: Whether the form is told how many frames are behind each reference.
 
     Raises:
@@ -106,9 +113,11 @@ def call_forms(
             "anybody before it is used: model.fit_anchor(neutral_images). A saved calibrator "
             "keeps what was fitted."
         )
+    forms = _each(form, len(reference.tensors))[span]
+    reference = reference.part(span)
     frames = reference.frames_for(targets) if with_frames else None
     told = {} if frames is None else {"frames": frames}
-    pairs = zip(_each(form, len(targets)), targets, reference.matched(targets), strict=True)
+    pairs = zip(forms, targets, reference.matched(targets), strict=True)
     return [one(target, neutral, **told) for one, target, neutral in pairs]
 
 

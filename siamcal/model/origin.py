@@ -41,13 +41,13 @@ class Origin:
         return tuple(0 if t.is_inference() else t._version for t in tensors)
 
     def fingerprint(self) -> str:
-        """SHA-256 of merge point, layouts, and the weights that act before the merge point.
+        """SHA-256 of merge point, layouts, and the weights that act before the (last) merge point.
 
         Whatever isn't known to act only behind the merge point counts as acting before it.
         """
         split = self.split
         state = split.network.state_dict()
-        behind = modules_behind(split, self.inputs())
+        behind = modules_behind(split.points[-1], self.inputs())
         kept = {n: t for n, t in state.items() if not acts_behind(split.network, n, behind)}
         layouts = [None if layout is None else asdict(layout) for layout in split.layouts]
         told = repr((split.merge_at, layouts, [tuple(s) for s in split.shapes]))

@@ -41,9 +41,9 @@ class Reference:
     A model refuses References of a network that is another before the merge point.
 
     Args:
-        tensors: The features that are differenced.
+        tensors: The features that are differenced, of several merge points one after another.
         layouts: Where the samples lie in each of them; None where there is no batch.
-        merge_at: The merge point.
+        merge_at: The merge point, of several all with commas (`CalibratingSiamese.place`).
         made_by: Which network encoded them; None isn't checked.
         frames: (R,) number of frames that each sample was pooled of; None is one each.
     """
@@ -149,6 +149,11 @@ class Reference:
         if self._frames is not None:
             selected._frames = self._frames.index_select(0, index)
         return selected
+
+    def part(self, span: slice) -> Reference:
+        """Some of the tensors: those of one of several merge points."""
+        tensors, layouts = self.tensors[span], self.layouts[span]
+        return Reference(tensors, layouts, self.merge_at, self.made_by, self._frames)
 
     def matched(self, targets: Sequence[Tensor]) -> list[Tensor]:
         """The tensors, repeated for each target where there is only one sample.

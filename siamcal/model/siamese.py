@@ -2,7 +2,7 @@
 
 A network is cut at a merge point. Target and reference frame go through the first part with
 shared weights, their features are subtracted, and the rest of the network reads the difference
-(arXiv:2409.00240, Figure 2).
+(arXiv:2409.00240, Figure 2). Of several merge points each merges anew.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from siamcal.errors import ConfigError
 from siamcal.graph import Features, split_network
+from siamcal.graph.chain import chain_splits
 from siamcal.graph.inputs import (
     ImageInputs,
     Inputs,
@@ -38,6 +39,7 @@ from siamcal.model.merge_options import check_merge_options
 from siamcal.model.merges import PAPER, MergeForm, form_name
 from siamcal.model.null import NullReference
 from siamcal.model.origin import Origin, Provenance
+from siamcal.model.places import joined, merge_points
 from siamcal.model.pretrained import PretrainedMixin
 from siamcal.model.reference import Index, Reference
 from siamcal.model.trusting import TrustingMixin
@@ -57,10 +59,14 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, TrustingMi
     Args:
         backbone: Any network on images.
         merge_at: Path of the module at whose entrance the branches merge ("layer4"), or "output".
-            `list_merge_points(backbone)` lists the places.
+            `list_merge_points(backbone)` lists the places. Or several of those, in the order in
+            which the network reaches them (`siamcal.graph.chain`): with the parts P0, ..., Pn
+            between them, and r_k, the plain network's features of the reference at point k,
+            x_1 = P0(target); y_k = merge_k(x_k, r_k); x_(k+1) = Pk(y_k); the output is Pn(y_n).
         merge: Name of the form (`siamcal ls merges`). "paper" is the authors': reference - target
             at every place inside the network, and target - reference at "output" (there the sign
-            is the result's); every other name means the same everywhere. Or a form of your own: a
+            is the result's); every other name means the same everywhere. Several points need one
+            of these others; each has its own parameters. Or a form of your own: a
             function or module `(target, reference) -> merged` of two feature tensors of equal
             shape, or a class of modules (`siamcal.model.merges`).
         merge_options: The form's options, such as {"shrinkage": 0.5}.
@@ -77,35 +83,39 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, TrustingMi
             of a proof of the same network, which is believed.
         mechanism: "auto" lets the network run as it is where that is possible and cuts it by
             torch.fx elsewhere; "hook" and "fx" insist on one of these ("fx" for torch.compile).
+            Several merge points are cut by hooks.
         branches: "separate" runs the branches one after the other (the paper: BatchNorm sees
             targets and references as two batches); "concatenate" runs them as one batch, without
-            dropout and stochastic depth before the merge.
-        freeze_pre_batchnorm: Keep BatchNorm before the merge point at its running statistics in
-            training.
+            dropout and stochastic depth before the merge; not with several merge points.
+        freeze_pre_batchnorm: Keep BatchNorm before the (last) merge point at its running statistics
+            in training.
         null_reference: Have a null reference, with which `model(target, None)` reads a person who
             has no neutral frame, and by which references are judged (`trust`, `same_person`). It
             starts at the mean of neutral frames of anybody (`fit_anchor`) and is trained by
             leaving references out (`dropped`, `Recipe.reference_dropout`).
 
     Attributes:
+        merge_at: The merge point, or a tuple of several.
         split: How the backbone was cut (`split.mechanism`).
         merge: Name of the form that is computed ("paper" resolved), "custom" for one of your own.
         merge_options: The options it was given.
-        merge_form: The form: a function, a module, or a ModuleList with one for each tensor.
+        merge_form: The form: a function, a module, or a ModuleList with one for each tensor, those
+            of several merge points one after another.
         null_reference: `siamcal.model.null.NullReference`, or None.
         origin: What a Reference of this model is held against.
         config: Description with which a saved calibrator is restored; None until one is given.
 
     Raises:
-        MergePointError: The place is no legal merge point.
+        MergePointError: The place is no legal merge point, or several are out of order.
         UnknownNameError: No merge form has that name.
-        ConfigError: Unknown branches, or an option that the form doesn't take.
+        ConfigError: Unknown branches, an option that the form doesn't take, or what isn't for
+            several merge points.
     """
 
     def __init__(
         self,
         backbone: nn.Module,
-        merge_at: str = "layer4",
+        merge_at: str | Sequence[str] = "layer4",
         *,
         merge: str | MergeForm = PAPER,
         merge_options: Mapping[str, Any] | None = None,
@@ -121,11 +131,16 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, TrustingMi
     ) -> None:
         super().__init__()
         _check_network(backbone)
-        self.merge = form_name(merge, merge_at)
+        self.merge_at = merge_points(merge_at)
+        self.merge = form_name(merge, self.merge_at)
         self.merge_options = check_merge_options(merge, merge_options)
         if branches not in BRANCHES:
             raise ConfigError(f"branches takes 'separate' or 'concatenate', but got {branches!r}.")
-        self.merge_at = merge_at
+        if branches == "concatenate" and not isinstance(self.merge_at, str):
+            raise ConfigError(
+                f"branches='concatenate' is for one merge point, but merge_at names "
+                f"{len(self.merge_at)} ({self.place}); use branches='separate'."
+            )
         self.branches = branches
         self.freeze_pre_batchnorm = freeze_pre_batchnorm
         self.config: Any = None
@@ -139,7 +154,7 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, TrustingMi
             "mechanism": mechanism,
         }
         if isinstance(verify, CutRecord):
-            self._adopt(verify.cut(backbone, merge_at, output))
+            self._adopt(verify.cut(backbone, self.place, output))
         else:
             self._adopt(self._cut(backbone))
         self._arguments = Arguments(backbone, example_inputs, image_inputs)
@@ -232,13 +247,22 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, TrustingMi
             use_trust: Move the references' features by their trust; see `forward`.
             post: Computes the network's output from the merged tensors, where `features` come from
                 elsewhere than `model.split.pre` and the split's own second half can't go on.
+
+        Raises:
+            ConfigError: See `forward`; or the model merges at several points, so that features at
+                the first don't go on without the image.
         """
+        if not isinstance(self.merge_at, str):
+            raise ConfigError(
+                f"from_features goes on from one merge point, but this model merges at "
+                f"{len(self.merge_at)} ({self.place}); pass the images: model(targets, reference)."
+            )
         if reference is None:
             reference = self._null_for(index, dropped, use_trust)
         self.check_reference(reference)
         count = 0 if dropped is None else len(dropped)
         reference = self._adjusted(reference, index, count, dropped, use_trust)
-        merged = self._merge(reference, features.tensors)
+        merged = self._merge(reference, self.split.spans[0], features.tensors)
         if post is not None:
             return self._finish(post(tuple(merged)))
         return self._finish(self.split.post(features.with_tensors(merged)))
@@ -283,10 +307,10 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, TrustingMi
         Raises:
             ConfigError: With the reason.
         """
-        if reference.merge_at != self.merge_at or len(reference.tensors) != len(self.split.layouts):
+        if reference.merge_at != self.place or len(reference.tensors) != len(self.split.layouts):
             raise ConfigError(
                 f"The Reference was encoded at {reference.merge_at!r} "
-                f"({len(reference.tensors)} tensors), but this model merges at {self.merge_at!r} "
+                f"({len(reference.tensors)} tensors), but this model merges at {self.place!r} "
                 f"({len(self.split.layouts)}); encode it with this model."
             )
         made_by = reference.made_by
@@ -304,6 +328,11 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, TrustingMi
     def count(self, inputs: Inputs) -> int:
         """Number of samples in a batch of inputs."""
         return self._arguments.count(inputs)
+
+    @property
+    def place(self) -> str:
+        """The merge point, of several all with commas: what a Reference of this model states."""
+        return joined(self.merge_at)
 
     def unwrap(self) -> nn.Module:
         """The backbone, the same object that was wrapped."""
@@ -336,7 +365,9 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, TrustingMi
         return self.split
 
     def _cut(self, backbone: nn.Module) -> Split:
-        return split_network(backbone, self.merge_at, **self._cutting)
+        if isinstance(self.merge_at, str):
+            return split_network(backbone, self.merge_at, **self._cutting)
+        return chain_splits(backbone, self.merge_at, **self._cutting)
 
     def _adopt(self, split: Split) -> None:
         self.split = split
@@ -345,21 +376,24 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, TrustingMi
 
     def _encode(self, split: Split, image: Inputs) -> Reference:
         features = split.pre(image)
-        return Reference(features.tensors, split.layouts, self.merge_at)
+        return Reference(features.tensors, split.layouts, self.place)
 
     def _calibrate(self, split: Split, target: Inputs, reference: Reference, quiet: bool) -> Any:
         self.check_reference(reference)
         with self._quieted(split, quiet) as end:
 
-            def merge(targets: tuple[Tensor, ...]) -> Sequence[Tensor]:
+            def last(targets: tuple[Tensor, ...]) -> Sequence[Tensor]:
                 end()
-                return self._merge(reference, targets)
+                return self._merge(reference, split.spans[-1], targets)
 
-            output = split.run(target, merge)
+            earlier = [partial(self._merge, reference, span) for span in split.spans[:-1]]
+            output = split.run(target, *earlier, last)
         return self._finish(output)
 
-    def _merge(self, reference: Reference, targets: tuple[Tensor, ...]) -> Sequence[Tensor]:
-        return call_forms(self.merge_form, targets, reference, with_frames=self._with_frames)
+    def _merge(
+        self, reference: Reference, span: slice, targets: tuple[Tensor, ...]
+    ) -> Sequence[Tensor]:
+        return call_forms(self.merge_form, targets, reference, span, with_frames=self._with_frames)
 
     def _finish(self, output: Any) -> Any:
         return output if self.head is None else self.head(output)
@@ -376,12 +410,12 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, TrustingMi
         with self._quieted(split):
             features = split.pre(self._arguments.joined(target, reference, split.per_sample))
         ours, theirs = split.parts(features, *sizes)
-        encoded = Reference(theirs.tensors, split.layouts, self.merge_at)
-        merged = self._merge(adjusted(encoded), ours.tensors)
+        encoded = Reference(theirs.tensors, split.layouts, self.place)
+        merged = self._merge(adjusted(encoded), split.spans[0], ours.tensors)
         return self._finish(split.post(ours.with_tensors(merged)))
 
     def _pre_batchnorms(self) -> Iterator[nn.Module]:
-        for name in self.split.pre_modules:
+        for name in _before(self.split):
             for module in self.backbone.get_submodule(name).modules():
                 if isinstance(module, nn.modules.batchnorm._NormBase):
                     yield module
@@ -408,7 +442,7 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, TrustingMi
             self._warned = True
             warnings.warn(
                 f"{', '.join(repr(p or type(self.backbone).__name__) for p in kept[:3])} draws "
-                f"random numbers before {self.merge_at!r} that can't be switched off, so a "
+                f"random numbers before {self.place!r} that can't be switched off, so a "
                 "reference encoded apart from its target differs from it by chance. Pass images of "
                 "equal number (both get the same draws), or use nn.Dropout there.",
                 stacklevel=4,
@@ -446,9 +480,14 @@ def _kind(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
+def _before(split: Split) -> tuple[str, ...]:
+    """Paths of the modules that run only before the (last) merge point."""
+    return ("",) if split.points[-1].mechanism == "output" else split.pre_modules
+
+
 def _dropouts(split: Split) -> Iterator[str]:
     """Paths of the modules before the merge point that are made for random draws."""
-    for path in ("",) if split.mechanism == "output" else split.pre_modules:
+    for path in _before(split):
         for name, module in split.network.get_submodule(path).named_modules(prefix=path):
             kind = type(module).__name__.lower()
             if isinstance(module, nn.RReLU) or "drop" in kind or "stochastic" in kind:

@@ -112,7 +112,7 @@ class TrustingMixin:
 
     def _one_null(self, wanted: str) -> Reference:
         null = self._need_null(wanted)
-        return Reference(null.tensors, null.layouts, self.merge_at)  # type: ignore[attr-defined]
+        return Reference(null.tensors, null.layouts, self.place)  # type: ignore[attr-defined]
 
     def _null_for(self, index: Index | None, dropped: Tensor | None, use_trust: bool) -> Reference:
         """The null in the place of references that aren't given."""

@@ -258,6 +258,7 @@ class Recipe:
             schedule=("constant", "cosine"),
             precision=PRECISIONS,
         )
+        _check_one_point(self.merge_at)
         if self.checkpoint and self.weights:
             raise ConfigError(
                 f"checkpoint={self.checkpoint!r} holds the whole network, so weights="
@@ -321,11 +322,22 @@ def load_recipe(name: str | Path) -> Recipe:
         return recipes.get(str(name))()
     values = read_json(path, MAX_RECIPE_BYTES) if path.suffix == ".json" else _read_toml(path)
     try:
+        _check_one_point(values.get("merge_at", "") if isinstance(values, Mapping) else "")
         return from_dict(values, Recipe)
     except UnknownNameError as error:
         raise UnknownNameError(f"{path}: {error}") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def _check_one_point(merge_at: Any) -> None:
+    """Refuse several merge points, which `CalibratingSiamese` takes."""
+    if isinstance(merge_at, list | tuple):
+        raise ConfigError(
+            f"Recipe.merge_at takes the name of one merge point, but got {str(merge_at)[:200]}; "
+            "several at once are for CalibratingSiamese(net, merge_at=...) in Python and a loop of "
+            "your own (docs/merges.md). To compare points: siamcal bench --merge-at A,B."
+        )
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

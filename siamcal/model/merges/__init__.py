@@ -25,7 +25,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
+from siamcal.errors import ConfigError
 from siamcal.model.merges.differences import reference_minus_target, target_minus_reference
+from siamcal.model.places import MergeAt, joined
 from siamcal.registry import merges
 
 if TYPE_CHECKING:  # settings are checked by name, and read without torch
@@ -48,20 +50,32 @@ CUSTOM = "custom"
 
 
 @merges.register(PAPER)
-def paper(merge_at: str) -> str:
+def paper(merge_at: MergeAt) -> str:
     """The authors' sign: reference - target, but target - reference at "output".
 
     Not a form itself but the name of one, by merge point: behind the network the sign is the
     result's (arXiv:2409.00240 and its code).
+
+    Raises:
+        ConfigError: Several merge points. The paper has one; behind a difference, a further one
+            would be between features of a difference and features of a face.
     """
+    if not isinstance(merge_at, str):
+        raise ConfigError(
+            f"merge='paper' is the difference at one merge point, but merge_at names "
+            f"{len(merge_at)} ({joined(merge_at)}). Name a form that hands on features of the kind "
+            "that the network knows: 'anchored', 'gated' or 'concatenated' (`siamcal ls merges` "
+            "lists all)."
+        )
     return "target_minus_reference" if merge_at == "output" else "reference_minus_target"
 
 
-def form_name(merge: str | MergeForm, merge_at: str) -> str:
+def form_name(merge: str | MergeForm, merge_at: MergeAt) -> str:
     """The registered name of a form at a merge point; "custom" for one that has no name.
 
     Raises:
         UnknownNameError: Nothing has that name; the message shows the near matches.
+        ConfigError: See `paper`.
     """
     if callable(merge):
         return next((name for name in merges.names() if merges.get(name) is merge), CUSTOM)
