@@ -20,6 +20,7 @@ from siamcal.backbones._landmark_network import (
 from siamcal.backbones.face_trunk import Head
 from torch import Tensor, nn
 
+from siamcal.errors import ConfigError
 from siamcal.graph.inputs import InputSpec
 from siamcal.registry import backbones
 
@@ -67,24 +68,42 @@ PLACES = (
 # fmt: on
 
 
-class Geometry(nn.Module):
-    """Points in pixels -> what they tell of the face: aligned points, coefficients, turn."""
+#: Directions in which faces move, of those that the aligned points could go (`motions`).
+MOTIONS = 80
+REST = 52 + 9  # coefficients and the turn
 
-    def __init__(self) -> None:
+
+class Geometry(nn.Module):
+    """Points in pixels -> what they tell of the face: where they lie, coefficients, turn.
+
+    Args:
+        motions: Tell the aligned points by how far they went in each of `MOTIONS` directions, in
+            which people's faces differ from their rest equally far (`scripts/fit_motions.py`);
+            False tells all coordinates. Those of neighbours are nearly the same, and what a small
+            action moves is lost among them.
+
+    Attributes:
+        width: Of what it tells.
+    """
+
+    def __init__(self, motions: bool = False) -> None:
         super().__init__()
         self.blendshapes = Blendshapes(len(READ))
         self.align = Alignment([POINTS.index(p) for p in RIGID], torch.tensor(PLACES))
+        shape = 3 * len(READ)
+        self.motions = nn.Linear(shape, MOTIONS, bias=False) if motions else nn.Identity()
+        self.width = (MOTIONS if motions else shape) + REST
 
     def forward(self, points: Tensor) -> Tensor:
-        """Points (B, P, 3) -> (B, WIDTH)."""
-        read = points[:, : len(READ)]
-        coefficients = self.blendshapes(read[..., :2])
+        """Points (B, P, 3) -> (B, width)."""
+        coefficients = self.blendshapes(points[:, : len(READ), :2])
+        shape, turn = self.shape(points)
+        return torch.cat([self.motions(shape), 4 * coefficients, turn.flatten(1)], 1)
+
+    def shape(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Aligned points (B, 3 * len(READ)) in tenths of the eye distance, turn (B, 3, 3)."""
         aligned, turn = self.align(points)
-        shape = aligned[:, : len(READ)].flatten(1)
-        return torch.cat([10 * shape, 4 * coefficients, turn.flatten(1)], 1)
-
-
-WIDTH = 3 * len(READ) + 52 + 9  # of what Geometry tells
+        return 10 * aligned[:, : len(READ)].flatten(1), turn
 
 
 class GeometryHead(nn.Sequential):
@@ -114,28 +133,60 @@ class GeometryHead(nn.Sequential):
 class BothHead(nn.Module):
     """The mean of what a head on the map and a head on the geometry read.
 
-    In training either is left out at times, so that each learns to read alone.
+    In training one of them reads alone at times, so that each learns to: left to the other, the
+    geometry becomes a mere correction of the map, and on real faces it is the steadier of both.
 
     Args:
         width: Channels of the head on the map.
+        told: Width of the geometry.
         hidden: Of the head on the geometry.
         num_outputs: Size of the output.
         dropout: Of both heads.
-        left_out: Probability of leaving out either.
+        left_out: Probability of leaving out the one, and as much of leaving out the other.
     """
 
     def __init__(
-        self, width: int, hidden: int, num_outputs: int, dropout: float, left_out: float
+        self,
+        width: int,
+        told: int,
+        hidden: int,
+        num_outputs: int,
+        dropout: float,
+        left_out: float,
     ) -> None:
         super().__init__()
         self.map = Head(WIDTHS[3], width, INPUT_SIZE // 32, num_outputs, dropout)
-        self.geometry = GeometryHead(WIDTH, hidden, num_outputs, dropout)
-        self.left_out = nn.Dropout1d(left_out)
+        self.geometry = GeometryHead(told, hidden, num_outputs, dropout)
+        self.mix = LeftOut(left_out)
 
     def forward(self, features: Tensor, geometry: Tensor) -> Tensor:
-        """Map (B, 128, 8, 8) and geometry (B, WIDTH) -> outputs (B, num_outputs)."""
-        both = torch.stack([self.map(features), self.geometry(geometry)], 1)
-        return self.left_out(both).mean(1)
+        """Map (B, 128, 8, 8) and geometry (B, told) -> outputs (B, num_outputs)."""
+        return self.mix(self.map(features), self.geometry(geometry))
+
+
+class LeftOut(nn.Module):
+    """The mean of two readings; in training, sample by sample, one of them alone.
+
+    Args:
+        probability: Of the first alone, and of the second alone; at most .5.
+
+    Raises:
+        ConfigError: It is another number.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        if not 0 <= probability <= 0.5:
+            raise ConfigError(f"left_out is {probability}; allowed: 0 to 0.5.")
+        self.probability = probability
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """Two of (B, N) -> (B, N)."""
+        if not self.training:
+            return (first + second) / 2
+        drawn = torch.rand_like(first[:, :1])
+        alone = (drawn < self.probability).to(first) - (drawn > 1 - self.probability).to(first)
+        return (first + second + alone * (first - second)) / 2
 
 
 class FaceLandmarks(Trunk):
@@ -143,14 +194,16 @@ class FaceLandmarks(Trunk):
 
     Images are those of `FaceTrunk`: RGB in [0, 1], (B, 3, 256, 256). The usual place to merge is
     `head`, where two tensors cross: the map (B, 128, 8, 8), and (B, 499) with 146 aligned points
-    (x, y, z), 52 expression coefficients and the turn of the head.
+    (x, y, z), 52 expression coefficients and the turn of the head; with `motions` (B, 141).
 
     Args:
         num_outputs: Size of the output.
         width: Channels of the head on the map.
         hidden: Of the head on the geometry.
         dropout: Of both heads.
-        left_out: Probability in training of leaving out the reading of either.
+        left_out: Probability in training of leaving out the reading of the one, and as much of the
+            other, 0 to 0.5.
+        motions: Tell the points by the directions in which faces move; see `Geometry`.
     """
 
     siamcal_sweep = ("head", "output")
@@ -165,12 +218,14 @@ class FaceLandmarks(Trunk):
         hidden: int = 128,
         dropout: float = 0.4,
         left_out: float = 0.2,
+        motions: bool = False,
     ) -> None:
         super().__init__()
         self.pool = nn.AvgPool2d(2)
         self.landmarks = Landmarks(len(POINTS))
-        self.geometry = Geometry()
-        self.head = BothHead(width, hidden, num_outputs, dropout, left_out)
+        self.geometry = Geometry(motions)
+        told = self.geometry.width
+        self.head = BothHead(width, told, hidden, num_outputs, dropout, left_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Image (B, 3, 256, 256) -> outputs (B, num_outputs)."""
@@ -189,6 +244,7 @@ def face_landmarks(
     hidden: int = 128,
     dropout: float = 0.4,
     left_out: float = 0.2,
+    motions: bool = False,
 ) -> FaceLandmarks:
     """MediaPipe's landmark network read by its features, points and coefficients, 256 px."""
-    return FaceLandmarks(num_outputs, width, hidden, dropout, left_out)
+    return FaceLandmarks(num_outputs, width, hidden, dropout, left_out, motions)

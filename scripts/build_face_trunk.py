@@ -4,7 +4,8 @@ The first holds the landmark network's trunk, the second the whole network, for 
 `backbones/face_landmarks.py` reads, and the network of expression coefficients. Both networks lie
 in `siamcal/assets/face_landmarker.task` (Google, Apache-2.0) in TensorFlow Lite's format. Their
 weights are read with the package `tflite`, which only this script needs, and kept in half
-precision, in which the originals have them: nothing is rounded.
+precision, in which the originals have them: nothing is rounded. Beside them lies what
+`scripts/fit_motions.py` finds; it is kept.
 
     pip install tflite
     python scripts/build_face_trunk.py            # read, check the structure, write
@@ -31,6 +32,7 @@ from siamcal.model.weights_file import read_tensors, write_tensors
 
 ASSETS = Path(__file__).parent.parent / "siamcal" / "assets"
 LANDMARKS, COEFFICIENTS = "face_landmarks_detector.tflite", "face_blendshapes.tflite"
+MOTIONS = "geometry.motions.weight"
 DTYPES = {0: np.float32, 1: np.float16}  # of TensorFlow Lite's schema
 
 
@@ -121,11 +123,13 @@ def main() -> None:
     check = parser.parse_args().check
     for name, state in convert().items():
         target = ASSETS / f"{name}.safetensors"
+        kept = read_tensors(target) if target.exists() else {}
+        if MOTIONS in kept and name == "face_landmarks":
+            state[MOTIONS] = kept[MOTIONS]
         if not check:
             print(f"{target.name}: sha256 {write_tensors(state, target)}")
             print(f"{sum(t.numel() for t in state.values()):,} parameters")
             continue
-        kept = read_tensors(target)
         if kept.keys() != state.keys() or not all(torch.equal(kept[k], state[k]) for k in state):
             sys.exit(f"{target.name} differs from the network it is made of")
 

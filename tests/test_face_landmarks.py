@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 from siamcal.backbones._landmark_network import Alignment
-from siamcal.backbones.face_landmarks import PLACES, POINTS, READ, RIGID, WIDTH, FaceLandmarks
+from siamcal.backbones.face_landmarks import PLACES, POINTS, READ, RIGID, FaceLandmarks
 from videos import astronaut
 
 from siamcal import CalibratingSiamese
 from siamcal.calibrators.saving import describe
+from siamcal.errors import ConfigError
 from siamcal.faces._litert import Network
 from siamcal.faces.face_mesh import _READ, BLENDSHAPES
 from siamcal.files import asset
@@ -101,8 +102,9 @@ def test_a_face_that_only_turns_and_moves_keeps_its_shape(network) -> None:
 
 def test_the_weights_are_all_there_and_nothing_else() -> None:
     tensors = read_tensors(asset("face_landmarks.safetensors"))
-    own = {n for n, _ in FaceLandmarks().named_parameters() if not n.startswith("head.")}
-    assert set(tensors) == own
+    whole = FaceLandmarks(motions=True)
+    own = {n: p.shape for n, p in whole.named_parameters() if not n.startswith("head.")}
+    assert {name: tensor.shape for name, tensor in tensors.items()} == own
     assert {t.dtype for t in tensors.values()} == {torch.float16}
     assert asset("face_landmarks.safetensors").stat().st_size < 2.4e6
 
@@ -112,7 +114,10 @@ def test_map_and_geometry_cross_the_merge(network, merge) -> None:
     """Against a hook that merges what enters the head."""
     torch.manual_seed(0)
     model = CalibratingSiamese(network, "head", merge=merge).eval()
-    assert [tuple(shape[1:]) for shape in model.split.shapes] == [(128, 8, 8), (WIDTH,)]
+    assert [tuple(shape[1:]) for shape in model.split.shapes] == [
+        (128, 8, 8),
+        (3 * len(READ) + 61,),
+    ]
     target, reference = torch.rand(2, 2, 3, 256, 256)
     caught = []
     with torch.inference_mode():
@@ -132,29 +137,69 @@ def test_map_and_geometry_cross_the_merge(network, merge) -> None:
         torch.testing.assert_close(model(target, reference), expected, atol=1e-4, rtol=1e-3)
 
 
-def test_either_reading_is_left_out_in_training_only(network) -> None:
-    head = create_backbone("face_landmarks", num_outputs=3, dropout=0.0, left_out=0.5).head
-    features, geometry = torch.rand(64, 128, 8, 8), torch.rand(64, WIDTH)
-    head.train()
+def test_motions_tell_how_far_points_went_along_axes_that_cross_at_right_angles(picture) -> None:
+    network = create_backbone("face_landmarks", num_outputs=3, motions=True).eval()
+    load_face_weights(network, asset("face_landmarks.safetensors"))
+    plain = create_backbone("face_landmarks", num_outputs=3).eval()
+    load_face_weights(plain, asset("face_landmarks.safetensors"))
+    axes = network.geometry.motions.weight.detach().double().numpy()
+    lengths = np.linalg.norm(axes, axis=1)
+    assert np.all(np.diff(lengths) > 0)  # the widest movement first, where the least is a step
+    angles = (axes / lengths[:, None]) @ (axes / lengths[:, None]).T
+    np.testing.assert_allclose(angles, np.eye(len(axes)), atol=2e-3)
+    with torch.inference_mode():
+        points = network.landmarks(network.trunk(images(picture)))
+        told, all_told = network.geometry(points)[0], plain.geometry(points)[0]
+    shape, rest = all_told[: 3 * len(READ)], all_told[3 * len(READ) :]
+    np.testing.assert_allclose(
+        told[: len(axes)], axes @ shape.double().numpy(), rtol=1e-4, atol=1e-3
+    )
+    torch.testing.assert_close(told[len(axes) :], rest)
+    assert network.geometry.width == len(told) == 141
+
+
+@pytest.mark.parametrize("mechanism", ["hook", "fx"])
+def test_either_reading_is_alone_at_times_in_training_only(network, mechanism) -> None:
+    """In the network as it runs and cut by torch.fx: both, the map's, the geometry's."""
     torch.manual_seed(0)
+    backbone = create_backbone("face_landmarks", num_outputs=3, dropout=0.0, left_out=0.35)
+    model = CalibratingSiamese(backbone, "head", merge="concatenated", mechanism=mechanism).eval()
+    target, reference = torch.rand(2, 2, 3, 256, 256)
+    caught = []
+    handle = backbone.head.mix.register_forward_hook(lambda m, args, out: caught.append(args))
     with torch.no_grad():
-        whole = torch.stack([head.map(features), head.geometry(geometry)], 1)
-        out = head(features, geometry)
-        # Kept ones count double: none, one of the two, or both.
-        choices = torch.stack([0 * out, whole[:, 0], whole[:, 1], whole.sum(1)], 1)
-    distance = (choices - out[:, None]).abs().amax(2)
-    assert float(distance.min(1).values.max()) < 1e-5
-    assert set(distance.argmin(1).tolist()) == {0, 1, 2, 3}
+        plain = model(target, reference)
+        ((of_map, of_geometry),) = caught
+        torch.testing.assert_close(plain, (of_map + of_geometry) / 2)
+        handle.remove()
+        model.train()
+        for module in model.modules():  # all else stays as it is
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        found = torch.cat([model(target, reference) for _ in range(40)])
+    choices = torch.stack([plain, of_map, of_geometry]).repeat(1, 40, 1)
+    distance = (found - choices).abs().amax(2)
+    assert float(distance.min(0).values.max()) < 1e-5
+    counts = np.bincount(distance.argmin(0), minlength=3)
+    assert np.all(np.abs(counts - 80 * np.array([0.3, 0.35, 0.35])) < 18)
+
+
+@pytest.mark.parametrize("left_out", [-0.1, 0.6])
+def test_no_more_than_half_is_left_out(left_out) -> None:
+    with pytest.raises(ConfigError, match=r"left_out is .*; allowed: 0 to 0\.5"):
+        create_backbone("face_landmarks", left_out=left_out)
 
 
 class TestLandmarkPass:
     """The network run by LiteRT in the place of torch, where both give the same."""
 
-    @pytest.fixture(params=["face_trunk", "face_landmarks"])
+    @pytest.fixture(params=["face_trunk", "face_landmarks", "motions"])
     def backbone(self, request):
         torch.manual_seed(0)
-        backbone = create_backbone(request.param, num_outputs=12)
-        load_face_weights(backbone, asset(f"{request.param}.safetensors"))
+        options = {"motions": True} if request.param == "motions" else {}
+        name = "face_trunk" if request.param == "face_trunk" else "face_landmarks"
+        backbone = create_backbone(name, num_outputs=12, **options)
+        load_face_weights(backbone, asset(f"{name}.safetensors"))
         return backbone.eval()
 
     def test_gives_what_the_backbone_gives(self, backbone, picture) -> None:

@@ -34,7 +34,7 @@ from siamcal.inference import (
 from siamcal.inference.formats.csv import CsvWriter
 from siamcal.inference.references import reference_frame
 from siamcal.inference.table import AURows
-from siamcal.model.heads import make_head
+from siamcal.model.heads import drawn_to_zero, make_head
 from siamcal.model.siamese import CalibratingSiamese
 from siamcal.preprocessing import Preprocessing
 from siamcal.registry import table_formats
@@ -135,7 +135,7 @@ def test_every_frame_against_each_of_some_is_what_one_reference_after_another_gi
 @pytest.mark.parametrize("packaged", [False, True])
 def test_what_is_read_of_the_reference_against_itself_is_taken_off(packaged, calibrator):
     model = load_model() if packaged else load_calibrator(calibrator).eval()
-    model.config = replace(model.config, zero_at_reference=True)
+    model.config = replace(model.config, zero_at_reference=True, soft_zero=0.0)
     with Predictor(model) as used:
         crops = np.stack([used.pipeline.crop(rgb) for rgb in moved_frames(4)])
         reference = used.encode(crops[0])
@@ -155,12 +155,35 @@ def test_what_is_read_of_the_reference_against_itself_is_taken_off(packaged, cal
         np.testing.assert_allclose(used.read(crops, reference), plain, atol=2e-3)
 
 
+def test_what_is_near_zero_is_drawn_to_it_and_keeps_its_order(calibrator):
+    model = load_calibrator(calibrator).eval()
+    with Predictor(model) as used:
+        crops = np.stack([used.pipeline.crop(rgb) for rgb in moved_frames(4)])
+        reference = used.encode(crops[0])
+        used.config = replace(model.config, soft_zero=0.0)
+        plain, raw = used.read_both(crops, reference)
+        used.config = replace(model.config, soft_zero=0.25)
+        soft, raw_too = used.read_both(crops, reference)
+    expected = np.sign(plain) * plain**2 / (np.abs(plain) + 0.25)
+    np.testing.assert_allclose(soft, expected, atol=1e-6)
+    assert np.abs(soft - plain).max() > 0.01
+    for au in range(plain.shape[1]):
+        assert (np.diff(soft[np.argsort(plain[:, au]), au]) >= 0).all()
+    np.testing.assert_array_equal(raw, raw_too)  # without a reference nothing is drawn anywhere
+    large = drawn_to_zero(np.array([0.25, 5.0, -5.0]), 0.25)
+    np.testing.assert_allclose(large, [0.125, 5 - 0.238, 0.238 - 5], atol=1e-3)
+
+
 def test_only_intensities_are_taken_off(calibrator):
     config = load_calibrator(calibrator).config
     with pytest.raises(ConfigError, match="zero_at_reference is for intensities"):
         replace(config, task="detection", zero_at_reference=True)
     with pytest.raises(ConfigError, match="zero_at_reference"):
         replace(config, zero_at_reference=1)
+    with pytest.raises(ConfigError, match="soft_zero is for intensities"):
+        replace(config, task="detection", zero_at_reference=False, soft_zero=0.1)
+    with pytest.raises(ConfigError, match="soft_zero"):
+        replace(config, soft_zero=1.5)
 
 
 # --- the table -----------------------------------------------------------------------------------

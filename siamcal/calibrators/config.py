@@ -112,6 +112,8 @@ class CalibratorConfig:
             people it didn't show; () is none.
         zero_at_reference: `siamcal predict` takes off what is read of the reference against itself,
             where that is above 0: forms that keep the target's own look read a little there.
+        soft_zero: `siamcal predict` draws calibrated intensities near 0 to it (`drawn_to_zero`):
+            one of this size is halved, from large ones as much is taken off. 0 changes nothing.
         preprocessing: Frame -> network input.
         input_shape: (C, H, W) of one input; () means (3, size, size) of `preprocessing`.
         training_data: Who and what the weights were trained on.
@@ -144,6 +146,7 @@ class CalibratorConfig:
     au_status: tuple[str, ...] = ()
     scale: tuple[float, ...] = ()
     zero_at_reference: bool = False
+    soft_zero: float = 0.0
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     input_shape: tuple[int, ...] = ()
     training_data: str = "not stated"
@@ -381,6 +384,11 @@ def _check_aus(config: CalibratorConfig) -> None:
     if config.zero_at_reference and config.task != "intensity":
         raise ConfigError(
             f"CalibratorConfig.zero_at_reference is for intensities, but the task is {config.task}."
+        )
+    check_range("CalibratorConfig.soft_zero", config.soft_zero, 0, 1)
+    if config.soft_zero and config.task != "intensity":
+        raise ConfigError(
+            f"CalibratorConfig.soft_zero is for intensities, but the task is {config.task}."
         )
     if config.scale and (config.task != "intensity" or len(config.scale) != len(aus)):
         raise ConfigError(

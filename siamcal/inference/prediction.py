@@ -21,7 +21,7 @@ from siamcal.inference.following import FaceFollower
 from siamcal.inference.landmark_pass import SIDE, LandmarkPass, LandmarkRun, landmark_pass
 from siamcal.inference.seeing import Everybody, Found, FrameResult, OnePerson
 from siamcal.inference.stranger import StrangerWatch
-from siamcal.model.heads import AUOutput
+from siamcal.model.heads import AUOutput, drawn_to_zero
 from siamcal.model.siamese import CalibratingSiamese, Reference
 
 __all__ = ["FrameResult", "Predictor"]
@@ -170,12 +170,18 @@ class Predictor:
     def _values(self, seen: Features | torch.Tensor, reference: Reference | None) -> np.ndarray:
         """Values (B, A) float32 of `_seen`."""
         values = self._output(seen, reference)
-        if reference is None or not self.config.zero_at_reference:
+        if reference is None:
             return values
+        if self.config.zero_at_reference:
+            values = values - self._at_reference(seen, reference)
+        return drawn_to_zero(values, self.config.soft_zero)
+
+    def _at_reference(self, seen: Features | torch.Tensor, reference: Reference) -> np.ndarray:
+        """What is read of the references against themselves, where that is above 0."""
         # What else crosses than the features are sizes and constants.
         like = seen if isinstance(seen, Features) else self.model.split.pre(seen[:1])
         at_rest = self._output(like.with_tensors(reference.tensors), reference)
-        return values - np.maximum(at_rest, 0)
+        return np.maximum(at_rest, 0)
 
     def _output(self, seen: Features | torch.Tensor, reference: Reference | None) -> np.ndarray:
         if isinstance(seen, Features):

@@ -14,7 +14,7 @@ from siamcal.datasets.base import FaceSet
 from siamcal.datasets.crops.prepare import prepare
 from siamcal.errors import ConfigError
 from siamcal.files import make_folder, write_json
-from siamcal.model.heads import RawIntensityHead, make_head
+from siamcal.model.heads import RawIntensityHead, drawn_to_zero, make_head
 from siamcal.model.siamese import CalibratingSiamese
 from siamcal.settings import to_dict
 from siamcal.training.checkpoint import load_trained
@@ -77,7 +77,8 @@ def train_everyone(
     if not isinstance(network, CalibratingSiamese):
         raise ConfigError(f"Expected a calibrated network, but got {type(network).__name__}.")
     if len(left_out):
-        factors = factors_of(*noisy_readings(network, faces, left_out, recipe))
+        readings, labels = noisy_readings(network, faces, left_out, recipe)
+        factors = factors_of(drawn_to_zero(readings, recipe.soft_zero), labels)
         network.head = make_head("intensity", len(factors), factors)
     place = folder / "calibrator"
     save_calibrator(network.cpu(), describe(network.cpu(), **config_facts(recipe, faces)), place)
@@ -125,6 +126,7 @@ def config_facts(recipe: Recipe, faces: FaceSet) -> dict[str, Any]:
             for au in aus
         ),
         "zero_at_reference": recipe.zero_at_reference and recipe.task == "intensity",
+        "soft_zero": recipe.soft_zero if recipe.task == "intensity" else 0.0,
         "preprocessing": recipe.preprocessing,
         "training_data": (
             f"{source.name}: {len(source.participants)} participants, {len(faces)} frames"

@@ -193,6 +193,7 @@ class Recipe:
             (`siamcal.training.rescaling`).
         zero_at_reference: Of what `siamcal train` saves, for intensities: `siamcal predict` takes
             off what is read of the reference against itself (`CalibratorConfig`).
+        soft_zero: Likewise: readings of about this size are drawn to 0 (`CalibratorConfig`).
         printed_eq7: Class weights of Eq. 7 as printed instead of as released.
         loss_weights: Of the MSE, cosine and ordinal parts (Eq. 2).
         huber: 0: the paper's squared error, in which rare intensities weigh more (Eq. 2). Over 0,
@@ -240,6 +241,7 @@ class Recipe:
     warmup_steps: int = 0
     rescale_people: int = 0
     zero_at_reference: bool = False
+    soft_zero: float = 0.0
     printed_eq7: bool = False
     loss_weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
     huber: float = 0.0
@@ -284,6 +286,7 @@ class Recipe:
         """Refuse numbers with which nothing, or nonsense, would be trained."""
         check_range("reference_dropout", self.reference_dropout, 0, 1)
         check_range("huber", self.huber, 0, 5)
+        check_range("soft_zero", self.soft_zero, 0, 1)
         whole = {
             "batch_size": (1, 10**6),
             "accumulate": (1, 10**6),
