@@ -93,6 +93,7 @@ def calibrator() -> Recipe:
         "jpeg": 20,
         "rotation": 5.0,
         "scale": 0.08,
+        "distance": 4.0,
     }
     return dataclasses.replace(
         synth(),

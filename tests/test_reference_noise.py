@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from facesets import RECIPE, squares
+from PIL import Image
 
 from siamcal import CalibratingSiamese
 from siamcal.errors import ConfigError
@@ -53,6 +54,9 @@ def test_settings_are_checked_and_kept() -> None:
     assert from_dict(to_dict(recipe), Recipe) == recipe
     assert not Recipe(name="x").reference_noise.changes_images
     assert not dataclasses.replace(ALL, probability=0).changes_images
+    assert ReferenceNoise(distance=2).changes_images
+    with pytest.raises(ConfigError, match="distance takes a number from 1 to 16"):
+        ReferenceNoise(distance=0.5)
     for setting in (
         "reference_dropout=1.1",
         "reference_dropout=nan",
@@ -146,6 +150,30 @@ class TestChanges:
                 borderType=cv2.BORDER_REPLICATE,
             )
             np.testing.assert_allclose(result.permute(1, 2, 0), want, atol=1e-5)
+
+    def test_a_farther_face_has_fewer_pixels_as_pillow_makes_them(self) -> None:
+        draws = one_change(distance=4)
+        assert draws.distance.min() >= 1
+        assert draws.distance.max() <= 4
+        got = disturb(self.images, draws, PLAIN)
+        for image, result, distance in zip(self.images, got, draws.distance.tolist(), strict=True):
+            side = round(32 / distance)
+            for channel, own in zip(image.numpy(), result.numpy(), strict=True):
+                small = Image.fromarray(channel).resize((side, side), Image.Resampling.BILINEAR)
+                want = np.asarray(small.resize((32, 32), Image.Resampling.BILINEAR))
+                np.testing.assert_allclose(own, want, atol=1e-5)
+
+    def test_noise_and_jpeg_fall_on_the_fewer_pixels(self) -> None:
+        """A grain of the small picture covers several pixels of the crop: neighbours agree."""
+        draws = one_change(noise=40)._replace(distance=torch.full((4,), 4.0))
+        grain = disturb(torch.full((4, 3, 32, 32), 0.5), draws, PLAIN) - 0.5
+        flat, shifted = grain[..., 1:].flatten(), grain[..., :-1].flatten()
+        assert float(torch.corrcoef(torch.stack([flat, shifted]))[0, 1]) > 0.8
+        near = disturb(
+            torch.full((4, 3, 32, 32), 0.5), draws._replace(distance=torch.ones(4)), PLAIN
+        )
+        flat, shifted = near[..., 1:].flatten(), near[..., :-1].flatten()
+        assert abs(float(torch.corrcoef(torch.stack([flat, shifted]))[0, 1])) < 0.1
 
     def test_jpeg_is_opencvs(self) -> None:
         smooth = cv2.resize(self.images[0, :, :4, :4].permute(1, 2, 0).numpy(), (32, 32))

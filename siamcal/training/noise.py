@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +38,7 @@ class Disturbances(NamedTuple):
         grain: (B,) standard deviation of the noise, in grey levels of 255.
         quality: (B,) int64, of JPEG; 0 leaves the image as it is.
         seed: (B,) int64, of the noise.
+        distance: (B,) factors by which the face is farther away.
     """
 
     turn: torch.Tensor
@@ -47,6 +49,7 @@ class Disturbances(NamedTuple):
     grain: torch.Tensor
     quality: torch.Tensor
     seed: torch.Tensor
+    distance: torch.Tensor
 
     def take(self, rows: torch.Tensor) -> Disturbances:
         """Those of some images: `rows` (R,) whole numbers below B."""
@@ -56,7 +59,8 @@ class Disturbances(NamedTuple):
 def draw_disturbances(count: int, generator: torch.Generator, how: Noise) -> Disturbances:
     """Draw the changes of `count` images; each kind falls on an image with `how.probability`.
 
-    Strengths are uniform up to the largest, rotation and scale to both sides.
+    Strengths are uniform up to the largest, rotation and scale to both sides; of a distance its
+    logarithm is.
     """
     drawn = torch.rand(count, 6, generator=generator) < how.probability
     strength = torch.rand(count, 7, generator=generator)  # (B, 7) uniform in 0..1
@@ -80,6 +84,11 @@ def draw_disturbances(count: int, generator: torch.Generator, how: Noise) -> Dis
         tint = torch.where(drawn_too[:, :1], how.tint * (2 * colour[:, :3] - 1), 0.0)
         exponent = torch.exp(how.gamma * (2 * colour[:, 3] - 1))
         gamma = torch.where(drawn_too[:, 1], exponent, 1.0)
+    distance = torch.ones(count)
+    if how.distance > 1:  # likewise
+        far = torch.rand(count, 2, generator=generator)
+        farther = torch.exp(math.log(how.distance) * far[:, 1])
+        distance = torch.where(far[:, 0] < how.probability, farther, 1.0)
     worst = how.jpeg or _BEST_QUALITY
     quality = (worst + (_BEST_QUALITY - worst) * strength[:, 5]).round().long()
     return Disturbances(
@@ -91,6 +100,7 @@ def draw_disturbances(count: int, generator: torch.Generator, how: Noise) -> Dis
         torch.where(drawn[:, 4], how.noise * torch.rand(count, generator=generator), 0.0),
         torch.where(drawn[:, 5] & bool(how.jpeg), quality, 0),
         seed,
+        distance,
     )
 
 
@@ -130,11 +140,21 @@ def _disturbed(image: torch.Tensor, draw: Disturbances) -> torch.Tensor:
         image = image.clamp(0, 1) ** float(draw.gamma)
     if draw.blur:
         image = _blurred(image, float(draw.blur))
+    whole = image.shape[1:]
+    if draw.distance > 1:
+        image = _resized(image, [max(round(side / float(draw.distance)), 1) for side in whole])
     if draw.grain:
         own = torch.Generator().manual_seed(int(draw.seed))
         image = image + float(draw.grain) / 255 * torch.randn(image.shape, generator=own)
     image = image.clamp(0, 1)
-    return _jpeg(image, int(draw.quality)) if draw.quality else image
+    if draw.quality:
+        image = _jpeg(image, int(draw.quality))
+    return image if image.shape[1:] == whole else _resized(image, whole)
+
+
+def _resized(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Averaged over the larger pixels, or between the smaller ones linearly, as crops are cut."""
+    return F.interpolate(image[None], tuple(size), mode="bilinear", antialias=True)[0]
 
 
 def _blurred(image: torch.Tensor, sigma: float) -> torch.Tensor:

@@ -78,6 +78,8 @@ class Noise:
         jpeg: Lowest JPEG quality, 1 to 95; 0 is none.
         rotation: Largest rotation in degrees.
         scale: Largest relative change of size (with the same probability as the rotation).
+        distance: Largest factor by which the face is farther away, so that it is seen in fewer
+            pixels, which noise and JPEG then act on; 1 leaves it where it is.
     """
 
     probability: float = 0.5
@@ -90,10 +92,12 @@ class Noise:
     jpeg: int = 0
     rotation: float = 0.0
     scale: float = 0.0
+    distance: float = 1.0
 
     def __post_init__(self) -> None:
         allowed = {
             "probability": (0, 1),
+            "distance": (1, 16),
             **dict.fromkeys(("gain", "gradient", "scale"), (0, 0.9)),
             **dict.fromkeys(("tint", "gamma"), (0, 2)),
             "blur": (0, 64),
@@ -113,7 +117,7 @@ class Noise:
         """Whether any change of the crops themselves is on."""
         light = (self.gain, self.gradient, self.tint, self.gamma)
         kinds = (self.blur, *light, self.noise, self.jpeg, self.rotation, self.scale)
-        return bool(self.probability) and any(kinds)
+        return bool(self.probability) and (any(kinds) or self.distance > 1)
 
 
 @dataclass(frozen=True)
