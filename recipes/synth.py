@@ -93,15 +93,14 @@ def calibrator() -> Recipe:
         "jpeg": 20,
         "rotation": 5.0,
         "scale": 0.08,
-        "distance": 4.0,
     }
     return dataclasses.replace(
         synth(),
         name="calibrator",
-        dataset_options={"size": "training", "look": "varied", "participants": 640},
+        dataset_options={"size": "training", "look": "varied", "participants": 1280},
         preprocessing=dataclasses.replace(synth().preprocessing, align="rigid_refined"),
         backbone="face_landmarks",
-        backbone_options={"width": 128, "dropout": 0.25, "left_out": 0.35, "motions": True},
+        backbone_options={"width": 128, "dropout": 0.25, "left_out": 0.1, "motions": True},
         weights="asset:face_landmarks",
         references_per="target",
         participants_per_batch=0,
@@ -113,7 +112,7 @@ def calibrator() -> Recipe:
         soft_zero=0.1,
         loss_weights=(1.0, 0.0, 0.0),
         rescale_people=40,
-        epochs=40,
+        epochs=22,
         warmup_steps=200,
         note="Trained on rendered faces only; no claim of 0-5 intensities on real faces.",
     )
