@@ -129,8 +129,8 @@ def _read(
     """What the networks make of a neutral and a target crop (2, S, S, 3)."""
     images = model.config.preprocessing.to_tensor(crops)
     features = model.split.pre(images).tensors[0].float()  # (2, C, H, W)
-    own = main_output(plain(images)).numpy()
-    calibrated = main_output(model(images[1:], images[:1])).numpy()[0]
+    own = main_output(plain(images)).numpy().clip(0, 5)  # as every table holds them
+    calibrated = main_output(model(images[1:], images[:1])).numpy()[0].clip(0, 5)
     return Example(
         aus=tuple(model.config.aus),
         merge_at=model.place,
