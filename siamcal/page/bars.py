@@ -23,6 +23,7 @@ STYLE = f"""
 .aus, .aus tr, .aus th, .aus td {{ border: 0 !important; }}
 .aus th, .aus td {{ padding: 3px 10px 3px 0; text-align: left; font-weight: normal; }}
 .aus .name {{ white-space: nowrap; width: 1%; }}
+.aus .scale {{ width: 40%; }}
 .aus .track {{ position: relative; height: 14px; background: {GAP}; border-left: 3px solid
   {REFERENCE}; }}
 .aus .bar {{ height: 100%; }}
@@ -81,7 +82,8 @@ def _cell(config: CalibratorConfig, values: np.ndarray | None, place: int, colou
             share, number = written_value(value) / HIGHEST, f"{written_value(value):.2f}"
     mark = 0.5 if detection else config.thresholds[place] / HIGHEST
     return (
-        f'<td><div class="track"><div class="bar" style="width:{share:.1%};background:{colour}">'
-        f'</div><div class="mark" style="left:{mark:.1%}"></div></div></td>'
+        f'<td class="scale"><div class="track">'
+        f'<div class="bar" style="width:{share:.1%};background:{colour}"></div>'
+        f'<div class="mark" style="left:{mark:.1%}"></div></div></td>'
         f'<td class="number">{number}</td>'
     )
