@@ -56,8 +56,8 @@ def main() -> None:
         press(driver, "#camera button", "Record")
         until(driver, lambda: "Good as the neutral" in text(driver, "checks"))
         press(driver, "#take")
-        until(driver, lambda: (reading(driver, 12) or 0) > 3)
-        time.sleep(2)  # until the brows are up, too
+        until(driver, lambda: (reading(driver, 12) or 0) > 3 and reading(driver, 1) > 1)
+        time.sleep(0.5)
         save(driver, "demo-live.png")
         press(driver, "button[role=tab]", "Video")
         driver.find_element("css selector", "#video input").send_keys(str(folder / "interview.mp4"))

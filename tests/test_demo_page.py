@@ -86,10 +86,10 @@ def text(driver, name):
 
 
 def reading(driver, au):
-    """The number behind an AU; None while there is none."""
+    """The calibrated number behind an AU, the first of two; None while there is none."""
     rows = driver.find_elements("css selector", "#bars tr")
-    row = next(row.text for row in rows if row.text.startswith(f"AU{au} "))
-    number = row.split()[-1]
+    row = next(row for row in rows if row.text.startswith(f"AU{au} "))
+    number = row.find_element("css selector", "td.number").text
     return None if number == "–" else float(number)
 
 
