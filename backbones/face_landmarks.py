@@ -133,8 +133,8 @@ class GeometryHead(nn.Sequential):
 class BothHead(nn.Module):
     """The mean of what a head on the map and a head on the geometry read.
 
-    In training one of them reads alone at times, so that each learns to: left to the other, the
-    geometry becomes a mere correction of the map, and on real faces it is the steadier of both.
+    In training one of them reads alone at times, so that each learns to: always together, the
+    geometry becomes a mere correction of the map.
 
     Args:
         width: Channels of the head on the map.
