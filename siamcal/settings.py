@@ -159,8 +159,10 @@ def parse_value(text: str, hint: Any, where: str) -> Any:
             raise ConfigError(f"{where} takes true or false, but got {text!r}.")
         return text.lower() in ("true", "1")
     if typing.get_origin(hint) is tuple:
-        parts = [p for p in text.strip("()[] ").split(",") if p.strip()]
-        return _convert([guess(p.strip()) for p in parts], hint, where)
+        parts = [p.strip() for p in text.strip("()[] ").split(",") if p.strip()]
+        # Names may look like numbers: the modules of an nn.Sequential do.
+        named = typing.get_args(hint)[0] is str
+        return _convert(parts if named else [guess(p) for p in parts], hint, where)
     return _convert(guess(text), hint, where)
 
 

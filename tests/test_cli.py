@@ -96,6 +96,8 @@ def test_disfa_without_the_data_says_how_to_get_it_and_exits_2(tmp_path) -> None
         (["ls", "backbone"], "Did you mean 'backbones'"),
         (["ls", "merge-points"], "siamcal ls merge-points ir50"),
         (["bench", "--set", "epoch=1"], "epochs (now"),
+        (["train", "synth", "--merge-at", "a,b"], "several at once as in layer2+layer4, but got"),
+        (["train", "synth", "--merge-at", "auto"], "siamcal bench --merge-at auto compares"),
         (["bench", "--backbone", "ir5"], "ir50"),
         (["bench", "--task", "gaze"], "'intensity', 'detection'"),
         (["bench", "--methods", "best"], "ncg, bs, bss, frozen and csn"),

@@ -74,16 +74,6 @@ def test_toml_recipes_load(tmp_path) -> None:
         load_recipe(tmp_path / "none.toml")
 
 
-def test_a_recipe_has_one_merge_point(tmp_path) -> None:
-    says = r"one merge point, but got .'layer2', 'layer4'.; several at once are for Calibrating"
-    with pytest.raises(ConfigError, match=says):
-        Recipe(name="x", merge_at=("layer2", "layer4"))  # type: ignore[arg-type]
-    path = tmp_path / "mine.toml"
-    path.write_text('name = "mine"\nmerge_at = ["layer2", "layer4"]\n')
-    with pytest.raises(ConfigError, match=f"mine.toml: Recipe.merge_at takes .* {says}"):
-        load_recipe(path)
-
-
 def test_an_unknown_name_shows_near_ones() -> None:
     with pytest.raises(UnknownNameError, match="No recipe is called 'disfa_intensit'"):
         load_recipe("disfa_intensit")

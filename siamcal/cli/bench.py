@@ -60,8 +60,8 @@ Task = Annotated[str | None, typer.Option(help="intensity (default), detection o
 MergeAt = Annotated[
     str | None,
     typer.Option(
-        help="Merge point, several with commas, 'all' of the paper's, or 'auto': chosen in each "
-        "fold on its training people."
+        help="Merge point, several with commas (A+B: both at once), 'all' of the paper's, or "
+        "'auto': chosen in each fold on its training people."
     ),
 ]
 Checkpoint = Annotated[

@@ -11,7 +11,7 @@ import typer
 from siamcal.cli import COMPARE, app
 from siamcal.cli._options import Compile, Settings, Tensorboard, Workers
 from siamcal.errors import ConfigError
-from siamcal.training.choice import choose_recipe
+from siamcal.training.choice import SWEEPS, choose_recipe
 
 EXAMPLES = """
 Train a recipe on all participants of its data set and save the calibrator. Given the folder of a
@@ -36,7 +36,9 @@ def train(
     data_root: Annotated[Path | None, typer.Option(help="Where the data lie.")] = None,
     task: Annotated[str | None, typer.Option(help="intensity or detection.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Another backbone.")] = None,
-    merge_at: Annotated[str | None, typer.Option(help="Another merge point.")] = None,
+    merge_at: Annotated[
+        str | None, typer.Option(help="Another merge point; A+B: both at once.")
+    ] = None,
     settings: Settings = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder of the run.")
@@ -54,6 +56,11 @@ def train(
         raise ConfigError(
             "A calibrator has one task: train it with --task intensity, and another one with "
             "--task detection."
+        )
+    if merge_at and ("," in merge_at or merge_at in SWEEPS):
+        raise ConfigError(
+            f"A training has one merge point, or several at once as in layer2+layer4, but got "
+            f"--merge-at {merge_at}; siamcal bench --merge-at {merge_at} compares points."
         )
     run = Path(recipe)
     is_run = (run / "recipe.json").is_file()

@@ -16,6 +16,7 @@ from siamcal.evaluation.metrics import get_metric, metrics_of
 from siamcal.evaluation.predictions import TaskPredictions
 from siamcal.evaluation.sums import spread
 from siamcal.files import make_folder
+from siamcal.model.places import joined, merge_points
 
 SWEEP_COLOURS = matplotlib.colormaps["viridis"]
 STYLE: Any = {
@@ -247,7 +248,8 @@ def sweep(results: dict[str, Any], task: str) -> Figure:
         if m.startswith("csn") and not m.endswith(f"@{AUTO}") and task in results["methods"][m]
     ]
     cells = [results["methods"][m][task][metric] for m in methods]
-    names = [m.partition("@")[2] or results["recipe"]["merge_at"] for m in methods]
+    own = joined(merge_points(results["recipe"]["merge_at"]))
+    names = [m.partition("@")[2] or own for m in methods]
     means = np.array([cell["mean"] for cell in cells], dtype=float)
     ranges = np.array([cell["interval"] for cell in cells], dtype=float)
     figure = Figure(figsize=(5, 3))

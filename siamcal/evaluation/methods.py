@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from siamcal.errors import ConfigError, UnknownNameError
+from siamcal.model.places import MergeAt, points_of
 from siamcal.registry import merges
 
 __all__ = ["AUTO", "METHODS", "SHRINKAGE", "Method", "default_methods", "label", "pairs", "parse"]
@@ -50,12 +51,13 @@ class Parsed:
     Attributes:
         kind: "ncg", "bs", "bss", "frozen" or "csn".
         form: Form of the merge of a "csn"; None is the recipe's.
-        merge_at: Merge point; None is the recipe's, `AUTO` the training people's.
+        merge_at: Merge point, or several at once; None is the recipe's, `AUTO` the training
+            people's.
     """
 
     kind: str
     form: str | None = None
-    merge_at: str | None = None
+    merge_at: MergeAt | None = None
 
     @property
     def trained(self) -> str:
@@ -66,6 +68,8 @@ class Parsed:
 def parse(method: str) -> Parsed:
     """A method's name in parts: `csn`, `csn:FORM`, `csn@POINT`, `csn:FORM@POINT`, `frozen@POINT`.
 
+    POINT may be several at once, joined by "+".
+
     Raises:
         ConfigError: Nothing has that name.
     """
@@ -75,15 +79,15 @@ def parse(method: str) -> Parsed:
     if wrong or (kind == "bss" and point) or method.endswith(("@", ":")):
         raise ConfigError(
             "Methods are ncg, bs, bss, frozen and csn, csn:FORM for a form of the merge and "
-            f"csn@MERGE_POINT or frozen@MERGE_POINT for a merge point ({AUTO}: chosen); "
-            f"got {method!r}."
+            f"csn@MERGE_POINT or frozen@MERGE_POINT for a merge point ({AUTO}: chosen, A+B: both "
+            f"at once); got {method!r}."
         )
     if form:
         try:
             merges.get(form)
         except UnknownNameError as error:
             raise ConfigError(f"Method {method!r}: {error}") from None
-    return Parsed(kind, form or None, point or None)
+    return Parsed(kind, form or None, points_of(point) if point else None)
 
 
 def default_methods(merge: str, *, trained: bool = False) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from siamcal.evaluation.compare import Job, tasks_of
 from siamcal.evaluation.methods import AUTO, parse
 from siamcal.evaluation.trial import recipe_of, trainings
 from siamcal.files import check_disk_space
+from siamcal.model.places import joined
 from siamcal.settings import to_dict
 from siamcal.training.duration import estimate_seconds
 from siamcal.training.loop import accelerator_of
@@ -62,12 +63,12 @@ def outlook(
             f"On this machine about {_minutes(training)} of training ({_device(job)}), and before "
             f"it {preparing}."
         )
-    points = [p for p in dict.fromkeys(parse(m).merge_at for m in job.methods) if p]
+    points = [m.partition("@")[2] for m in job.methods if "@" in m]
     lines = [
         start_note(to_dict(job.recipe)),
         f"{job.recipe.dataset}: {participants} participants, {frames} frames, "
         f"{folds_run} folds; {job.recipe.backbone}, "
-        f"merge at {', '.join(points) or job.recipe.merge_at}; "
+        f"merge at {', '.join(dict.fromkeys(points)) or joined(job.recipe.merge_at)}; "
         f"{', '.join(tasks_of(job))}; {repeats * folds_run * len(of_a_fold)} trainings.",
         lasting,
         _of_room(job, room),

@@ -36,6 +36,7 @@ from siamcal.evaluation.outlook import (
 )
 from siamcal.evaluation.tables import paper_comparison, to_latex, to_markdown, write_report
 from siamcal.files import make_folder
+from siamcal.model.places import points_of
 from siamcal.paper import TABLES, table_plan
 from siamcal.parallel import check_workers
 from siamcal.settings import to_dict
@@ -137,9 +138,10 @@ def swept_methods(recipe: Recipe, methods: str, merge_at: str | None = None) -> 
     Args:
         recipe: All settings; a method at its merge point has its plain name.
         methods: Names with commas, like "ncg,bs,csn".
-        merge_at: Merge points with commas, or "all" of `sweep_points`: CSN is taken at each; of a
-            checkpoint, which trains nothing by itself, those named of "frozen" and "csn".
-            "auto": these two at the point that the training people choose. One or None: no sweep.
+        merge_at: Merge points with commas ("A+B": both at once), or "all" of `sweep_points`: CSN is
+            taken at each; of a checkpoint, which trains nothing by itself, those named of "frozen"
+            and "csn". "auto": these two at the point that the training people choose. One or None:
+            no sweep.
     """
     names = [m.strip() for m in methods.split(",") if m.strip()]
     for name in names:
@@ -160,7 +162,7 @@ def swept_methods(recipe: Recipe, methods: str, merge_at: str | None = None) -> 
     kinds = ["csn"]
     if recipe.checkpoint:
         kinds = [kind for kind in ("frozen", "csn") if kind in names]
-    swept = [k if p == recipe.merge_at else f"{k}@{p}" for k in kinds for p in points]
+    swept = [k if points_of(p) == recipe.merge_at else f"{k}@{p}" for k in kinds for p in points]
     return (*(m for m in names if m not in kinds), *swept)
 
 

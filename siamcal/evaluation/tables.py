@@ -10,6 +10,7 @@ import pandas as pd
 from siamcal.environment import machine_line
 from siamcal.evaluation.methods import label
 from siamcal.evaluation.metrics import Metric, get_metric
+from siamcal.model.places import joined, merge_points
 from siamcal.paper import paper_table
 from siamcal.training.start import start_note
 
@@ -168,7 +169,7 @@ def _merge_at(results: dict[str, Any]) -> str:
     for seeds in results.get("merge_points", {}).values():
         chosen = [choice["chosen"] for choice in next(iter(seeds.values())).values()]
         return "/".join(dict.fromkeys(chosen)) + " (chosen in each fold on its training people)"
-    return results["recipe"]["merge_at"]
+    return joined(merge_points(results["recipe"]["merge_at"]))
 
 
 def choice_table(results: dict[str, Any], task: str) -> pd.DataFrame:

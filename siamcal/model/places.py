@@ -1,4 +1,7 @@
-"""The merge points of a calibrated network as they are given: one name, or several in order."""
+"""The merge points of a calibrated network as they are given: one name, or several in order.
+
+As text several at once are "layer2+layer4": a comma stands between points of a sweep.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from typing import Any, TypeAlias
 
 from siamcal.errors import ConfigError
 
-__all__ = ["MergeAt", "joined", "merge_points"]
+__all__ = ["MergeAt", "joined", "merge_points", "points_of"]
 
 MergeAt: TypeAlias = "str | tuple[str, ...]"
 
@@ -27,6 +30,20 @@ def merge_points(merge_at: Any) -> MergeAt:
             f"{str(merge_at)[:80]}; list_merge_points(backbone) lists the names."
         )
     return names[0] if len(names) == 1 else tuple(names)
+
+
+def points_of(text: str) -> MergeAt:
+    """The merge points of a text such as "layer2+layer4".
+
+    Raises:
+        ConfigError: A name is missing.
+    """
+    names = [name.strip() for name in text.split("+")]
+    if not all(names):
+        raise ConfigError(
+            f"Several merge points at once are written like layer2+layer4, but got {text[:80]!r}."
+        )
+    return merge_points(names)
 
 
 def joined(merge_at: MergeAt) -> str:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from siamcal.errors import ConfigError
+from siamcal.model.places import points_of
 from siamcal.registry import datasets, recipes
 from siamcal.settings import override
 from siamcal.training.recipe import Recipe, load_recipe
 
-__all__ = ["choose_recipe"]
+__all__ = ["SWEEPS", "choose_recipe"]
 
 SWEEPS = ("all", "auto")  # in the place of a merge point: the network's own are looked through
 # Crops of networks that were made for them: whole heads, and dlib's face chips.
@@ -34,9 +35,10 @@ def choose_recipe(
     Without `recipe`, the data set's own is taken: `synth`, or `<dataset>_<task>` for the paper's;
     a data set that has none gets the settings of `manifest`.
     A backbone brings the input size, normalisation, merge point and start weights of its own
-    recipe, if it has one. `merge_at` may be several with commas, "all" or "auto": the methods of a
-    comparison then name the points, and the recipe keeps its own, or takes one of them where it has
-    none. A `checkpoint` takes the place of start weights.
+    recipe, if it has one. `merge_at` may be a sweep of several with commas, "all" or "auto": the
+    methods of a comparison then name the points, and the recipe keeps its own, or takes one of them
+    where it has none. Several at once are joined by "+". A `checkpoint` takes the place of start
+    weights.
     """
     from siamcal.datasets.base import canonical_name
 
@@ -47,8 +49,9 @@ def choose_recipe(
         chosen = dataclasses.replace(chosen, task=task)
     if backbone and backbone != chosen.backbone:
         chosen = with_backbone(chosen, backbone, merge_at)
-    if merge_at and not _several(merge_at):
-        chosen = dataclasses.replace(chosen, merge_at=merge_at)
+    if merge_at and not _sweep(merge_at):
+        # With the settings, not before them: several points go with some forms only.
+        settings = [f"merge_at={','.join(_names(merge_at))}", *settings]
     if checkpoint:
         chosen = dataclasses.replace(chosen, weights="", checkpoint=checkpoint)
     given = {k: v for k, v in (options or {}).items() if v is not None}
@@ -104,11 +107,16 @@ def with_backbone(recipe: Recipe, backbone: str, merge_at: str | None) -> Recipe
             std=_three(spec.std),
         ),
     )
-    return dataclasses.replace(changed, merge_at=merge_at.partition(",")[0].strip())
+    return dataclasses.replace(changed, merge_at=_names(merge_at.partition(",")[0])[0])
 
 
-def _several(merge_at: str) -> bool:
+def _sweep(merge_at: str) -> bool:
     return merge_at in SWEEPS or "," in merge_at
+
+
+def _names(text: str) -> Sequence[str]:
+    points = points_of(text)
+    return (points,) if isinstance(points, str) else points
 
 
 def _with_first_point(recipe: Recipe) -> Recipe:

@@ -27,6 +27,7 @@ from siamcal.files import cache_dir
 from siamcal.graph import BatchLayout, Features, Split, split_network
 from siamcal.graph.state import in_mode
 from siamcal.inference.landmark_pass import LandmarkPass, landmark_pass
+from siamcal.model.places import joined
 from siamcal.model.reference import Reference
 from siamcal.model.siamese import CalibratingSiamese
 from siamcal.model.weights_file import checksum_of_tensors
@@ -155,7 +156,7 @@ class Behind(nn.Module):
         return torch.cat(rows, 1).float()
 
     def _cut(self, recipe: Recipe) -> Split:
-        network, merge_at = self.network, recipe.merge_at
+        network, merge_at = self.network, joined(recipe.merge_at)
         try:
             if isinstance(network, CalibratingSiamese):
                 split = network.split

@@ -15,7 +15,8 @@ from typing import Any
 from siamcal.errors import ConfigError, UnknownNameError
 from siamcal.files import read_json, read_text
 from siamcal.model.merge_options import check_merge_options
-from siamcal.model.merges import PAPER
+from siamcal.model.merges import PAPER, paper
+from siamcal.model.places import joined, merge_points
 from siamcal.paper import PAPER_PREPROCESSING
 from siamcal.preprocessing import Preprocessing
 from siamcal.registry import merges, recipes
@@ -160,7 +161,8 @@ class Recipe:
             must fit (`siamcal.training.checkpoint`). NCG is then this network, not trained again,
             and a calibrated training starts from it. Its outputs are those of the task's head or,
             for intensity, one an AU.
-        merge_at: Merge point; "layer4" means at the entrance of `layer4`.
+        merge_at: Merge point; "layer4" means at the entrance of `layer4`. Or several in the order
+            in which the network reaches them, which merge one behind the other (docs/merges.md).
         merge: Name of the form of the merge (`siamcal ls merges`).
         merge_options: Its options (`shrinkage`, `per`, ...).
         branches: "separate" forwards of target and reference (the paper) or "concatenate".
@@ -218,7 +220,7 @@ class Recipe:
     backbone_options: Mapping[str, Any] = field(default_factory=dict)
     weights: str = ""
     checkpoint: str = ""
-    merge_at: str = "layer4"
+    merge_at: str | tuple[str, ...] = "layer4"
     merge: str = PAPER
     merge_options: Mapping[str, Any] = field(default_factory=dict)
     branches: str = "separate"
@@ -264,7 +266,7 @@ class Recipe:
             schedule=("constant", "cosine"),
             precision=PRECISIONS,
         )
-        _check_one_point(self.merge_at)
+        object.__setattr__(self, "merge_at", merge_points(self.merge_at))
         if self.checkpoint and self.weights:
             raise ConfigError(
                 f"checkpoint={self.checkpoint!r} holds the whole network, so weights="
@@ -285,6 +287,21 @@ class Recipe:
         if self.merge != PAPER:  # a form with parameters loads torch, which the default needn't
             merges.get(self.merge)
         check_merge_options(self.merge, self.merge_options)
+        if not isinstance(self.merge_at, str):
+            self._check_several()
+
+    def _check_several(self) -> None:
+        """Refuse, before anything is made, what is for one merge point."""
+        if self.merge == PAPER:
+            paper(self.merge_at)
+        usual = {"freeze_pre": 0, "branches": "separate", "compile": False}
+        for name, value in {**usual, "zero_at_reference": False}.items():
+            if getattr(self, name) != value:
+                raise ConfigError(
+                    f"{name}={getattr(self, name)!r} is for one merge point, but merge_at names "
+                    f"{len(self.merge_at)} ({joined(self.merge_at)}); set {name}={value!r}, or "
+                    "name one."
+                )
 
     def _check_ranges(self) -> None:
         """Refuse numbers with which nothing, or nonsense, would be trained."""
@@ -329,22 +346,11 @@ def load_recipe(name: str | Path) -> Recipe:
         return recipes.get(str(name))()
     values = read_json(path, MAX_RECIPE_BYTES) if path.suffix == ".json" else _read_toml(path)
     try:
-        _check_one_point(values.get("merge_at", "") if isinstance(values, Mapping) else "")
         return from_dict(values, Recipe)
     except UnknownNameError as error:
         raise UnknownNameError(f"{path}: {error}") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-
-
-def _check_one_point(merge_at: Any) -> None:
-    """Refuse several merge points, which `CalibratingSiamese` takes."""
-    if isinstance(merge_at, list | tuple):
-        raise ConfigError(
-            f"Recipe.merge_at takes the name of one merge point, but got {str(merge_at)[:200]}; "
-            "several at once are for CalibratingSiamese(net, merge_at=...) in Python and a loop of "
-            "your own (docs/merges.md). To compare points: siamcal bench --merge-at A,B."
-        )
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
