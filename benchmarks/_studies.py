@@ -98,6 +98,16 @@ def _points() -> Study:
     return Study("Where to merge in a network that isn't trained again?", tuple(arms))
 
 
+def _several_points() -> Study:
+    # Trained whole, as features can't be kept for several points: two passes.
+    changes = {"merge": "concatenated", "epochs": 2}
+    points = ("layer2", "layer4", "layer2+layer4")
+    arms = [Arm("NCG", "ncg", "ir_tiny", changes), Arm("BS", "bs", "ir_tiny", changes)]
+    for point in points:
+        arms += [Arm(f"CSN at {point}", f"csn@{point}", "ir_tiny", changes)]
+    return Study("Is merging at several points at once better than at one?", tuple(arms))
+
+
 def _shrinkage() -> Study:
     arms = [Arm("NCG", "ncg")]
     for share in (0.25, 0.5, 0.75, 1.0):
@@ -140,7 +150,11 @@ def _with_or_without() -> Study:
 
 def _outputs() -> Study:
     arms = [*PLAIN, Arm("BS by .75", "bss")]
-    arms += [Arm(f"outputs, {mode}", f"outputs {mode}") for mode in ("monotone", "quantile")]
+    arms += [Arm("outputs, monotone", "outputs"), Arm("outputs, quantile", "outputs quantile")]
+    arms += [
+        Arm("frozen, estimated", "frozen", shrinkage="estimated"),
+        Arm("frozen, estimated, outputs", "frozen:outputs", shrinkage="estimated"),
+    ]
     return Study("How far do numbers alone go?", (*arms, Arm("CSN, default form", "csn")))
 
 
@@ -161,8 +175,11 @@ def _frozen() -> Study:
     for name, changes in networks.items():
         arms += [Arm(f"{name}: NCG", "ncg", "ir_tiny", changes)]
         arms += [Arm(f"{name}: BS", "bs", "ir_tiny", changes)]
+        arms += [Arm(f"{name}: outputs, monotone", "outputs", "ir_tiny", changes)]
         for share in (SHRINKAGE, "estimated"):
-            arms += [Arm(f"{name}: frozen by {share}", "frozen", "ir_tiny", changes, share)]
+            label = f"{name}: frozen by {share}"
+            arms += [Arm(label, "frozen", "ir_tiny", changes, share)]
+            arms += [Arm(f"{label}, outputs", "frozen:outputs", "ir_tiny", changes, share)]
     question = "What does calibration give a trained network that stays as it is?"
     return Study(question, tuple(arms))
 
@@ -171,6 +188,7 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "start": _start,
     "merges": _merges,
     "points": _points,
+    "several-points": _several_points,
     "frozen": _frozen,
     "shrinkage": _shrinkage,
     "references": _references,

@@ -173,8 +173,8 @@ def _readings(
 def _of_arm(arm: Arm, trial: Trial, tested: FaceSet) -> np.ndarray:
     """(N, A) readings of all frames."""
     rows = np.arange(len(tested))
-    if arm.method.startswith("outputs "):
-        return _of_outputs(arm.method.removeprefix("outputs "), trial, tested)
+    if arm.method == "outputs quantile":
+        return _by_quantiles(trial, tested)
     if isinstance(arm.references, int):
         return trial.predict([arm.method], tested, rows, pool=_pool(tested, arm.references))[
             arm.method
@@ -195,19 +195,17 @@ def _pool(tested: FaceSet, count: int) -> dict[int, np.ndarray]:
     return pool
 
 
-def _of_outputs(mode: str, trial: Trial, tested: FaceSet) -> np.ndarray:
-    """The plain network's numbers alone, by `OutputCalibration`, a person at a time."""
+def _by_quantiles(trial: Trial, tested: FaceSet) -> np.ndarray:
+    """The plain network's numbers alone, by the quantiles of all frames of each person."""
     own = trial.predict(["ncg"], tested, np.arange(len(tested)))["ncg"]
     others = trial.predict(["ncg"], trial.faces, trial.training)["ncg"]
-    calibration = OutputCalibration(mode=mode, span=(0.0, 5.0))
-    if mode == "quantile":
-        calibration.fit(others, trial.faces.participants[trial.training])
+    calibration = OutputCalibration(mode="quantile", span=(0.0, 5.0))
+    calibration.fit(others, trial.faces.participants[trial.training])
     out = np.empty_like(own)
     people = tested.participants
     for name in np.unique(people):
         mine = np.flatnonzero(people == name)
-        reference = own[mine] if mode == "quantile" else own[tested.reference_rows[mine[:1]]]
-        out[mine] = calibration(own[mine], reference)
+        out[mine] = calibration(own[mine], own[mine])
     return out
 
 
@@ -259,11 +257,11 @@ def _pooled(
 
 
 def _against(arm: Arm, arms: Sequence[Arm]) -> list[str]:
-    """The plain network and baseline subtraction of the same start, as far as they stand above."""
+    """What stays as it is of the same start, as far as it stands above: NCG, BS, mapped outputs."""
     start = arm.recipe, dict(arm.changes) if arm.recipe else {}
     above = arms[: arms.index(arm)]
     alike = [a for a in above if (a.recipe, dict(a.changes) if a.recipe else {}) == start]
-    return [a.name for a in alike if a.method in ("ncg", "bs")][:2]
+    return [a.name for a in alike if a.method in ("ncg", "bs", "outputs")]
 
 
 def _cells(arm: Mapping[str, Any]) -> dict[str, str]:
@@ -276,7 +274,7 @@ def _cells(arm: Mapping[str, Any]) -> dict[str, str]:
             row["MAE"] = f"{cells['mae']['mean']:.3f}"
         for name, cell in cells.items():
             if name.startswith("icc - ") and place != "alike at rest":
-                kind = "BS" if "BS" in name else "NCG"
+                kind = next((k for k in ("BS", "outputs") if k in name), "NCG")
                 row[f"- {kind}, {place}"] = _with_interval(cell, sign=True)
     return row
 

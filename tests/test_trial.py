@@ -9,6 +9,7 @@ from facesets import RECIPE, squares
 
 from siamcal.errors import ConfigError
 from siamcal.evaluation.methods import METHODS, default_methods, label, pairs, parse
+from siamcal.evaluation.outputs import rest_to_zero
 from siamcal.evaluation.trial import Trial
 from siamcal.training.recipe import Augmentation
 
@@ -37,14 +38,32 @@ def test_names_of_methods() -> None:
     assert parse("csn:anchored@layer3").merge_at == "layer3"
     assert parse("frozen@fc").trained == "ncg"
     assert parse("csn").trained == "csn"
-    wrong = ("sub", "ncg@layer3", "bs:anchored", "csn:", "csn@", "csn:anchord", "bss@fc")
+    assert parse("frozen:outputs@fc").trained == parse("outputs").trained == "ncg"
+    wrong = (
+        "outputs@fc",
+        "outputs:anchored",
+        "frozen:anchored",
+        "frozen:",
+        "sub",
+        "ncg@layer3",
+        "bs:anchored",
+        "csn:",
+        "csn@",
+        "csn:anchord",
+        "bss@fc",
+    )
     for name in wrong:
         with pytest.raises(ConfigError):
             parse(name)
     assert label("csn:anchored@layer3") == "CSN (anchored, layer3)"
     assert label("csn@layer3") == "CSN (layer3)"
     assert default_methods("paper") == ("ncg", "bs", "csn")
-    assert set(default_methods("concatenated")) == set(METHODS)
+    assert set(default_methods("concatenated")) == set(METHODS) - {"outputs", "frozen:outputs"}
+    as_it_is = default_methods("concatenated", trained=True)
+    assert as_it_is == ("ncg", "bs", "bss", "outputs", "frozen", "frozen:outputs")
+    occurrence = default_methods("paper", trained=True, intensity=False)
+    assert occurrence == ("ncg", "bs", "bss", "frozen")
+    assert label("frozen:outputs@fc") == "frozen, outputs mapped (fc)"
     assert pairs(["ncg", "bs", "csn"]) == [("csn", "ncg"), ("csn", "bs")]
     assert ("csn@fc", "bs") not in pairs(["ncg", "bs", "csn@fc"])
 
@@ -55,8 +74,9 @@ def test_methods_that_need_no_training_of_their_own(faces, others, recipe, tmp_p
     training = faces.fold(0)[0]
     trial = Trial(recipe, faces, training, tmp_path, "some")
     rows = np.arange(len(others))[::3]
-    found = trial.predict(["bs", "bss", "frozen", "ncg"], others, rows)
-    assert list(found) == ["bs", "bss", "frozen", "ncg"]
+    methods = ["bs", "bss", "frozen", "ncg", "frozen:outputs", "outputs"]
+    found = trial.predict(methods, others, rows)
+    assert list(found) == methods
 
     plain = trial._networks["ncg"][0].eval()
     to_tensor = faces.preprocessing.to_tensor
@@ -72,6 +92,7 @@ def test_methods_that_need_no_training_of_their_own(faces, others, recipe, tmp_p
     np.testing.assert_allclose(found["bs"], own - neutral, atol=1e-4)
     shrunken = own - mean - 0.75 * (neutral - mean)
     np.testing.assert_allclose(found["bss"], shrunken, atol=1e-4)
+    np.testing.assert_allclose(found["outputs"], mapped(own, neutral), atol=1e-3)
 
     # The frozen network: its features, caught and replaced by hooks on the plain one.
     module = plain.backbone.get_submodule(recipe.merge_at)
@@ -80,12 +101,57 @@ def test_methods_that_need_no_training_of_their_own(faces, others, recipe, tmp_p
     for which, places in ((others, rows), (others, references), (faces, anchors)):
         read(which, places)
     handle.remove()
-    targets, resting, anchor = caught[0], caught[1], caught[2].mean(0)
-    moved = targets - 0.75 * (resting - anchor)
-    handle = module.register_forward_pre_hook(lambda module, args: moved)
-    expected = read(others, rows)
-    handle.remove()
+    resting, anchor = caught[1], caught[2].mean(0)
+
+    def moved(features):
+        calibrated = features - 0.75 * (resting - anchor)
+        handle = module.register_forward_pre_hook(lambda module, args: calibrated)
+        try:
+            return read(others, rows)
+        finally:
+            handle.remove()
+
+    expected, rest = moved(caught[0]), moved(resting)
     np.testing.assert_allclose(found["frozen"], expected, atol=1e-3)
+    np.testing.assert_allclose(found["frozen:outputs"], mapped(expected, rest), atol=2e-3)
+    at_rest = rows == references
+    assert at_rest.any()
+    assert np.abs(found["frozen"][at_rest]).max() > 0.01  # what the frozen network alone leaves
+    assert np.abs(found["frozen:outputs"][at_rest]).max() < 1e-5
+
+
+def mapped(readings, rest):
+    """The monotone map written out: rest to 0, 5 to 5."""
+    above = np.maximum(readings - rest, 0)
+    return np.clip(above * 5 / (5 - rest), 0, 5)
+
+
+def test_rest_at_the_top_is_shifted() -> None:
+    readings, rest = np.array([[6.0, 3.0], [5.5, 1.0], [2.0, 4.0]]), np.array([[5.5, 1.0]])
+    found = rest_to_zero(readings, rest, np.zeros(3, int))
+    np.testing.assert_allclose(found, [[0.5, 2.5], [0, 0], [0, 3.75]])
+
+
+def test_rest_is_read_of_the_reference_against_itself(faces, others, tmp_path) -> None:
+    trial = Trial(RECIPE, faces, faces.fold(0)[0], tmp_path, "some")
+    rows = np.arange(len(others))
+    own = others.reference_rows
+    strange = dataclasses.replace(others, reference_rows=np.roll(own, 16))  # of the one before
+    network, _ = trial._untrained(trial._plain(), parse("frozen"))
+    for which in (others, strange):
+        found = trial.predict(["frozen", "frozen:outputs"], which, rows)
+        pictures = faces.preprocessing.to_tensor(which.images[which.reference_rows])
+        with torch.inference_mode():
+            rest = network(pictures, pictures).intensity.numpy()
+        want = mapped(found["frozen"], rest)
+        np.testing.assert_allclose(found["frozen:outputs"], want, atol=1e-3)
+
+
+def test_occurrence_has_no_range_to_map_in(faces, tmp_path) -> None:
+    recipe = dataclasses.replace(RECIPE, task="detection")
+    trial = Trial(recipe, faces, faces.fold(0)[0], tmp_path, "some")
+    with pytest.raises(ConfigError, match=r"outputs maps rest to 0 .* which detection hasn't"):
+        trial.predict(["ncg", "outputs"], faces, faces.fold(0)[1])
 
 
 def test_a_pool_of_one_is_the_reference_and_of_several_their_middle(
@@ -93,7 +159,7 @@ def test_a_pool_of_one_is_the_reference_and_of_several_their_middle(
 ) -> None:
     trial = Trial(FROZEN, faces, faces.fold(0)[0], tmp_path, "some")
     rows = np.arange(len(others))
-    methods = ["bs", "frozen", "csn:target_minus_reference"]
+    methods = ["bs", "outputs", "frozen", "frozen:outputs", "csn:target_minus_reference"]
     plain = trial.predict([*methods, "ncg"], others, rows)
     one = {int(r): np.array([r]) for r in np.unique(others.reference_rows)}
     again = trial.predict(methods, others, rows, pool=one)

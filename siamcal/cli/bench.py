@@ -158,7 +158,9 @@ def bench(
         **shared,
     )
     tasks = ("intensity", "detection") if task == "both" else (chosen.task,)
-    defaults = default_methods(chosen.merge, trained=bool(chosen.checkpoint))
+    defaults = default_methods(
+        chosen.merge, trained=bool(chosen.checkpoint), intensity=tasks == ("intensity",)
+    )
     named_methods = run.swept_methods(chosen, methods or ",".join(defaults), merge_at)
     source = run.loaded(chosen, data_root)
     results = run.run_comparison(

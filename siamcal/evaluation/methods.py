@@ -38,10 +38,18 @@ METHODS = {
     "ncg": Method("NCG", "the same network without calibration (NCG)", "#9aa5b1"),
     "bs": Method("BS", "baseline subtraction (BS)", "#e0a458"),
     "bss": Method("BS, shrunken", "shrunken baseline subtraction", "#efd3a8"),
+    "outputs": Method("outputs, mapped", "its readings alone, rest mapped to 0", "#c9b79c"),
     "frozen": Method("frozen, anchored", "the plain network, calibrated untrained", "#7a8f5c"),
+    "frozen:outputs": Method(
+        "frozen, outputs mapped", "the same, and rest mapped to 0 at its output", "#4f6b3a"
+    ),
     "csn:paper": Method("CSN, paper's form", "CSN in the paper's form", "#7fb3c4"),
     "csn": Method("CSN", "this calibrator (CSN)", "#1f6f8b"),
 }
+
+
+# Of a comparison that trains; the others are for networks that stay as they are.
+_TRAINED = ("ncg", "bs", "bss", "frozen", "csn:paper", "csn")
 
 
 @dataclass(frozen=True)
@@ -49,8 +57,9 @@ class Parsed:
     """A method's name in parts.
 
     Attributes:
-        kind: "ncg", "bs", "bss", "frozen" or "csn".
-        form: Form of the merge of a "csn"; None is the recipe's.
+        kind: "ncg", "bs", "bss", "outputs", "frozen" or "csn".
+        form: Form of the merge of a "csn"; None is the recipe's. "outputs" of a "frozen" whose
+            output is calibrated too.
         merge_at: Merge point, or several at once; None is the recipe's, `AUTO` the training
             people's.
     """
@@ -75,14 +84,15 @@ def parse(method: str) -> Parsed:
     """
     name, _, point = method.partition("@")
     kind, _, form = name.partition(":")
-    wrong = kind not in METHODS or (form and kind != "csn") or (point and kind in ("ncg", "bs"))
-    if wrong or (kind == "bss" and point) or method.endswith(("@", ":")):
+    wrong = kind not in METHODS or (form and kind != "csn" and name != "frozen:outputs")
+    if wrong or (point and kind not in ("frozen", "csn")) or method.endswith(("@", ":")):
         raise ConfigError(
-            "Methods are ncg, bs, bss, frozen and csn, csn:FORM for a form of the merge and "
+            "Methods are ncg, bs, bss, outputs, frozen, frozen:outputs (inside and at its output) "
+            "and csn, csn:FORM for a form of the merge and "
             f"csn@MERGE_POINT or frozen@MERGE_POINT for a merge point ({AUTO}: chosen, A+B: both "
             f"at once); got {method!r}."
         )
-    if form:
+    if form and kind == "csn":
         try:
             merges.get(form)
         except UnknownNameError as error:
@@ -90,16 +100,20 @@ def parse(method: str) -> Parsed:
     return Parsed(kind, form or None, points_of(point) if point else None)
 
 
-def default_methods(merge: str, *, trained: bool = False) -> tuple[str, ...]:
+def default_methods(
+    merge: str, *, trained: bool = False, intensity: bool = True
+) -> tuple[str, ...]:
     """What a comparison runs by itself: the paper's three, or all where the form is another.
 
     Args:
         merge: The recipe's form.
         trained: The network is a user's own, trained already: nothing is trained unless asked for.
+        intensity: No occurrence is read, which has no range that rest could be mapped in.
     """
     if trained:
-        return ("ncg", "bs", "bss", "frozen")
-    return ("ncg", "bs", "csn") if merge == "paper" else tuple(METHODS)
+        plain = ("ncg", "bs", "bss", "frozen")
+        return ("ncg", "bs", "bss", "outputs", "frozen", "frozen:outputs") if intensity else plain
+    return ("ncg", "bs", "csn") if merge == "paper" else _TRAINED
 
 
 def pairs(methods: Iterable[str]) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ from torch import nn
 from siamcal.datasets.base import FaceSet
 from siamcal.errors import ConfigError
 from siamcal.evaluation.methods import AUTO, SHRINKAGE, Parsed, label, parse
+from siamcal.evaluation.outputs import rest_to_zero
 from siamcal.evaluation.point_choice import PointChoice, choose_point
 from siamcal.model.pooling import pool_frames
 from siamcal.model.siamese import CalibratingSiamese
@@ -84,10 +85,17 @@ class Trial:
             without_reference: Calibrated networks read with their null reference.
 
         Raises:
-            ConfigError: An unknown method, or one that needs training people where there are none.
+            ConfigError: An unknown method, one that needs training people where there are none, or
+                one of intensities where occurrence is read.
         """
         parsed = {method: self._resolved(parse(method)) for method in methods}
-        needing = [m for m, parts in parsed.items() if parts.kind not in ("ncg", "bs")]
+        mapped = [m for m, parts in parsed.items() if "outputs" in (parts.kind, parts.form)]
+        if mapped and self.recipe.task != "intensity":
+            raise ConfigError(
+                f"{', '.join(mapped)} maps rest to 0 within the range of intensities, which "
+                f"{self.recipe.task} hasn't; leave it out of --methods, or use --task intensity."
+            )
+        needing = [m for m, parts in parsed.items() if parts.kind not in ("ncg", "bs", "outputs")]
         if needing and not len(self.training):
             raise ConfigError(
                 f"{', '.join(needing)} learns from other people than those tested, but "
@@ -118,20 +126,46 @@ class Trial:
         needed = np.unique(np.concatenate([rows, *frames]))
         plain = self._readings(network, self.recipe, tested, needed, "NCG")
         own = plain[np.searchsorted(needed, rows)]
-        resting = [list(torch.from_numpy(plain[np.searchsorted(needed, f)])) for f in frames]
-        neutral = torch.stack([pool_frames(f) for f in resting]).numpy()[index]
+        rest = _pooled(plain, needed, frames)
+        neutral = rest[index]
         # OFC with baseline subtraction: the plain network's raw output on the reference of the
         # same participant and camera is subtracted, in detection from the logits.
         readings = {"ncg": own, "bs": own - neutral}
         if any(parsed.kind == "bss" for parsed in methods.values()):
             mean = self._readings(network, self.recipe, self.faces, self.neutral, "NCG").mean(0)
             readings["bss"] = own - (mean + float(self.shrinkage) * (neutral - mean))
+        if any(parsed.kind == "outputs" for parsed in methods.values()):
+            readings["outputs"] = rest_to_zero(own, rest, index)
         for method, parsed in methods.items():
             if parsed.kind == "frozen":
                 calibrated, recipe = self._untrained(network, parsed)
                 found = self._readings(calibrated, recipe, tested, rows, method, pool=pool)
+                if parsed.form == "outputs":
+                    own_rest = self._rest(calibrated, recipe, tested, references, frames)
+                    found = rest_to_zero(found, own_rest, index)
                 readings[method] = found
         return readings
+
+    def _rest(
+        self,
+        network: nn.Module,
+        recipe: Recipe,
+        tested: FaceSet,
+        references: np.ndarray,
+        frames: Sequence[np.ndarray],
+    ) -> np.ndarray:
+        """(R, A) what a calibrated network reads of each reference against itself.
+
+        Of several frames that stand for a person, each is read against what is pooled of all.
+        """
+        own = tested.reference_rows.copy()  # those given may be a stranger's
+        for reference, each in zip(references, frames, strict=True):
+            own[each] = reference
+        needed = np.unique(np.concatenate(frames))
+        alone = dataclasses.replace(tested, reference_rows=own)
+        pool = {int(r): each for r, each in zip(references, frames, strict=True)}
+        found = self._readings(network, recipe, alone, needed, "references", pool=pool)
+        return _pooled(found, needed, frames)
 
     def _plain(self) -> nn.Module:
         """The plain network: trained once, or the recipe's checkpoint as it is."""
@@ -215,6 +249,12 @@ class Trial:
             frozen = behind, keep_features(behind, tested, recipe, copies)
         text = f"{label(name)} predicts"
         return predict(network, tested, rows, description=text, frozen=frozen, **how)
+
+
+def _pooled(readings: np.ndarray, rows: np.ndarray, frames: Sequence[np.ndarray]) -> np.ndarray:
+    """(R, A) of each reference, from readings (M, A) of ascending rows and its frames' rows."""
+    resting = [list(torch.from_numpy(readings[np.searchsorted(rows, f)])) for f in frames]
+    return torch.stack([pool_frames(f) for f in resting]).numpy()
 
 
 def recipe_of(parsed: Parsed, recipe: Recipe, shrinkage: float | str = SHRINKAGE) -> Recipe:
