@@ -72,7 +72,7 @@ def test_names_of_methods() -> None:
 def test_methods_that_need_no_training_of_their_own(faces, others, recipe, tmp_path) -> None:
     recipe = dataclasses.replace(recipe, steps=3)
     training = faces.fold(0)[0]
-    trial = Trial(recipe, faces, training, tmp_path, "some")
+    trial = Trial(recipe, faces, training, tmp_path, "some", shrinkage=0.75)
     rows = np.arange(len(others))[::3]
     methods = ["bs", "bss", "frozen", "ncg", "frozen:outputs", "outputs"]
     found = trial.predict(methods, others, rows)
@@ -137,14 +137,19 @@ def test_rest_is_read_of_the_reference_against_itself(faces, others, tmp_path) -
     rows = np.arange(len(others))
     own = others.reference_rows
     strange = dataclasses.replace(others, reference_rows=np.roll(own, 16))  # of the one before
-    network, _ = trial._untrained(trial._plain(), parse("frozen"))
+    network, _ = trial._untrained(trial._plain(), parse("frozen:outputs"))
+    assert network.merge_options == {"shrinkage": "estimated"}
+    _, fixed = trial._untrained(trial._plain(), parse("frozen"))
+    assert fixed.merge_options == {"shrinkage": 0.75}
     for which in (others, strange):
-        found = trial.predict(["frozen", "frozen:outputs"], which, rows)
-        pictures = faces.preprocessing.to_tensor(which.images[which.reference_rows])
+        found = trial.predict(["frozen:outputs"], which, rows)["frozen:outputs"]
+        targets, resting = (
+            faces.preprocessing.to_tensor(which.images[of]) for of in (rows, which.reference_rows)
+        )
         with torch.inference_mode():
-            rest = network(pictures, pictures).intensity.numpy()
-        want = mapped(found["frozen"], rest)
-        np.testing.assert_allclose(found["frozen:outputs"], want, atol=1e-3)
+            readings = network(targets, resting).intensity.numpy()
+            rest = network(resting, resting).intensity.numpy()
+        np.testing.assert_allclose(found, mapped(readings, rest), atol=1e-3)
 
 
 def test_occurrence_has_no_range_to_map_in(faces, tmp_path) -> None:

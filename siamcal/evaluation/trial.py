@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,8 @@ class Trial:
         name: Of the people, for folders ("fold0") and progress bars.
         tensorboard: Write TensorBoard logs.
         shrinkage: Of "bss" and "frozen"; "estimated", for "frozen" only, from those frames of the
-            training people in which no AU is active.
+            training people in which no AU is active. None: `SHRINKAGE`, and estimated of
+            "frozen:outputs", which read training people better so.
 
     Attributes:
         choice: The merge point of `AUTO`, once a method asked for it.
@@ -55,7 +56,7 @@ class Trial:
         name: str,
         *,
         tensorboard: bool = False,
-        shrinkage: float | str = SHRINKAGE,
+        shrinkage: float | str | None = None,
     ) -> None:
         self.recipe, self.faces, self.training = recipe, faces, training
         self.folder, self.name, self.shrinkage = folder, name, shrinkage
@@ -123,6 +124,30 @@ class Trial:
         network = self._plain()
         references, index = np.unique(tested.reference_rows[rows], return_inverse=True)
         frames = [np.array([r]) if pool is None else pool[int(r)] for r in references]
+        kinds = {parsed.kind for parsed in methods.values()}
+        readings = {}
+        if kinds != {"frozen"}:
+            readings = self._of_numbers(kinds, network, tested, rows, frames, index)
+        for method, parsed in methods.items():
+            if parsed.kind == "frozen":
+                calibrated, recipe = self._untrained(network, parsed)
+                found = self._readings(calibrated, recipe, tested, rows, method, pool=pool)
+                if parsed.form == "outputs":
+                    rest = self._rest(calibrated, recipe, tested, references, frames)
+                    found = rest_to_zero(found, rest, index)
+                readings[method] = found
+        return readings
+
+    def _of_numbers(
+        self,
+        kinds: Collection[str],
+        network: nn.Module,
+        tested: FaceSet,
+        rows: np.ndarray,
+        frames: Sequence[np.ndarray],
+        index: np.ndarray,
+    ) -> dict[str, np.ndarray]:
+        """Readings of the plain network, and what numbers alone make of them."""
         needed = np.unique(np.concatenate([rows, *frames]))
         plain = self._readings(network, self.recipe, tested, needed, "NCG")
         own = plain[np.searchsorted(needed, rows)]
@@ -131,19 +156,12 @@ class Trial:
         # OFC with baseline subtraction: the plain network's raw output on the reference of the
         # same participant and camera is subtracted, in detection from the logits.
         readings = {"ncg": own, "bs": own - neutral}
-        if any(parsed.kind == "bss" for parsed in methods.values()):
+        if "bss" in kinds:
             mean = self._readings(network, self.recipe, self.faces, self.neutral, "NCG").mean(0)
-            readings["bss"] = own - (mean + float(self.shrinkage) * (neutral - mean))
-        if any(parsed.kind == "outputs" for parsed in methods.values()):
+            share = float(self._share(Parsed("bss")))
+            readings["bss"] = own - (mean + share * (neutral - mean))
+        if "outputs" in kinds:
             readings["outputs"] = rest_to_zero(own, rest, index)
-        for method, parsed in methods.items():
-            if parsed.kind == "frozen":
-                calibrated, recipe = self._untrained(network, parsed)
-                found = self._readings(calibrated, recipe, tested, rows, method, pool=pool)
-                if parsed.form == "outputs":
-                    own_rest = self._rest(calibrated, recipe, tested, references, frames)
-                    found = rest_to_zero(found, own_rest, index)
-                readings[method] = found
         return readings
 
     def _rest(
@@ -206,16 +224,23 @@ class Trial:
 
     def _untrained(self, network: Any, parsed: Parsed) -> tuple[nn.Module, Recipe]:
         """The plain network calibrated as it is: its features are moved to the mean person's."""
-        recipe = recipe_of(parsed, self.recipe, self.shrinkage)
+        share = self._share(parsed)
+        recipe = recipe_of(parsed, self.recipe, share)
         calibrated = wrap(network, recipe)
-        frames = self._resting() if self.shrinkage == "estimated" else None
+        frames = self._resting() if share == "estimated" else None
         fit_merge(calibrated, self.faces, self.training, frames)
         return calibrated.eval(), recipe
 
-    def _resting(self) -> np.ndarray:
-        """Training rows in which no AU is active."""
+    def _share(self, parsed: Parsed) -> float | str:
+        if self.shrinkage is not None:
+            return self.shrinkage
+        return "estimated" if parsed.form == "outputs" else SHRINKAGE
+
+    def _resting(self) -> np.ndarray | None:
+        """Training rows in which no AU is active; None where there are none."""
         labels = self.faces.labels(self.faces.source.intensity_aus)[self.training]
-        return self.training[(labels == 0).all(1)]
+        resting = self.training[(labels == 0).all(1)]
+        return resting if len(resting) else None
 
     def _fit(self, recipe: Recipe, method: str, *, calibrated: bool) -> nn.Module:
         place = method.replace(":", "-")
