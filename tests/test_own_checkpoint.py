@@ -393,7 +393,7 @@ def test_the_command_compares_it_as_it_is(folder, tmp_path, monkeypatch) -> None
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert {"ncg", "bs", "bss", "frozen"} <= set(results["methods"])
+    assert {"ncg", "bs", "bss", "outputs", "frozen", "frozen:outputs"} <= set(results["methods"])
     assert results["recipe"]["checkpoint"] == str(tmp_path / "mine.pth")
     table = (tmp_path / "run" / "table.md").read_text()
     assert "frozen" in table

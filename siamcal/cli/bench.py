@@ -70,7 +70,10 @@ Checkpoint = Annotated[
 ]
 Methods = Annotated[
     str | None,
-    typer.Option(help="Of ncg, bs, bss, frozen, csn, csn:FORM; default: what the recipe is for."),
+    typer.Option(
+        help="Of ncg, bs, bss, outputs, frozen, frozen:outputs, csn, csn:FORM; by itself: what the "
+        "recipe is for."
+    ),
 ]
 Table = Annotated[
     str | None, typer.Option(help="Reproduce a table of the paper: 2-6, S1-S9 or all.")
