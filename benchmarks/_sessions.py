@@ -16,7 +16,7 @@ from siamcal.synth.render import Face, expose, render
 from siamcal.synth.scene import draw_background
 from siamcal.synth.traits import Traits, stream
 
-__all__ = ["LENGTH", "Session"]
+__all__ = ["LENGTH", "Session", "restyled"]
 
 SIZE, LENGTH = 256, 600  # pixels; frames of a session
 CLIPS = 4  # of a person; the first two of a varied look would be one session
@@ -30,7 +30,7 @@ class Session:
         number: Of the person.
         session: 0 or 1: another light, camera, sensor, background and other movements.
         look: As of `Plan`.
-        restyled: With another person's hairstyle, and glasses put on or off.
+        other_style: With another person's hairstyle, and glasses put on or off.
         shown: Another person's number, who is there instead.
     """
 
@@ -40,7 +40,7 @@ class Session:
         session: int = 0,
         *,
         look: str = "usual",
-        restyled: bool = False,
+        other_style: bool = False,
         shown: int | None = None,
     ) -> None:
         plan = Plan(
@@ -55,7 +55,7 @@ class Session:
         self.key = (plan.seed, number, PURPOSE, clip)
         self.recording = draw_recording(plan, number, clip)
         traits = draw_person(plan, number if shown is None else shown)
-        self.person = build_person(_restyled(traits, self.key) if restyled else traits)
+        self.person = build_person(restyled(traits, self.key) if other_style else traits)
         self.background = draw_background(stream(*self.key, 1), SIZE)
 
     def neutral(self) -> np.ndarray:
@@ -79,7 +79,8 @@ class Session:
         return expose(linear, recording.sensor, stream(*self.key, 2, frame))
 
 
-def _restyled(traits: Traits, key: tuple[int, ...]) -> Traits:
+def restyled(traits: Traits, key: tuple[int, ...]) -> Traits:
+    """The same person with another hairstyle, and glasses put on or off."""
     rng = stream(*key, 3)
     styles = [style for style in STYLES if style != traits.hair_style]
     glasses = str(rng.choice(FRAMES)) if traits.glasses == "none" else "none"

@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
+from siamcal.benchmarks._sessions import restyled
 from siamcal.benchmarks.calibrator import PHOTOGRAPH, photograph
 
 from siamcal.calibrators.saving import load_calibrator
@@ -26,12 +27,12 @@ from siamcal.progress import progress_bar
 from siamcal.registry import benchmarks
 from siamcal.synth.actions import AUS
 from siamcal.synth.frames import face_at
-from siamcal.synth.person import build_person
+from siamcal.synth.person import Person, build_person
 from siamcal.synth.plan import ROBUSTNESS_PEOPLE, Plan, draw_person, draw_recording
 from siamcal.synth.render import Face, encode_picture, expose, render
 from siamcal.synth.scene import draw_background
 
-__all__ = ["CHANGES", "Picture", "pictures_of", "robustness"]
+__all__ = ["REFERENCES", "TARGETS", "Picture", "pictures_of", "robustness"]
 
 LENGTH, SIZE = 1200, 256
 SMILE = (6, 12, 25)
@@ -41,8 +42,8 @@ PITCH, YAW = np.radians(15), np.radians(20)
 BELOW, ASIDE = -0.6, 1.4  # radians: elevation and azimuth of the key light
 SLOPE = 0.4  # of the light over a face in a photograph, from its middle to its edges
 
-#: What is changed, each alone.
-CHANGES = (
+#: What is changed of the target, each alone.
+TARGETS = (
     "blur",
     "noise and JPEG",
     "light from below",
@@ -51,8 +52,10 @@ CHANGES = (
     "nodding up",
     "turning",
     "eyes closed",
-    "reference of another session",
 )
+#: Of the reference.
+SESSION, STYLE = "reference of another session", "reference with other hair and glasses"
+REFERENCES = (SESSION, STYLE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,15 +113,16 @@ def robustness(
 
 
 def pictures_of(number: int, frames: int) -> Iterator[Picture]:
-    """The pictures of one person: both references first, then each face as it is and changed."""
+    """The pictures of one person: the references first, then each face as it is and changed."""
     shoot = _Shoot(number)
     yield Picture(shoot.take(shoot.rest), -1)
-    yield Picture(shoot.another_session(), -1, "reference of another session")
+    yield Picture(shoot.another_session(), -1, SESSION)
+    yield Picture(shoot.other_style(), -1, STYLE)
     smile = replace(shoot.rest, intensity=np.where(np.isin(AUS, SMILE), 4.0, 0.0))
     faces = [shoot.rest, *shoot.acting(frames), smile]
     for target, face in enumerate(faces):
         yield Picture(shoot.take(face), target)
-        for change in CHANGES[:-1]:
+        for change in TARGETS:
             if change != "eyes closed" or target == 0:
                 yield Picture(shoot.changed(face, change), target, change)
 
@@ -150,15 +154,15 @@ class _Shoot:
             for frame in active
         ]
 
-    def take(self, face: Face, **light: float) -> np.ndarray:
-        """A picture (SIZE, SIZE, 3), in another light where one is given."""
+    def take(self, face: Face, person: Person | None = None, **light: float) -> np.ndarray:
+        """A picture (SIZE, SIZE, 3), of another person or in another light where one is given."""
         lamp = replace(self.recording.light.at(0), **light)
         camera = self.recording.cameras["front"]
-        linear = render(self.person, face, lamp, camera, self.background)
+        linear = render(person or self.person, face, lamp, camera, self.background)
         return expose(linear, self.recording.sensor, np.random.default_rng(self.number))
 
     def changed(self, face: Face, change: str) -> np.ndarray:
-        """The same face with one of CHANGES."""
+        """The same face with one of TARGETS."""
         if change == "blur":
             # The outer eye corners are .47 face heights apart (mean of twenty people).
             eyes = 0.47 * self.recording.cameras["front"].face_share * SIZE
@@ -185,6 +189,10 @@ class _Shoot:
         background = draw_background(np.random.default_rng(self.number + 1), SIZE)
         linear = render(self.person, self.rest, other.light, other.cameras["front"], background)
         return expose(linear, other.sensor, np.random.default_rng(self.number))
+
+    def other_style(self) -> np.ndarray:
+        """The person at rest with other hair, and glasses put on or off."""
+        return self.take(self.rest, build_person(restyled(self.person.traits, (self.number,))))
 
 
 def blurred(rgb: np.ndarray, eyes: float) -> np.ndarray:
@@ -221,8 +229,9 @@ def _readings(
             references[picture.change] = predictor.encode(crop)
         elif "" in references:
             add(picture, crop, "", picture.change)
-            if not picture.change and CHANGES[-1] in references:
-                add(picture, crop, CHANGES[-1], CHANGES[-1])
+            if not picture.change:
+                for other in references.keys() - {""}:
+                    add(picture, crop, other, other)
     return rows
 
 
@@ -283,7 +292,7 @@ def summarise(table: pd.DataFrame, aus: tuple[int, ...]) -> dict[str, Any]:
     key = ["person", "target"]
     still = table[table["change"] == ""].set_index(key)[names]
     found: dict[str, Any] = {"all": {}, "rest": {}, "faces": {}}
-    for change in CHANGES:
+    for change in (*TARGETS, *REFERENCES):
         moved = table[table["change"] == change].set_index(key)[names]
         moved = moved[moved.index.isin(still.index)]
         difference = (moved - still.loc[moved.index]).abs()

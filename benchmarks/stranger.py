@@ -98,7 +98,7 @@ class _References:
         sessions = (
             Session(number, look=look),
             Session(number, 1, look=look),
-            Session(number, 1, look=look, restyled=True),
+            Session(number, 1, look=look, other_style=True),
         )
         return cls(*(read_reference(session.neutral(), predictor) for session in sessions))
 

@@ -5,7 +5,14 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from siamcal.benchmarks.robustness import CHANGES, blurred, pictures_of, recompressed, summarise
+from siamcal.benchmarks.robustness import (
+    REFERENCES,
+    TARGETS,
+    blurred,
+    pictures_of,
+    recompressed,
+    summarise,
+)
 
 from siamcal.errors import ConfigError
 from siamcal.faces import FaceDetector
@@ -52,10 +59,10 @@ def test_people_are_nobody_elses() -> None:
 
 def test_each_change_is_what_it_is_called() -> None:
     pictures = list(pictures_of(ROBUSTNESS_PEOPLE.start, 1))
-    assert {p.change for p in pictures} == {"", *CHANGES}
+    assert {p.change for p in pictures} == {"", *TARGETS, *REFERENCES}
     assert {p.target for p in pictures} == {-1, 0, 1, 2}
     rest = {p.change: p.rgb for p in pictures if p.target == 0}
-    assert len(rest) == len(CHANGES)  # with the face as it is, without the other session
+    assert len(rest) == 1 + len(TARGETS)  # with the face as it is
 
     def detail(rgb):
         return float(np.abs(np.diff(rgb.astype(float), axis=1)).mean())
@@ -102,10 +109,10 @@ def test_a_small_run_writes_its_tables(tmp_path) -> None:
     text = benchmarks.get("robustness")(tmp_path, people=2, frames=1)
     assert text == (tmp_path / "robustness.md").read_text()
     found = json.loads((tmp_path / "robustness.json").read_text())
-    assert set(found["all"]) == set(CHANGES)
+    assert set(found["all"]) == {*TARGETS, *REFERENCES}
     assert found["faces"]["nodding up"] == 6  # two people, three faces; a blurred one may be lost
     for part in ("all", "rest"):
-        assert f"| {CHANGES[0]} |" in text
+        assert f"| {TARGETS[0]} |" in text
         assert np.isfinite(list(found[part]["blur"].values())).all()
     with pytest.raises(ConfigError, match="1 to 100 people"):
         benchmarks.get("robustness")(people=0)

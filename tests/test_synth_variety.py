@@ -107,6 +107,42 @@ def test_two_clips_share_a_session_and_the_others_have_their_own() -> None:
     assert not np.array_equal(first.track.intensity, second.track.intensity)
 
 
+def test_to_another_session_people_come_with_other_hair_glasses_and_beards() -> None:
+    usual = [draw_person(USUAL, n) for n in USUAL.people]
+    first = [draw_person(VARIED, n) for n in USUAL.people]
+    later = [draw_person(VARIED, n, 2) for n in USUAL.people]
+    assert [p.hair_style for p in usual] == [p.hair_style for p in first]
+    worn = [(a, b) for a, b in zip(first, later, strict=True)]
+    assert 0.15 < np.mean([a.hair_style != b.hair_style for a, b in worn]) < 0.6
+    assert 0.1 < np.mean([a.glasses != b.glasses for a, b in worn]) < 0.45
+    assert any(a.beard != b.beard for a, b in worn)
+    for a, b in worn:
+        assert b.sex == "male" or b.beard == "none"
+        assert b.hair_style not in ("undercut", "mop", "frizz")
+        same = dataclasses.replace(
+            b, hair_style=a.hair_style, hair_front=a.hair_front, glasses=a.glasses, beard=a.beard
+        )
+        assert same.row() == a.row()
+        assert np.array_equal(same.rest, a.rest)
+
+
+def test_glasses_are_put_on_between_sessions_and_not_between_their_clips() -> None:
+    person = next(
+        n
+        for n in USUAL.people
+        if draw_person(VARIED, n, 2).glasses != draw_person(VARIED, n).glasses
+    )
+    still = draw_recording(VARIED, person, 0)
+    first, second, third = (
+        picture(VARIED, task, 5, recording=still, neutral=True)[0].astype(int)
+        for task in tasks(VARIED)
+        if task.person == person and task.clip < 3
+    )
+    face = np.s_[60:150, 60:200]
+    assert np.abs(first - second)[face].mean() < 4  # another sensor noise
+    assert np.abs(first - third)[face].mean() > 2 * np.abs(first - second)[face].mean()
+
+
 def test_companions_move_with_their_action_only() -> None:
     from siamcal.synth.person import build_person
     from siamcal.synth.scene import draw_background

@@ -33,14 +33,20 @@ from siamcal.table_files import write_parquet
 __all__ = ["face_at", "picture", "run_task"]
 
 
+def _session(plan: Plan, clip: int) -> int:
+    """The session whose hair and glasses a person wears in a clip; 0 where they never change."""
+    return session_of(clip) if plan.look == "varied" else 0
+
+
 @lru_cache(maxsize=2)
-def _person(plan: Plan, number: int) -> Person:
-    return build_person(draw_person(plan, number))
+def _person(plan: Plan, number: int, session: int) -> Person:
+    return build_person(draw_person(plan, number, session))
 
 
 @lru_cache(maxsize=2)
 def _covered(plan: Plan, number: int, clip: int, kind: str) -> Person:
-    return cover(_person(plan, number), kind, stream(plan.seed, number, 24, clip))
+    person = _person(plan, number, _session(plan, clip))
+    return cover(person, kind, stream(plan.seed, number, 24, clip))
 
 
 @lru_cache(maxsize=4)
@@ -106,7 +112,7 @@ def picture(
         neutral = task.clip == 0 and frame == reference_frame(recording)
     face = face_at(recording, frame, neutral)
     light, camera = recording.light.at(frame / recording.track.fps), recording.cameras[task.view]
-    person, occluder = _person(plan, task.person), "none"
+    person, occluder = _person(plan, task.person, _session(plan, task.clip)), "none"
     if recording.occluded[frame]:
         occluder = recording.occluder
         person = _covered(plan, task.person, task.clip, occluder)

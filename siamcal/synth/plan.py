@@ -15,7 +15,14 @@ from siamcal.synth.dynamics import Track, draw_track
 from siamcal.synth.looks import LOOKS, shift_camera, shift_light, shift_sensor, shift_traits
 from siamcal.synth.scene import Camera, Light, Sensor, draw_camera, draw_light
 from siamcal.synth.traits import Traits, draw_traits, stream
-from siamcal.synth.variety import session_of, vary_camera, vary_light, vary_track, vary_traits
+from siamcal.synth.variety import (
+    restyle,
+    session_of,
+    vary_camera,
+    vary_light,
+    vary_track,
+    vary_traits,
+)
 
 __all__ = [
     "BENCHMARK_PEOPLE",
@@ -39,7 +46,7 @@ __all__ = [
 #: Enters every cache key: raise it whenever a pixel or a label changes.
 RENDERER_VERSION = "5"
 # Of looks that changed since, while the others stayed as they are.
-LOOK_VERSIONS = {"varied": 2}
+LOOK_VERSIONS = {"varied": 3}
 
 #: Numbers of the people the benchmark sizes show; no weights may be trained on them beforehand.
 BENCHMARK_PEOPLE = range(10_000)
@@ -188,12 +195,14 @@ class Recording:
     occluded: np.ndarray
 
 
-def draw_person(plan: Plan, number: int) -> Traits:
-    """Draw a person as the plan's look shows them."""
+def draw_person(plan: Plan, number: int, session: int = 0) -> Traits:
+    """Draw a person as the plan's look shows them (the varied one: as they come to a session)."""
     traits = draw_traits(plan.seed, number, plan.bias)
     if plan.look == "shifted":
         return shift_traits(traits)
-    return vary_traits(traits) if plan.look == "varied" else traits
+    if plan.look == "varied":
+        return restyle(vary_traits(traits), session)
+    return traits
 
 
 @lru_cache(maxsize=4)

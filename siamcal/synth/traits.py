@@ -191,7 +191,10 @@ def _hair_colour(
     return (float(colour[0]), float(colour[1]), float(colour[2])), grey
 
 
-def _hair_style(rng: np.random.Generator, sex: str, age: float, origin: np.ndarray) -> str:
+def draw_hair_style(
+    rng: np.random.Generator, sex: str, age: float, origin: np.ndarray | tuple[float, ...]
+) -> str:
+    """Draw a style of :data:`siamcal.synth.hair.STYLES` by how often such people wear it."""
     african = origin[0]
     if sex == "female":
         odds = {
@@ -243,7 +246,7 @@ def draw_traits(seed: int, number: int, bias: float = 1.0) -> Traits:
     origin = rng.dirichlet([0.5, 0.5, 0.5])
     tone = float(np.clip(origin @ np.array([0.16, 0.66, 0.80]) + rng.normal(0, 0.12), 0, 1))
     hair, grey = _hair_colour(rng, tone, age)
-    style = _hair_style(rng, sex, age, origin)
+    style = draw_hair_style(rng, sex, age, origin)
     beard = "none"
     if sex == "male" and rng.random() < 0.6:
         beard = str(rng.choice(BEARDS[1:]))

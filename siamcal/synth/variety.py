@@ -8,7 +8,8 @@ Labels are what can be seen: AU 5 can't through closed lids; who speaks parts th
 drops the jaw (AU 26), and a jaw that drops parts the lips. In the other looks speech is no label.
 
 The first two clips of a person are one session, with one light, camera and sensor; each other clip
-is one of its own. Blur, noise and compression aren't drawn here but in training
+is one of its own, to which half of the people come with other hair, some with glasses put on or
+off, and some men with another beard. Blur, noise and compression aren't drawn here but in training
 (`Recipe.target_noise`), apart for target and reference.
 """
 
@@ -20,15 +21,29 @@ import numpy as np
 
 from siamcal.synth.actions import AUS
 from siamcal.synth.dynamics import Track
+from siamcal.synth.hair import BEARDS
+from siamcal.synth.props import FRAMES
 from siamcal.synth.scene import Camera, Light
 from siamcal.synth.texture import ease
-from siamcal.synth.traits import Traits, stream
+from siamcal.synth.traits import Traits, draw_hair_style, stream
 
-__all__ = ["is_changed", "session_of", "vary_camera", "vary_light", "vary_track", "vary_traits"]
+__all__ = [
+    "is_changed",
+    "restyle",
+    "session_of",
+    "vary_camera",
+    "vary_light",
+    "vary_track",
+    "vary_traits",
+]
 
 CHANGED = 0.5  # share of clips that differ from the usual look
 RESTING = 0.33  # share of those in which nothing but nuisances moves
 CLOSING = 0.5  # share of those in which the eyes close for a while
+
+# Shares of the sessions after the first to which a person comes with other hair, with glasses put
+# on or off, and (men) with another beard.
+OTHER_HAIR, OTHER_GLASSES, OTHER_BEARD = 0.5, 0.25, 0.25
 
 # How much further the head goes than in the usual look, and where it stops (radians).
 TURNS = ((1.2, 2.6), (1.2, 3.0), (1.0, 2.0))  # yaw, pitch, roll
@@ -80,6 +95,31 @@ def vary_traits(usual: Traits) -> Traits:
         for au, others in COMPANIONS.items()
     }
     return replace(usual, gain=usual.gain * reach, companions=companions)
+
+
+def restyle(usual: Traits, session: int) -> Traits:
+    """Return the same person as they come to a session: other hair, glasses, beard, or as they are.
+
+    Args:
+        usual: The person of the first session.
+        session: From `session_of`.
+    """
+    if session == 0:
+        return usual
+    rng = stream(usual.seed, usual.number, 66, session)
+    hair, glasses, beard = rng.random(3) < (OTHER_HAIR, OTHER_GLASSES, OTHER_BEARD)
+    changed = usual
+    if hair:
+        style = draw_hair_style(rng, usual.sex, usual.age, usual.origin)
+        front = usual.hair_front + float(rng.normal(0, 0.04))
+        changed = replace(changed, hair_style=style, hair_front=front)
+    if glasses:
+        frame = str(rng.choice(FRAMES)) if usual.glasses == "none" else "none"
+        changed = replace(changed, glasses=frame)
+    if beard and usual.sex == "male":
+        others = [kind for kind in BEARDS if kind != usual.beard]
+        changed = replace(changed, beard=str(rng.choice(others)))
+    return changed
 
 
 def vary_track(usual: Track, *key: int) -> Track:
