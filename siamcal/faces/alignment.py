@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from siamcal.faces.boxes import LARGEST, cut_window
+from siamcal.faces.boxes import cut_window
 from siamcal.faces.detection import Face
 
 # Indices into MediaPipe's 478-point mesh; left and right as in the picture.
@@ -35,11 +35,10 @@ WIDE_EYE_DISTANCE = 1 / 3.0
 # height .313 (.002).
 CLOSE_EYE_LINE = 0.313
 CLOSE_EYE_DISTANCE = 1 / 1.94
+_RIGID = [*LEFT_EYE_CORNERS, *RIGHT_EYE_CORNERS, *NOSE_BRIDGE]
 # Spread of the rigid points over the distance of the outer eye corners: mean of 56 frontal faces
 # of LFW (standard deviation .004).
 SPREAD_PER_EYE_DISTANCE = 0.313
-# A frame of at most so many times the pixels that are sampled is widened to four values a pixel.
-_WORTH = 4
 
 
 @dataclass(frozen=True)
@@ -86,11 +85,10 @@ def rigid_placement(landmarks: np.ndarray) -> Placement:
     Args:
         landmarks: (478, 3) in pixels.
     """
-    points = landmarks.astype(np.float64)
-    left, right = points[list(LEFT_EYE_CORNERS)].mean(0), points[list(RIGHT_EYE_CORNERS)].mean(0)
+    rigid = landmarks[_RIGID].astype(np.float64)  # (8, 3)
+    left, right = (rigid[0] + rigid[1]) / 2, (rigid[2] + rigid[3]) / 2
     centre = (left + right) / 2
-    rigid = points[[*LEFT_EYE_CORNERS, *RIGHT_EYE_CORNERS, *NOSE_BRIDGE]]
-    spread = math.sqrt(float(((rigid - rigid.mean(0)) ** 2).sum(1).mean()))
+    spread = math.sqrt(float(rigid.var(0).sum()))
     return Placement(
         centre=(float(centre[0]), float(centre[1])),
         angle=math.atan2(right[1] - left[1], right[0] - left[0]),
@@ -230,17 +228,15 @@ def warp(
     Where the frame is finer than the crop, the crop is sampled several times as finely and
     averaged: reading single pixels would let fine skin texture flicker with the smallest motion.
     """
-    if max(rgb.shape) > LARGEST:
-        rgb, matrix = _around(rgb, matrix, width, height)
+    rgb, matrix = _around(rgb, matrix, width, height)
     density = 1 / math.sqrt(abs(float(np.linalg.det(matrix[:, :2]))))  # frame pixels a crop pixel
     factor = min(max(round(density), 1), 8)
     fine = matrix * factor
     # OpenCV puts pixel centres at whole numbers.
     fine[:, 2] += fine[:, :2] @ np.array([0.5, 0.5]) - 0.5
-    # OpenCV takes half as long for pixels of four values, with the same result.
-    four = _WORTH * width * height * factor**2 >= rgb.shape[0] * rgb.shape[1]
     warped = cv2.warpAffine(
-        cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA) if four else rgb,
+        # OpenCV takes half as long for pixels of four values, with the same result.
+        cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA),
         fine,
         (width * factor, height * factor),
         flags=cv2.INTER_LINEAR,
@@ -249,18 +245,19 @@ def warp(
     )
     if factor > 1:
         warped = cv2.resize(warped, (width, height), interpolation=cv2.INTER_AREA)
-    return cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB) if four else warped
+    return cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)
 
 
 def _around(
     rgb: np.ndarray, matrix: np.ndarray, width: int, height: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The part of the frame that a crop shows, with room to blend, and the matrix from there."""
+    """The part of the frame that a crop is read from, never empty, and the matrix from there."""
     corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], float)
-    places = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
-    room = (places.max(0) - places.min(0)).max()
-    left, top = np.maximum(np.floor(places.min(0) - room), 0).astype(int)
-    right, bottom = np.ceil(places.max(0) + room).astype(int)
+    places = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T  # (4, 2)
+    ends = rgb.shape[1::-1]
+    # Pixels at the edge are blended with their neighbours.
+    left, top = np.clip(np.floor(places.min(0)) - 2, 0, np.subtract(ends, 1)).astype(int)
+    right, bottom = np.clip(np.ceil(places.max(0)) + 2, (left + 1, top + 1), ends).astype(int)
     moved = matrix.copy()
     moved[:, 2] += matrix[:, :2] @ (left, top)
     return rgb[top:bottom, left:right], moved
