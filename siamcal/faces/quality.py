@@ -16,7 +16,14 @@ import numpy as np
 from siamcal.faces.alignment import rigid_placement
 from siamcal.faces.detection import Face
 
-__all__ = ["FaceMeasures", "TargetQuality", "covering", "judge_target", "measure_face"]
+__all__ = [
+    "FaceMeasures",
+    "TargetQuality",
+    "covering",
+    "judge_target",
+    "measure_face",
+    "narrow_eyes",
+]
 
 SIDE = 96  # pixels; the outer eye corners lie 42 apart
 # Landmarks of both sides that mirror each other; the left one first. From the nose down, and above.
@@ -77,7 +84,8 @@ class FaceMeasures:
         brightness: Median grey level of the face, 0 to 255.
         contrast: Standard deviation of its grey levels.
         eye_aspect: Height over width of the open eye, mean of both.
-        blink: MediaPipe's blink coefficient, of the eye that is more shut.
+        blink: MediaPipe's blink coefficient, of the eye that is more shut; 0 of a face without its
+            expression.
         sharpness: Finest detail over detail four times as coarse.
         mouth_edges: Mean gradient at the mouth over the face's; about 1.2, on a mask .2.
         eye_edges: The same at the left and the right eye of the picture; about 1.8.
@@ -234,6 +242,19 @@ def judge_target(seen: FaceMeasures, reference: FaceMeasures | None) -> TargetQu
         seen.brightness,
         tuple(notes),
     )
+
+
+def narrow_eyes(face: Face, reference: FaceMeasures | None) -> bool:
+    """Whether a face's eyes may be closed, so that `judge_target` asks for its blink coefficient.
+
+    Args:
+        face: With or without its expression.
+        reference: The reference's measures; None: nothing tells how far the eyes open.
+    """
+    if reference is None:
+        return True
+    opening = _eye_aspect(face.landmarks) / max(reference.eye_aspect, 1e-3)
+    return opening < LEAST_EYE_OPENING
 
 
 def covering(seen: FaceMeasures, reference: FaceMeasures | None = None) -> dict[str, float]:
