@@ -30,6 +30,10 @@ EYE_DISTANCE = 1 / 2.3
 # The wide crop, for networks made for whole heads, such as MediaPipe's landmark network.
 WIDE_EYE_LINE = 0.40
 WIDE_EYE_DISTANCE = 1 / 3.0
+# Finer frames than so many pixels a pixel of the crop are halved first. On 180 rendered frames of
+# 2.3 to 3.4 pixels (eye distances of 200 to 290) readings agreed with the truth as well as by
+# sampling each pixel: ICC .8961 and .8959.
+DENSEST = 2.5
 # The close crop, for networks trained on dlib's face chips (padding .25, five points): on 12
 # rendered neutral faces their side was 1.94 eye distances (standard deviation .03), and the eyes'
 # height .313 (.002).
@@ -225,12 +229,16 @@ def warp(
 ) -> np.ndarray:
     """Resample `rgb` by `matrix`, coordinates with pixel centres at .5, without aliasing.
 
-    Where the frame is finer than the crop, the crop is sampled several times as finely and
-    averaged: reading single pixels would let fine skin texture flicker with the smallest motion.
+    Where the frame is finer than the crop, squares of its pixels are averaged first, and the crop
+    is sampled twice as finely and averaged: reading single pixels would let fine skin texture
+    flicker with the smallest motion.
     """
-    rgb, matrix = _around(rgb, matrix, width, height)
     density = 1 / math.sqrt(abs(float(np.linalg.det(matrix[:, :2]))))  # frame pixels a crop pixel
-    factor = min(max(round(density), 1), 8)
+    step = 2 ** max(math.ceil(math.log2(density / DENSEST)), 0)
+    rgb, matrix = _around(rgb, matrix, width, height, step)
+    if step > 1:
+        rgb, matrix = _reduced(rgb, matrix, step, border)
+    factor = max(round(density / step), 1)
     fine = matrix * factor
     # OpenCV puts pixel centres at whole numbers.
     fine[:, 2] += fine[:, :2] @ np.array([0.5, 0.5]) - 0.5
@@ -249,15 +257,33 @@ def warp(
 
 
 def _around(
-    rgb: np.ndarray, matrix: np.ndarray, width: int, height: int
+    rgb: np.ndarray, matrix: np.ndarray, width: int, height: int, step: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The part of the frame that a crop is read from, never empty, and the matrix from there."""
+    """The part of the frame that a crop is read from, and the matrix from there.
+
+    It is never empty, and inside the frame its sides are multiples of `step`.
+    """
     corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], float)
     places = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T  # (4, 2)
     ends = rgb.shape[1::-1]
     # Pixels at the edge are blended with their neighbours.
-    left, top = np.clip(np.floor(places.min(0)) - 2, 0, np.subtract(ends, 1)).astype(int)
-    right, bottom = np.clip(np.ceil(places.max(0)) + 2, (left + 1, top + 1), ends).astype(int)
+    low, high = np.floor(places.min(0)) - 2 * step, np.ceil(places.max(0)) + 2 * step
+    start = np.clip(low, 0, np.subtract(ends, 1)).astype(int)
+    sides = step * np.ceil((high - start) / step).astype(int)
+    left, top = start
+    right, bottom = np.clip(start + sides, start + 1, ends)
     moved = matrix.copy()
-    moved[:, 2] += matrix[:, :2] @ (left, top)
+    moved[:, 2] += matrix[:, :2] @ start
     return rgb[top:bottom, left:right], moved
+
+
+def _reduced(
+    rgb: np.ndarray, matrix: np.ndarray, step: int, border: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The means of squares of `step` x `step` pixels, and the matrix from there."""
+    height, width = rgb.shape[:2]
+    if height % step or width % step:
+        rgb = cv2.copyMakeBorder(rgb, 0, -height % step, 0, -width % step, border)
+    size = (rgb.shape[1] // step, rgb.shape[0] // step)
+    scaled = matrix * (step, step, 1)
+    return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), scaled
