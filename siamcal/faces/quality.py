@@ -6,6 +6,7 @@ frame's; thresholds were set on rendered people (`siamcal bench quality`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -304,8 +305,8 @@ def _sharpness(grey: np.ndarray) -> float:
 def _mean_in_box(image: np.ndarray, places: np.ndarray, points: Sequence[int]) -> float:
     """Mean of the box around some landmarks; 0 where it leaves the crop."""
     some = places[list(points)]
-    left, top = np.clip(np.floor(some.min(0)).astype(int) - 2, 0, SIDE)
-    right, bottom = np.clip(np.ceil(some.max(0)).astype(int) + 3, 0, SIDE)
+    left, top = (min(max(math.floor(v) - 2, 0), SIDE) for v in some.min(0).tolist())
+    right, bottom = (min(max(math.ceil(v) + 3, 0), SIDE) for v in some.max(0).tolist())
     box = image[top:bottom, left:right]
     return float(box.mean()) if box.size else 0.0
 

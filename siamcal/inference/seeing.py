@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -137,10 +137,9 @@ class OnePerson:
         """The face judged, with what is said of the choice, and the crop or the run on it."""
         if run is not None and narrow_eyes(face, self.seen):
             face = self.pipeline.described(face)
-        found = _found(frame, rgb, face, self.seen, faces)
         stranger = self.watch(rgb, face, run) if self.watch else ""
         said = [text for text in (note, stranger) if text]
-        found = replace(found, notes=(*said, *found.notes))
+        found = _found(frame, rgb, face, self.seen, faces, said)
         return found, self.pipeline.align(rgb, face) if run is None else run
 
     def _choose(self, index: int, rgb: np.ndarray, faces: list[Face]) -> tuple[Face, str]:
@@ -219,9 +218,22 @@ def _nothing(frame: Frame, problem: str, face_id: int | None = 0) -> FrameResult
 
 
 def _found(
-    frame: Frame, rgb: np.ndarray, face: Face, seen: FaceMeasures | None, faces: int
+    frame: Frame,
+    rgb: np.ndarray,
+    face: Face,
+    seen: FaceMeasures | None,
+    faces: int,
+    notes: Sequence[str] = (),
 ) -> FrameResult:
     judged = judge_target(measure_face(rgb, face), seen)
-    result = FrameResult(frame.index, frame.timestamp, frame.source, None)
-    found = replace(result, confidence=face.score, faces=faces, judged=judged, face=face)
-    return replace(found, notes=judged.notes)
+    return FrameResult(
+        frame.index,
+        frame.timestamp,
+        frame.source,
+        None,
+        confidence=face.score,
+        faces=faces,
+        notes=(*notes, *judged.notes),
+        judged=judged,
+        face=face,
+    )
