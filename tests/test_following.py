@@ -226,6 +226,13 @@ class TestLooking:
         assert noted == [r.faces > 1 for r in results]
         assert all(r.values is not None for r in results)
 
+    def test_somebody_else_in_the_same_place_is_noticed_at_once(self, predictor, person) -> None:
+        other = RenderedPerson(4)
+        reference = predictor.encode(predictor.pipeline.crop(person()))
+        results = list(predictor.results(stream([person()] * 5 + [other()] * 5), reference))
+        noted = ["another person's than before" in r.quality for r in results]
+        assert noted == 5 * [False] + 5 * [True]
+
     def test_closed_eyes_are_seen_in_every_frame(self, predictor, person) -> None:
         reference = read_reference(person(), predictor)
         shown = [person(), *(person(blink=b) for b in (0.0, 0.2, 1.0, 1.0, 1.0, 0.0))]

@@ -88,3 +88,24 @@ def test_looks_outside_the_picture_do_not_count(detector):
     cut = describe_appearance(rgb[:bottom], face)
     assert np.isnan(cut[21:30]).all()
     assert appearance_distance(looks, cut) < 0.01
+
+
+def test_a_face_that_is_followed_in_between_is_learnt_as_fast(detector):
+    frames = [rgb for rgb, _ in film((5,), "stand", 4)]
+    (face,) = detector.detect(frames[0])
+    darker = [frames[0], *(rgb - rgb // 12 for rgb in frames[1:])]
+    each, now_and_then = FaceTracker(), FaceTracker()
+    for frame, rgb in enumerate(darker):
+        assert each.update(frame, rgb, [face]) == [0]
+        if frame in (1, 2):
+            now_and_then.move(frame, 0, face)
+        else:
+            assert now_and_then.update(frame, rgb, [face]) == [0]
+    (one,), (other,) = each._tracks, now_and_then._tracks
+    first = describe_appearance(frames[0], face)
+    assert appearance_distance(one.looks, first) > 0.1
+    # They aren't quite alike, as two of three frames weren't looked at.
+    assert appearance_distance(one.looks, other.looks) < 0.2 * appearance_distance(one.looks, first)
+    np.testing.assert_allclose(one.centre, other.centre)
+    np.testing.assert_allclose(one.speed, other.speed)
+    assert (one.seen, one.size) == (other.seen, other.size)

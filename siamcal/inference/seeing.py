@@ -103,7 +103,8 @@ class OnePerson:
         self.tracker = FaceTracker() if followed else None
         self.follower = follower if followed else None
         self.person: int | None = None
-        self._note = ""  # on the choice, while the face is followed
+        # While a face is followed: what was said of the choice, and whose it is.
+        self._note, self._alone = "", 0
 
     def __call__(self, frame: Frame) -> list[Found]:
         """The person's face in a frame."""
@@ -111,6 +112,8 @@ class OnePerson:
             return [(_nothing(frame, _why(frame)), None)]
         followed = self.follower and self.follower(frame)
         if followed and not followed.looked:
+            if self.tracker is not None:
+                self.tracker.move(frame.index, self._alone, followed.face)
             return [self._seen(frame, frame.rgb, followed.face, 1, self._note, followed.run)]
         faces = [followed.face] if followed else self._anew(frame, frame.rgb)
         if not faces:
@@ -148,6 +151,7 @@ class OnePerson:
         if self.tracker is None:
             return faces[0], "several faces, the widest was taken" if several else ""
         numbers = self.tracker.update(index, rgb, faces)
+        self._alone = numbers[0]
         if self.person is None:
             self.person = numbers[0]
             return faces[0], "several faces, the widest was taken" if several else ""
