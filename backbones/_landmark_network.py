@@ -85,7 +85,13 @@ def _stage(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class Trunk(nn.Module):
-    """The landmark network up to its map of 16 x 16 x 128; a base class."""
+    """The landmark network up to its map of 16 x 16 x 128; a base class.
+
+    Attributes:
+        reads_coefficients: Whether `crossing` asks for expression coefficients.
+    """
+
+    reads_coefficients = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,12 +108,16 @@ class Trunk(nn.Module):
         x = self.stage3(x)  # (B, 64, 32, 32)
         return self.stage4(x)  # (B, 128, 16, 16)
 
-    def crossing(self, features: Tensor, points: Tensor) -> tuple[Tensor, ...]:
+    def crossing(
+        self, features: Tensor, points: Tensor, coefficients: Tensor | None
+    ) -> tuple[Tensor, ...]:
         """What enters `head`, where another engine has run the landmark network.
 
         Args:
             features: (B, 128, 16, 16), see `trunk`.
             points: (B, 478, 3), all points in pixels of the image.
+            coefficients: (B, 52) of these points, see `Blendshapes`, where it
+                `reads_coefficients`.
         """
         raise NotImplementedError
 

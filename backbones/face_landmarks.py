@@ -96,7 +96,10 @@ class Geometry(nn.Module):
 
     def forward(self, points: Tensor) -> Tensor:
         """Points (B, P, 3) -> (B, width)."""
-        coefficients = self.blendshapes(points[:, : len(READ), :2])
+        return self.told(points, self.blendshapes(points[:, : len(READ), :2]))
+
+    def told(self, points: Tensor, coefficients: Tensor) -> Tensor:
+        """The same with coefficients (B, 52) that are known."""
         shape, turn = self.shape(points)
         return torch.cat([self.motions(shape), 4 * coefficients, turn.flatten(1)], 1)
 
@@ -210,6 +213,7 @@ class FaceLandmarks(Trunk):
     siamcal_input = InputSpec((3, INPUT_SIZE, INPUT_SIZE))
     siamcal_asset = "face_landmarks.safetensors"
     siamcal_head = "head"  # new in every task: start weights hold the rest
+    reads_coefficients = True
 
     def __init__(
         self,
@@ -232,9 +236,12 @@ class FaceLandmarks(Trunk):
         features = self.trunk(x)
         return self.head(self.pool(features), self.geometry(self.landmarks(features)))
 
-    def crossing(self, features: Tensor, points: Tensor) -> tuple[Tensor, ...]:
+    def crossing(
+        self, features: Tensor, points: Tensor, coefficients: Tensor | None
+    ) -> tuple[Tensor, ...]:
         """See `Trunk.crossing`."""
-        return self.pool(features), self.geometry(points[:, POINTS])
+        assert coefficients is not None
+        return self.pool(features), self.geometry.told(points[:, POINTS], coefficients)
 
 
 @backbones.register("face_landmarks")

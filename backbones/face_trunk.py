@@ -74,8 +74,10 @@ class FaceTrunk(Trunk):
         """Image (B, 3, 256, 256) -> outputs (B, num_outputs)."""
         return self.head(self.pool(self.trunk(x)))
 
-    def crossing(self, features: Tensor, points: Tensor) -> tuple[Tensor, ...]:
-        """See `Trunk.crossing`; the points aren't used."""
+    def crossing(
+        self, features: Tensor, points: Tensor, coefficients: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        """See `Trunk.crossing`; only the features are used."""
         return (self.pool(features),)
 
 

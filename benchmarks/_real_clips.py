@@ -133,7 +133,8 @@ def read_clip(
     number = int(person.facts["frame"]) if own else 0
     clip.told = f"frame {number}" if own else str(asked)
     _add_own(clip, results, person, predictor)
-    _add_shapes(clip, results, _reference_face(person, predictor), number)
+    faces = [_with_expression(result.face, predictor) for result in results]
+    _add_shapes(clip, faces, _reference_face(person, predictor), number)
     times = np.array([result.timestamp for result in results])
     line = Timeline(recording.name, numbers - 1.0, times if np.ptp(times) > 0 else None)
     for tool in tools:
@@ -163,20 +164,24 @@ def _add_own(
     clip.reference[SUBTRACTED] = _one(neutral - neutral, aus)
 
 
-def _add_shapes(clip: Clip, results: list[FrameResult], face: Face | None, number: int) -> None:
+def _with_expression(face: Face | None, predictor: Predictor) -> Face | None:
+    """A face that was read: of one that was followed nothing told the expression."""
+    return face if face is None or face.blendshapes else predictor.pipeline.described(face)
+
+
+def _add_shapes(clip: Clip, faces: list[Face | None], face: Face | None, number: int) -> None:
     if face is None:
         clip.notes.append("the reference's picture isn't known: MediaPipe's readings left out")
-        clip.at_rest = np.zeros(len(results), dtype=bool)
+        clip.at_rest = np.zeros(len(faces), dtype=bool)
         return
     neutral = readings_of_shapes(face.blendshapes)
-    each = [readings_of_shapes(r.face.blendshapes) if r.face else {} for r in results]
+    each = [readings_of_shapes(own.blendshapes) if own else {} for own in faces]
     clip.readings[SHAPES] = {
         au: np.array([own.get(au, np.nan) - rest for own in each]) for au, rest in neutral.items()
     }
     rest = expression(face)
     near = [
-        r.face is not None and bool((np.abs(expression(r.face) - rest) < REST).all())
-        for r in results
+        own is not None and bool((np.abs(expression(own) - rest) < REST).all()) for own in faces
     ]
     clip.at_rest = np.array(near, dtype=bool) & clip.found & (clip.numbers != number)
 

@@ -25,7 +25,7 @@ from siamcal.faces._quiet import quiet_stderr
 from siamcal.faces.boxes import cut_window
 from siamcal.faces.media import open_media
 from siamcal.files import asset
-from siamcal.inference import PersonReference, Predictor, load_model, predict_to_table
+from siamcal.inference import Predictor, load_model, predict_to_table, read_reference
 
 __all__ = ["SIZES", "cold_start", "one_core", "video_parts"]
 
@@ -68,7 +68,7 @@ def video_parts(
     write_clip(pictures, SIZES[name], clip)
     frames = [frame.rgb for frame in open_media(clip)]
     predictor = Predictor(load_model())
-    reference = PersonReference(predictor.encode(predictor.pipeline.crop(frames[0])))
+    reference = read_reference(frames[0], predictor)
 
     def predict() -> None:
         predict_to_table(open_media(clip), io.BytesIO(), predictor=predictor, reference=reference)

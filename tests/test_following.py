@@ -10,9 +10,10 @@ from videos import moved_frames
 
 from siamcal.faces import Face, FacePipeline
 from siamcal.faces.alignment import from_crop, rigid_placement, wide_crop
+from siamcal.faces.boxes import Box, overlap
 from siamcal.faces.face_mesh import SIDE
 from siamcal.faces.media.frames import Frame, FrameStream
-from siamcal.inference import Predictor, load_model
+from siamcal.inference import Predictor, load_model, read_reference
 from siamcal.inference.following import FaceFollower
 from siamcal.inference.seeing import OnePerson
 from siamcal.preprocessing import Preprocessing
@@ -109,21 +110,26 @@ class TestRefining:
                 np.testing.assert_array_equal(other.crop(person()), own)
 
 
+def at(index: int, rgb: np.ndarray, seconds: float | None = None) -> Frame:
+    return Frame(index, index / 25 if seconds is None else seconds, rgb, "clip")
+
+
 class TestFollower:
     def test_nothing_is_followed_before_a_lone_face_was_found(self, follower, person) -> None:
         rgb = person()
-        assert follower(0, rgb) is None
+        assert follower(at(0, rgb)) is None
         face = FacePipeline(REFINED).detect(rgb)[0]
-        follower.take(0, [face, face])
-        assert follower(1, rgb) is None
-        follower.take(1, [face])
-        assert follower(2, rgb) is not None
+        follower.take(at(0, rgb), [face, face])
+        assert follower(at(1, rgb)) is None
+        follower.take(at(1, rgb), [face])
+        assert follower(at(2, rgb)) is not None
 
     def test_gives_the_face_that_is_found_anew(self, follower, person) -> None:
         pipeline = FacePipeline(REFINED)
         first, second = person(), moved(person({12: 3, 25: 2}), 3, 2, 2)
-        follower.take(0, pipeline.detect(first))
-        face, run = follower(1, second)
+        follower.take(at(0, first), pipeline.detect(first))
+        face, run, looked = follower(at(1, second, 0.2))
+        assert looked
         anew = pipeline.detect(second)[0]
         eyes = np.linalg.norm(anew.landmarks[33] - anew.landmarks[263])
         apart = np.linalg.norm((face.landmarks - anew.landmarks)[:, :2], axis=1) / eyes
@@ -131,7 +137,8 @@ class TestFollower:
         assert face.box == anew.box
         assert face.score == anew.score
         np.testing.assert_allclose(face.pose, anew.pose, atol=1.5)
-        mouth = [f.blendshapes["mouthSmileLeft"] for f in (face, anew)]
+        assert not face.blendshapes
+        mouth = [f.blendshapes["mouthSmileLeft"] for f in (pipeline.described(face), anew)]
         assert mouth[0] == pytest.approx(mouth[1], abs=0.08)
         # The run's image is the calibrator's crop, but for what NEAR leaves.
         points = from_crop(run.points, wide_crop(second, anew, SIDE)[1])
@@ -140,15 +147,107 @@ class TestFollower:
     def test_a_jump_is_found_anew(self, follower, person) -> None:
         pipeline = FacePipeline(REFINED)
         rgb = person()
-        follower.take(0, pipeline.detect(rgb))
-        assert follower(1, moved(rgb, 60)) is None
-        assert follower(2, np.zeros_like(rgb)) is None
+        follower.take(at(0, rgb), pipeline.detect(rgb))
+        assert follower(at(1, moved(rgb, 60))) is None
+        assert follower(at(2, np.zeros_like(rgb))) is None
 
     def test_only_plain_crops_are_followed(self) -> None:
         assert FaceFollower.fits(FacePipeline(REFINED))
         assert FaceFollower.fits(FacePipeline(dataclasses.replace(REFINED, detection="once")))
         for other in (WIDE, Preprocessing(), dataclasses.replace(REFINED, illumination="csn_rgb")):
             assert not FaceFollower.fits(FacePipeline(other))
+
+
+class TestLooking:
+    """A followed face's frames are searched for other faces ten times a second."""
+
+    @pytest.fixture
+    def searches(self, follower, monkeypatch) -> list[int]:
+        """Takes the height of each frame that is searched."""
+        boxes, made = follower._detector.boxes, []
+        monkeypatch.setattr(
+            follower._detector, "boxes", lambda rgb: made.append(len(rgb)) or boxes(rgb)
+        )
+        return made
+
+    @pytest.mark.parametrize(
+        ("rate", "expected"),
+        [
+            (25, [0, 0, 1, 0, 0, 1]),
+            (30, [0, 0, 1, 0, 0, 1]),
+            (15, [0, 1, 0, 1, 0, 1]),
+            (8, [1] * 6),
+        ],
+    )
+    def test_how_often(self, follower, searches, person, rate, expected) -> None:
+        rgb, start = person(), 100.0
+        follower.take(at(0, rgb, start), FacePipeline(REFINED).detect(rgb))
+        looked = [follower(at(i, rgb, start + i / rate)).looked for i in range(1, 7)]
+        assert looked == [bool(value) for value in expected]
+        assert len(searches) == sum(expected)
+
+    def test_frames_without_times_are_all_searched(self, follower, searches, person) -> None:
+        rgb = person()
+        follower.take(at(0, rgb, 0.0), FacePipeline(REFINED).detect(rgb))
+        assert all(follower(at(i, rgb, 0.0)).looked for i in range(1, 4))
+        assert len(searches) == 3
+
+    def test_a_face_that_is_not_where_it_was_expected_is_searched_for(
+        self, follower, person
+    ) -> None:
+        rgb = person()
+        follower.take(at(0, rgb), FacePipeline(REFINED).detect(rgb))
+        assert not follower(at(1, rgb)).looked
+        assert follower(at(2, moved(rgb, 6))).looked
+
+    def test_the_box_moves_along(self, follower, person) -> None:
+        rgb, pipeline = person(), FacePipeline(REFINED)
+        follower.take(at(0, rgb), pipeline.detect(rgb))
+        before = Box(*pipeline.detect(rgb)[0].box)
+        for step in (1, 2):  # a fiftieth of the eyes' distance each
+            followed = follower(at(step, moved(rgb, 0.6 * step, 0.6 * step)))
+            assert not followed.looked
+        box = Box(*followed.face.box)
+        assert (box.left - before.left, box.top - before.top) == pytest.approx((1.2, 1.2), abs=0.5)
+        assert overlap(box, before) > 0.9
+
+    def test_somebody_who_comes_in_is_noticed_within_a_tenth_of_a_second(
+        self, predictor, person
+    ) -> None:
+        small = cv2.resize(person(), (160, 160), interpolation=cv2.INTER_AREA)
+        own = person()[:160, 48:208]
+        both = np.concatenate([own, small], axis=1)
+        alone = np.concatenate([own, np.full_like(small, 90)], axis=1)
+        reference = predictor.encode(predictor.pipeline.crop(alone))
+        shown = [alone, alone, both, both, both, both, alone, alone]
+        results = list(predictor.results(stream(shown), reference))
+        assert [r.faces for r in results] == [1, 1, 1, 2, 2, 2, 1, 1]
+        noted = ["several faces" in r.quality for r in results]
+        assert noted == [r.faces > 1 for r in results]
+        assert all(r.values is not None for r in results)
+
+    def test_somebody_else_in_the_same_place_is_noticed_at_once(self, predictor, person) -> None:
+        other = RenderedPerson(4)
+        reference = predictor.encode(predictor.pipeline.crop(person()))
+        results = list(predictor.results(stream([person()] * 5 + [other()] * 5), reference))
+        noted = ["another person's than before" in r.quality for r in results]
+        assert noted == 5 * [False] + 5 * [True]
+
+    def test_closed_eyes_are_seen_in_every_frame(self, predictor, person) -> None:
+        reference = read_reference(person(), predictor)
+        shown = [person(), *(person(blink=b) for b in (0.0, 0.2, 1.0, 1.0, 1.0, 0.0))]
+        known = (reference.features, reference.measures)
+        results = list(predictor.results(stream(shown), *known))
+        closed = ["closed eyes" in r.quality for r in results]
+        assert closed == [False, False, False, True, True, True, False]
+        # Only there the expression was read.
+        assert [bool(r.face.blendshapes) for r in results] == [
+            True,
+            False,
+            False,
+            *3 * [True],
+            False,
+        ]
 
 
 class TestReading:

@@ -50,7 +50,7 @@ def test_a_finer_crop_is_centred_too() -> None:
     np.testing.assert_allclose(found[0, 0], expected, atol=1.5)
 
 
-@pytest.mark.parametrize("factor", [2, 3, 8])
+@pytest.mark.parametrize("factor", [2, 4, 8, 16])
 def test_a_coarser_crop_averages_all_that_lies_in_a_pixel(factor) -> None:
     rng = np.random.default_rng(1)
     fine = rng.integers(0, 256, (4 * factor, 5 * factor, 3), dtype=np.uint8)
@@ -59,10 +59,47 @@ def test_a_coarser_crop_averages_all_that_lies_in_a_pixel(factor) -> None:
     assert np.abs(found - blocks).max() <= 1
 
 
+@pytest.mark.parametrize("factor", [2.7, 3, 3.6, 5, 7.3])
+@pytest.mark.parametrize("border", [cv2.BORDER_CONSTANT, cv2.BORDER_REPLICATE])
+def test_a_crop_of_any_fineness_lies_where_it_should_and_doesn_t_flicker(factor, border) -> None:
+    side, size = 400, 32
+    y, x = np.mgrid[:side, :side] + 0.5
+    noise = 60 * np.random.default_rng(2).choice([-1, 1], (side, side))
+    plane = 120 + 0.15 * (x - side / 2) - 0.1 * (y - side / 2)
+    matrix = Placement((170.0, 190.0), 0.3, factor).matrix(size, 0.5, 1 / size)
+    inverse = np.linalg.inv(matrix[:, :2])
+    v, u = np.mgrid[:size, :size] + 0.5
+    there = (np.stack([u, v], -1) - matrix[:, 2]) @ inverse.T
+    expected = 120 + 0.15 * (there[..., 0] - side / 2) - 0.1 * (there[..., 1] - side / 2)
+    inside = ((there > factor) & (there < side - factor)).all(-1)
+    for picture, most in ((plane, 1.5), (plane + noise, 60 / factor)):
+        rgb = np.repeat(np.clip(picture, 0, 255).astype(np.uint8)[..., None], 3, 2)
+        off = (warp(rgb, matrix, size, size, border)[..., 0] - expected)[inside]
+        assert abs(off.mean()) < 1.2
+        assert off.std() < most
+
+
+@pytest.mark.parametrize("factor", [3.0, 4.0, 6.0])
+def test_beyond_the_frame_a_coarser_crop_is_black_or_goes_on(factor) -> None:
+    frame = np.full((101, 203, 3), 200, np.uint8)  # sides that no square divides
+    matrix = np.array([[1 / factor, 0, 0.0], [0, 1 / factor, 0]])
+    size = (math.ceil(203 / factor) + 3, math.ceil(101 / factor) + 3)
+    black, same = (
+        warp(frame, matrix, *size, border) for border in (cv2.BORDER_CONSTANT, cv2.BORDER_REPLICATE)
+    )
+    assert (same == 200).all()
+    whole_x, whole_y = int(203 / factor) - 1, int(101 / factor) - 1
+    assert (black[:whole_y, 1:whole_x][1:] == 200).all()
+    assert (black[size[1] - 1] == 0).all()
+    assert (black[:, size[0] - 1] == 0).all()
+    # The edge itself lies where the frame ends: what is seen of the frame is its share.
+    seen = black[whole_y // 2, :, 0].sum() / 200
+    assert seen == pytest.approx(203 / factor, abs=0.35)
+
+
 @pytest.mark.parametrize("side", [40, 90, 400])
-@pytest.mark.parametrize("scale", [0.22, 0.45, 1.3])
+@pytest.mark.parametrize("scale", [0.45, 0.6, 1.3])
 def test_each_colour_is_resampled_by_itself(side, scale) -> None:
-    """In small frames and large ones, which are widened to four colours or not."""
     frame = np.random.default_rng(1).integers(0, 256, (side, side + 7, 3), dtype=np.uint8)
     centre, size = side / 2, 24
     matrix = Placement((centre, centre), 0.2, size / 3 / scale).matrix(size, 0.5, 1 / 3)

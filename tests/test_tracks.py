@@ -88,3 +88,22 @@ def test_looks_outside_the_picture_do_not_count(detector):
     cut = describe_appearance(rgb[:bottom], face)
     assert np.isnan(cut[21:30]).all()
     assert appearance_distance(looks, cut) < 0.01
+
+
+def test_a_face_that_is_followed_in_between_is_learnt_as_fast(detector):
+    (rgb, _), *_ = film((5,), "stand", 1)
+    (face,) = detector.detect(rgb)
+    darker = rgb - rgb // 12
+    each, now_and_then = FaceTracker(), FaceTracker()
+    for frame, shown in enumerate((rgb, darker, darker, darker)):
+        assert each.update(frame, shown, [face]) == [0]
+        if frame in (1, 2):
+            now_and_then.move(frame, 0, face)
+        else:
+            assert now_and_then.update(frame, shown, [face]) == [0]
+    (one,), (other,) = each._tracks, now_and_then._tracks
+    assert appearance_distance(one.looks, describe_appearance(rgb, face)) > 0.1
+    np.testing.assert_allclose(one.looks, other.looks, rtol=1e-5)
+    np.testing.assert_allclose(one.centre, other.centre)
+    np.testing.assert_allclose(one.speed, other.speed)
+    assert (one.seen, one.size) == (other.seen, other.size)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from siamcal.faces.boxes import LARGEST, cut_window
+from siamcal.faces.boxes import cut_window
 from siamcal.faces.detection import Face
 
 # Indices into MediaPipe's 478-point mesh; left and right as in the picture.
@@ -30,16 +30,19 @@ EYE_DISTANCE = 1 / 2.3
 # The wide crop, for networks made for whole heads, such as MediaPipe's landmark network.
 WIDE_EYE_LINE = 0.40
 WIDE_EYE_DISTANCE = 1 / 3.0
+# Finer frames than so many pixels a pixel of the crop are halved first. On 180 rendered frames of
+# 2.3 to 3.4 pixels (eye distances of 200 to 290) readings agreed with the truth as well as by
+# sampling each pixel: ICC .8961 and .8959.
+DENSEST = 2.5
 # The close crop, for networks trained on dlib's face chips (padding .25, five points): on 12
 # rendered neutral faces their side was 1.94 eye distances (standard deviation .03), and the eyes'
 # height .313 (.002).
 CLOSE_EYE_LINE = 0.313
 CLOSE_EYE_DISTANCE = 1 / 1.94
+_RIGID = [*LEFT_EYE_CORNERS, *RIGHT_EYE_CORNERS, *NOSE_BRIDGE]
 # Spread of the rigid points over the distance of the outer eye corners: mean of 56 frontal faces
 # of LFW (standard deviation .004).
 SPREAD_PER_EYE_DISTANCE = 0.313
-# A frame of at most so many times the pixels that are sampled is widened to four values a pixel.
-_WORTH = 4
 
 
 @dataclass(frozen=True)
@@ -86,11 +89,10 @@ def rigid_placement(landmarks: np.ndarray) -> Placement:
     Args:
         landmarks: (478, 3) in pixels.
     """
-    points = landmarks.astype(np.float64)
-    left, right = points[list(LEFT_EYE_CORNERS)].mean(0), points[list(RIGHT_EYE_CORNERS)].mean(0)
+    rigid = landmarks[_RIGID].astype(np.float64)  # (8, 3)
+    left, right = (rigid[0] + rigid[1]) / 2, (rigid[2] + rigid[3]) / 2
     centre = (left + right) / 2
-    rigid = points[[*LEFT_EYE_CORNERS, *RIGHT_EYE_CORNERS, *NOSE_BRIDGE]]
-    spread = math.sqrt(float(((rigid - rigid.mean(0)) ** 2).sum(1).mean()))
+    spread = math.sqrt(float(rigid.var(0).sum()))
     return Placement(
         centre=(float(centre[0]), float(centre[1])),
         angle=math.atan2(right[1] - left[1], right[0] - left[0]),
@@ -148,11 +150,18 @@ def from_crop(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     Returns:
         (N, 3) float32.
     """
-    back = np.linalg.inv(matrix[:, :2])
+    back = _inverse(matrix)
     landmarks = points.astype(np.float64)
-    landmarks[:, :2] = (landmarks[:, :2] + 0.5 - matrix[:, 2]) @ back.T - 0.5
-    landmarks[:, 2] *= math.hypot(*back[:, 0])
+    landmarks[:, :2] = (landmarks[:, :2] + 0.5) @ back[:, :2].T + (back[:, 2] - 0.5)
+    landmarks[:, 2] *= math.hypot(back[0, 0], back[1, 0])
     return landmarks.astype(np.float32)
+
+
+def _inverse(matrix: np.ndarray) -> np.ndarray:
+    """Of a (2, 3) affine matrix, itself (2, 3); by hand in a third of the time."""
+    (a, b, x), (c, d, y) = matrix.tolist()
+    size = a * d - b * c
+    return np.array([[d, -b, b * y - d * x], [-c, a, c * x - a * y]]) / size
 
 
 def ffhq_quad(rgb: np.ndarray, face: Face, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -227,20 +236,24 @@ def warp(
 ) -> np.ndarray:
     """Resample `rgb` by `matrix`, coordinates with pixel centres at .5, without aliasing.
 
-    Where the frame is finer than the crop, the crop is sampled several times as finely and
-    averaged: reading single pixels would let fine skin texture flicker with the smallest motion.
+    Where the frame is finer than the crop, squares of its pixels are averaged first, and the crop
+    is sampled twice as finely and averaged: reading single pixels would let fine skin texture
+    flicker with the smallest motion.
     """
-    if max(rgb.shape) > LARGEST:
-        rgb, matrix = _around(rgb, matrix, width, height)
-    density = 1 / math.sqrt(abs(float(np.linalg.det(matrix[:, :2]))))  # frame pixels a crop pixel
-    factor = min(max(round(density), 1), 8)
+    back = _inverse(matrix)
+    # Frame pixels a crop pixel.
+    density = math.sqrt(abs(float(back[0, 0] * back[1, 1] - back[0, 1] * back[1, 0])))
+    step = 2 ** max(math.ceil(math.log2(density / DENSEST)), 0)
+    rgb, matrix = _around(rgb, matrix, width, height, step)
+    if step > 1:
+        rgb, matrix = _reduced(rgb, matrix, step, border)
+    factor = max(round(density / step), 1)
     fine = matrix * factor
     # OpenCV puts pixel centres at whole numbers.
     fine[:, 2] += fine[:, :2] @ np.array([0.5, 0.5]) - 0.5
-    # OpenCV takes half as long for pixels of four values, with the same result.
-    four = _WORTH * width * height * factor**2 >= rgb.shape[0] * rgb.shape[1]
     warped = cv2.warpAffine(
-        cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA) if four else rgb,
+        # OpenCV takes half as long for pixels of four values, with the same result.
+        cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA),
         fine,
         (width * factor, height * factor),
         flags=cv2.INTER_LINEAR,
@@ -249,18 +262,37 @@ def warp(
     )
     if factor > 1:
         warped = cv2.resize(warped, (width, height), interpolation=cv2.INTER_AREA)
-    return cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB) if four else warped
+    return cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)
 
 
 def _around(
-    rgb: np.ndarray, matrix: np.ndarray, width: int, height: int
+    rgb: np.ndarray, matrix: np.ndarray, width: int, height: int, step: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The part of the frame that a crop shows, with room to blend, and the matrix from there."""
-    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], float)
-    places = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
-    room = (places.max(0) - places.min(0)).max()
-    left, top = np.maximum(np.floor(places.min(0) - room), 0).astype(int)
-    right, bottom = np.ceil(places.max(0) + room).astype(int)
+    """The part of the frame that a crop is read from, and the matrix from there.
+
+    It is never empty, and inside the frame its sides are multiples of `step`.
+    """
+    corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]])
+    places = corners @ _inverse(matrix).T  # (4, 2)
+    ends = rgb.shape[1::-1]
+    # Pixels at the edge are blended with their neighbours.
+    low, high = np.floor(places.min(0)) - 2 * step, np.ceil(places.max(0)) + 2 * step
+    start = np.clip(low, 0, np.subtract(ends, 1)).astype(int)
+    sides = step * np.ceil((high - start) / step).astype(int)
+    left, top = start
+    right, bottom = np.clip(start + sides, start + 1, ends)
     moved = matrix.copy()
-    moved[:, 2] += matrix[:, :2] @ (left, top)
+    moved[:, 2] += matrix[:, :2] @ start
     return rgb[top:bottom, left:right], moved
+
+
+def _reduced(
+    rgb: np.ndarray, matrix: np.ndarray, step: int, border: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The means of squares of `step` x `step` pixels, and the matrix from there."""
+    height, width = rgb.shape[:2]
+    if height % step or width % step:
+        rgb = cv2.copyMakeBorder(rgb, 0, -height % step, 0, -width % step, border)
+    size = (rgb.shape[1] // step, rgb.shape[0] // step)
+    scaled = matrix * (step, step, 1)
+    return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), scaled

@@ -76,14 +76,16 @@ class LiteRTEngine:
             return self.described(landmarks, side) if details else Mesh(landmarks)
         return None
 
-    def described(self, landmarks: np.ndarray, side: int) -> Mesh:
+    def described(self, landmarks: np.ndarray, side: int, *, expression: bool = True) -> Mesh:
         """Expression and pose of a face whose landmarks are known.
 
         Args:
             landmarks: (478, 3) in pixels of the square window around the face.
             side: Of the window.
+            expression: Read the coefficients, too.
         """
-        return Mesh(landmarks, self._blendshapes(landmarks), pose_matrix(landmarks / side))
+        coefficients = self._blendshapes(landmarks) if expression else {}
+        return Mesh(landmarks, coefficients, pose_matrix(landmarks / side))
 
     def close(self) -> None:
         """Nothing is held beyond the object itself."""

@@ -89,8 +89,13 @@ class Blendshapes:
         Args:
             landmarks: (478, 3) in pixels; place and size don't matter.
         """
+        values = self.coefficients(landmarks)[1:]  # 0: neutral
+        return dict(zip(BLENDSHAPES, map(float, values), strict=True))
+
+    def coefficients(self, landmarks: np.ndarray) -> np.ndarray:
+        """All 52 as the network gives them, (52,) float32."""
         (values,) = self._network(landmarks[None, _READ, :2])
-        return dict(zip(BLENDSHAPES, map(float, values.ravel()[1:]), strict=True))  # 0: neutral
+        return values.ravel()
 
 
 # fmt: off

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,11 +30,11 @@ def pose_matrix(points: np.ndarray) -> np.ndarray:
     Returns:
         (4, 4) float64, in centimetres: x to the right, y up, z towards the camera.
     """
-    canonical, chosen, weights = _canonical()
+    canonical = _canonical()
     side = 2 * NEAR * math.tan(FIELD_OF_VIEW / 2)
     screen = side * (points[:MESH_POINTS].astype(np.float64) * (1, -1, 1) + (-0.5, 0.5, 0))
     depth = screen[:, 2].mean()
-    screen = screen[chosen]
+    screen = screen[canonical.chosen]
 
     def in_space(scale: float) -> np.ndarray:
         z = (screen[:, 2] - depth + NEAR) / scale
@@ -42,9 +42,14 @@ def pose_matrix(points: np.ndarray) -> np.ndarray:
 
     # The points' depth is relative, so the face's size has to be found before they can be
     # unprojected: once on the plane, once in space.
-    scale = _scale(_fit(canonical, screen * (1, 1, -1), weights))
-    scale *= _scale(_fit(canonical, in_space(scale), weights))
-    return _fit(canonical, in_space(scale), weights)
+    scale, _ = _fit(canonical, screen * (1, 1, -1))
+    scale *= _fit(canonical, in_space(scale))[0]
+    target = in_space(scale)
+    size, turn = _fit(canonical, target)
+    matrix = np.eye(4)
+    matrix[:3, :3] = size * turn
+    matrix[:3, 3] = canonical.share @ target - size * turn @ canonical.middle
+    return matrix
 
 
 def angles(matrix: np.ndarray) -> tuple[float, float, float]:
@@ -56,39 +61,48 @@ def angles(matrix: np.ndarray) -> tuple[float, float, float]:
     return math.degrees(yaw), math.degrees(pitch), math.degrees(roll)
 
 
-def _scale(matrix: np.ndarray) -> float:
-    return float(np.linalg.norm(matrix[:3, 0]))
+class _Canonical(NamedTuple):
+    """What places the face: N points, in centimetres.
+
+    Attributes:
+        chosen: (N,) their indices.
+        share: (N,) their weights, which sum to 1.
+        middle: (3,) their weighted mean.
+        weighted: (N, 3) how far they lie from it, times their weight.
+        spread: Their weighted variance, of all axes together.
+    """
+
+    chosen: np.ndarray
+    share: np.ndarray
+    middle: np.ndarray
+    weighted: np.ndarray
+    spread: float
 
 
-def _fit(source: np.ndarray, target: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Rotation, scale and shift that bring (N, 3) points nearest to others, in the least squares.
+def _fit(canonical: _Canonical, target: np.ndarray) -> tuple[float, np.ndarray]:
+    """Scale and rotation (3, 3) that bring the points nearest to (N, 3) others, in least squares.
 
     Weighted orthogonal Procrustes analysis (D. Akca, 2003, section 2.4).
     """
-    share = (weights / weights.sum())[:, None]
-    middle, goal = (share * source).sum(0), (share * target).sum(0)
-    centred = source - middle
-    u, _, vt = np.linalg.svd((share * (target - goal)).T @ centred)
-    if np.linalg.det(u) * np.linalg.det(vt) < 0:
+    u, stretch, vt = np.linalg.svd(target.T @ canonical.weighted)
+    if np.linalg.det(u @ vt) < 0:
         u[:, 2] *= -1  # a turned face, never a mirrored one
-    turn = u @ vt
-    size = float((share * (centred @ turn.T) * target).sum() / (share * centred * source).sum())
-    matrix = np.eye(4)
-    matrix[:3, :3] = size * turn
-    matrix[:3, 3] = goal - size * turn @ middle
-    return matrix
+        stretch[2] *= -1
+    return float(stretch.sum()) / canonical.spread, u @ vt
 
 
 @lru_cache(maxsize=1)
-def _canonical() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points that place the face, (N, 3) in centimetres; their indices and weights, (N,)."""
+def _canonical() -> _Canonical:
     metadata = _message(task_member("geometry_pipeline_metadata_landmarks.binarypb"))
     (mesh,) = map(_message, metadata[1])
     vertices = np.frombuffer(b"".join(mesh[3]), "<f4").reshape(MESH_POINTS, 5)  # x, y, z, u, v
     basis = [_message(entry) for entry in metadata[2]]
     chosen = np.array([point.get(1, [0])[0] for point in basis])
-    weights = np.frombuffer(b"".join(point[2][0] for point in basis), "<f4")
-    return vertices[chosen, :3].astype(np.float64), chosen, weights.astype(np.float64)
+    weights = np.frombuffer(b"".join(point[2][0] for point in basis), "<f4").astype(np.float64)
+    points, share = vertices[chosen, :3].astype(np.float64), weights / weights.sum()
+    middle = share @ points
+    weighted = share[:, None] * (points - middle)
+    return _Canonical(chosen, share, middle, weighted, float((weighted * points).sum()))
 
 
 def _message(data: bytes) -> dict[int, list[Any]]:

@@ -83,10 +83,15 @@ class FacePipeline:
         if refined:
             faces = [self._refine(rgb, face) for face in faces]
         if details and later:
-            faces = [self._described(face) for face in faces]
+            faces = [self.described(face) for face in faces]
         return faces
 
-    def _described(self, face: Face) -> Face:
+    def described(self, face: Face) -> Face:
+        """A face with its expression and pose, where these were left out.
+
+        Raises:
+            ConfigError: The engine is "mediapipe", which tells all at once.
+        """
         return self.detector.described(face.landmarks, Box(*face.box, face.score))
 
     def crop(self, rgb: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ frame's; thresholds were set on rendered people (`siamcal bench quality`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -16,7 +17,14 @@ import numpy as np
 from siamcal.faces.alignment import rigid_placement
 from siamcal.faces.detection import Face
 
-__all__ = ["FaceMeasures", "TargetQuality", "covering", "judge_target", "measure_face"]
+__all__ = [
+    "FaceMeasures",
+    "TargetQuality",
+    "covering",
+    "judge_target",
+    "measure_face",
+    "narrow_eyes",
+]
 
 SIDE = 96  # pixels; the outer eye corners lie 42 apart
 # Landmarks of both sides that mirror each other; the left one first. From the nose down, and above.
@@ -38,8 +46,9 @@ _UPPER_PAIRS = np.array(
 )
 _MOUTH = (61, 291, 0, 17)
 _EYES = ((33, 133, 159, 145), (263, 362, 386, 374))
-# Outer and inner corner, upper lid, lower lid.
-_LIDS = ((33, 133, (160, 159, 158), (144, 145, 153)), (263, 362, (387, 386, 385), (373, 374, 380)))
+# Of each eye the outer corner and three points of the upper lid, and what they are measured to: the
+# inner corner and the lower lid.
+_EYE_ENDS = ((33, 160, 159, 158, 263, 387, 386, 385), (133, 144, 145, 153, 362, 373, 374, 380))
 _ORBITS = ((27, 222, 23, 230), (257, 442, 253, 450))
 _LOWER_SKIN = ((207, 187), (427, 411), (0, 17, 13), (199, 175, 152), (57,), (287,))
 _UPPER_SKIN = ((9, 151), (67, 69), (297, 299), (50, 117), (280, 346))
@@ -76,7 +85,8 @@ class FaceMeasures:
         brightness: Median grey level of the face, 0 to 255.
         contrast: Standard deviation of its grey levels.
         eye_aspect: Height over width of the open eye, mean of both.
-        blink: MediaPipe's blink coefficient, of the eye that is more shut.
+        blink: MediaPipe's blink coefficient, of the eye that is more shut; 0 of a face without its
+            expression.
         sharpness: Finest detail over detail four times as coarse.
         mouth_edges: Mean gradient at the mouth over the face's; about 1.2, on a mask .2.
         eye_edges: The same at the left and the right eye of the picture; about 1.8.
@@ -176,7 +186,7 @@ def measure_face(rgb: np.ndarray, face: Face) -> FaceMeasures:
     places = points[:, :2] @ matrix[:, :2].T + matrix[:, 2]  # (478, 2) in the crop
     grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(np.float32)
     inside = grey[18:86, 18:78]
-    light = _LIGHT[crop]  # (S, S, 3)
+    orbits, lower, upper = _light_of_patches(crop, places)
     gradient = _gradient(grey)
     whole = float(gradient[18:86, 18:78].mean()) + 1e-3
     return FaceMeasures(
@@ -192,8 +202,8 @@ def measure_face(rgb: np.ndarray, face: Face) -> FaceMeasures:
             _mean_in_box(gradient, places, _EYES[0]) / whole,
             _mean_in_box(gradient, places, _EYES[1]) / whole,
         ),
-        eye_light=_eye_light(light, places),
-        tint=_tint(light, places),
+        eye_light=_eye_light(orbits, upper),
+        tint=_tint(lower, upper),
         asymmetry=_asymmetry(grey, places),
     )
 
@@ -235,6 +245,19 @@ def judge_target(seen: FaceMeasures, reference: FaceMeasures | None) -> TargetQu
     )
 
 
+def narrow_eyes(face: Face, reference: FaceMeasures | None) -> bool:
+    """Whether a face's eyes may be closed, so that `judge_target` asks for its blink coefficient.
+
+    Args:
+        face: With or without its expression.
+        reference: The reference's measures; None: nothing tells how far the eyes open.
+    """
+    if reference is None:
+        return True
+    opening = _eye_aspect(face.landmarks) / max(reference.eye_aspect, 1e-3)
+    return opening < LEAST_EYE_OPENING
+
+
 def covering(seen: FaceMeasures, reference: FaceMeasures | None = None) -> dict[str, float]:
     """What may cover the face, in words, and how strongly it shows; from 1 on it does.
 
@@ -259,20 +282,18 @@ def covering(seen: FaceMeasures, reference: FaceMeasures | None = None) -> dict[
 
 
 _SQUARE = np.arange(-2, 3)
+_PATCHES = (*_ORBITS, *_LOWER_SKIN, *_UPPER_SKIN)
+_PATCH_POINTS = np.concatenate(_PATCHES)
 _LIGHT = np.log((np.arange(256) / 255.0) ** 2.2 + 1e-3)  # of each grey level, about linear light
 
 
 def _gradient(grey: np.ndarray) -> np.ndarray:
-    return np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    return cv2.magnitude(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
 
 
 def _eye_aspect(points: np.ndarray) -> float:
-    aspects = []
-    for outer, inner, upper, lower in _LIDS:
-        heights = np.linalg.norm(points[list(upper)] - points[list(lower)], axis=1)
-        width = max(float(np.linalg.norm(points[outer] - points[inner])), 1e-3)
-        aspects.append(float(heights.mean()) / width)
-    return float(np.mean(aspects))
+    apart = np.linalg.norm(points[_EYE_ENDS[0], :] - points[_EYE_ENDS[1], :], axis=1).reshape(2, 4)
+    return float((apart[:, 1:].mean(1) / np.maximum(apart[:, 0], 1e-3)).mean())
 
 
 def _sharpness(grey: np.ndarray) -> float:
@@ -284,47 +305,64 @@ def _sharpness(grey: np.ndarray) -> float:
 def _mean_in_box(image: np.ndarray, places: np.ndarray, points: Sequence[int]) -> float:
     """Mean of the box around some landmarks; 0 where it leaves the crop."""
     some = places[list(points)]
-    left, top = np.clip(np.floor(some.min(0)).astype(int) - 2, 0, SIDE)
-    right, bottom = np.clip(np.ceil(some.max(0)).astype(int) + 3, 0, SIDE)
+    left, top = (min(max(math.floor(v) - 2, 0), SIDE) for v in some.min(0).tolist())
+    right, bottom = (min(max(math.ceil(v) + 3, 0), SIDE) for v in some.max(0).tolist())
     box = image[top:bottom, left:right]
     return float(box.mean()) if box.size else 0.0
 
 
-def _patch(light: np.ndarray, places: np.ndarray, points: Sequence[int]) -> np.ndarray:
-    """Median colour (3,) of squares of 5 pixels around some landmarks."""
-    x, y = np.minimum(np.maximum(np.rint(places[list(points)]).astype(int), 3), SIDE - 4).T
-    squares = light[y[:, None, None] + _SQUARE[:, None], x[:, None, None] + _SQUARE]
-    return _median(squares.reshape(-1, 3))
+def _by_size() -> list[tuple[list[int], np.ndarray]]:
+    """Patches of equally many landmarks, and where these stand among all: (patches, landmarks)."""
+    sizes = [len(points) for points in _PATCHES]
+    starts = np.cumsum([0, *sizes])
+    groups = [[n for n, own in enumerate(sizes) if own == size] for size in sorted(set(sizes))]
+    return [(group, starts[group][:, None] + np.arange(sizes[group[0]])) for group in groups]
 
 
-def _median(values: np.ndarray) -> np.ndarray:
-    """Of the rows, as `np.median`, which takes most of its time for what can't happen here."""
-    ordered, half = np.sort(values, axis=0), len(values) // 2
-    return ordered[half] if len(values) % 2 else (ordered[half - 1] + ordered[half]) / 2
+_PATCHES_BY_SIZE = _by_size()  # one sort for each size
 
 
-def _eye_light(light: np.ndarray, places: np.ndarray) -> float:
-    skin = np.median([_patch(light, places, p).mean() for p in _UPPER_SKIN[1:]])
-    return float(max(_patch(light, places, orbit).mean() for orbit in _ORBITS) - skin)
+def _light_of_patches(
+    crop: np.ndarray, places: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Median colours of squares of 5 pixels around landmarks, as logarithms of light.
+
+    Returns:
+        Of the orbits (2, 3), the lower (6, 3) and the upper skin (5, 3).
+    """
+    at = np.minimum(np.maximum(np.rint(places[_PATCH_POINTS]).astype(int), 3), SIDE - 4)
+    x, y = at.T[:, :, None, None]
+    squares = _LIGHT[crop[y + _SQUARE[:, None], x + _SQUARE]].reshape(len(at), -1, 3)
+    colours = np.empty((len(_PATCHES), 3))
+    for patches, points in _PATCHES_BY_SIZE:
+        colours[patches] = _median(squares[points].reshape(len(patches), -1, 3), axis=1)
+    return colours[:2], colours[2:8], colours[8:]
 
 
-def _tint(light: np.ndarray, places: np.ndarray) -> tuple[float, float]:
-    lower, upper = (
-        np.mean([_patch(light, places, points) for points in parts], axis=0)
-        for parts in (_LOWER_SKIN, _UPPER_SKIN)
-    )
-    red, green, blue = lower - upper
+def _median(values: np.ndarray, axis: int = 0) -> np.ndarray:
+    """As `np.median`, which takes most of its time for what can't happen here."""
+    ordered = np.sort(values, axis=axis)
+    half, odd = divmod(ordered.shape[axis], 2)
+    if odd:
+        return ordered.take(half, axis)
+    return (ordered.take(half - 1, axis) + ordered.take(half, axis)) / 2
+
+
+def _eye_light(orbits: np.ndarray, upper: np.ndarray) -> float:
+    return float(orbits.mean(1).max() - _median(upper[1:].mean(1)))
+
+
+def _tint(lower: np.ndarray, upper: np.ndarray) -> tuple[float, float]:
+    red, green, blue = lower.mean(0) - upper.mean(0)
     return float(red - green), float(blue - green)
 
 
 def _asymmetry(grey: np.ndarray, places: np.ndarray) -> tuple[float, float]:
-    light = np.log(grey + 8)
-    edges = np.log(cv2.GaussianBlur(_gradient(light), (0, 0), 2.0) + 0.05)
-    at = np.minimum(np.maximum(np.rint(places).astype(int), 0), SIDE - 1)
-    strength = edges[at[:, 1], at[:, 0]]  # (478,)
+    edges = cv2.GaussianBlur(_gradient(np.log(grey + 8)), (0, 0), 2.0)
 
     def unlike(pairs: np.ndarray) -> float:
-        left, right = strength[pairs].T
+        at = np.minimum(np.maximum(np.rint(places[pairs]).astype(int), 0), SIDE - 1)  # (N, 2, 2)
+        left, right = np.log(edges[at[..., 1], at[..., 0]] + 0.05).T
         spread = float(left.std() * right.std())
         together = float(((left - left.mean()) * (right - right.mean())).mean())
         return 1 - together / max(spread, 1e-6)

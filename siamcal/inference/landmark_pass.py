@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from siamcal.errors import MissingDependencyError
 from siamcal.faces._litert import Network
+from siamcal.faces.face_mesh import Blendshapes
 from siamcal.files import asset
 from siamcal.graph import Features
 from siamcal.model.weights_file import read_tensors
@@ -74,7 +76,16 @@ class LandmarkPass:
         """What enters the head, of several runs."""
         maps = torch.from_numpy(np.stack([run.features for run in runs])).permute(0, 3, 1, 2)
         points = torch.from_numpy(np.stack([run.points for run in runs]))
-        return self.backbone.crossing(maps, points)
+        coefficients = None
+        if self.backbone.reads_coefficients:
+            read = [self._blendshapes.coefficients(run.points) for run in runs]
+            coefficients = torch.from_numpy(np.stack(read))
+        return self.backbone.crossing(maps, points, coefficients)
+
+    @cached_property
+    def _blendshapes(self) -> Blendshapes:
+        """Loaded where features are asked for, not where a face is only followed."""
+        return Blendshapes()
 
     def head(self, tensors: tuple[Tensor, ...]) -> Any:
         """The backbone's output for (merged) features."""

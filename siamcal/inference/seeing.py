@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from siamcal.faces import Face, FacePipeline
 from siamcal.faces.media.frames import Frame
-from siamcal.faces.quality import FaceMeasures, TargetQuality, judge_target, measure_face
+from siamcal.faces.quality import (
+    FaceMeasures,
+    TargetQuality,
+    judge_target,
+    measure_face,
+    narrow_eyes,
+)
 from siamcal.inference.following import FaceFollower
 from siamcal.inference.landmark_pass import LandmarkRun
 from siamcal.inference.stranger import StrangerWatch
@@ -41,7 +47,8 @@ class FrameResult:
         notes: What speaks against values that are there.
         judged: Pose, eyes, light and sharpness of the face; None without one.
         face_id: Number of the person; None where everybody is read and nobody was found.
-        face: The face that was read; None without one.
+        face: The face that was read, of one that was followed with its expression only where its
+            eyes may be closed; None without one.
     """
 
     index: int
@@ -96,30 +103,47 @@ class OnePerson:
         self.tracker = FaceTracker() if followed else None
         self.follower = follower if followed else None
         self.person: int | None = None
+        # While a face is followed: what was said of the choice, and whose it is.
+        self._note, self._alone = "", 0
 
     def __call__(self, frame: Frame) -> list[Found]:
         """The person's face in a frame."""
         if frame.rgb is None or frame.problem:
             return [(_nothing(frame, _why(frame)), None)]
-        faces, run = self._faces(frame.index, frame.rgb)
+        followed = self.follower and self.follower(frame)
+        if followed and not followed.looked:
+            if self.tracker is not None:
+                self.tracker.move(frame.index, self._alone, followed.face)
+            return [self._seen(frame, frame.rgb, followed.face, 1, self._note, followed.run)]
+        faces = [followed.face] if followed else self._anew(frame, frame.rgb)
         if not faces:
             return [(_nothing(frame, "no face"), None)]
-        face, note = self._choose(frame.index, frame.rgb, faces)
-        found = _found(frame, frame.rgb, face, self.seen, len(faces))
-        stranger = self.watch(frame.rgb, face, run) if self.watch else ""
-        said = [text for text in (note, stranger) if text]
-        found = replace(found, notes=(*said, *found.notes))
-        return [(found, self.pipeline.align(frame.rgb, face) if run is None else run)]
+        face, self._note = self._choose(frame.index, frame.rgb, faces)
+        run = followed.run if followed else None
+        return [self._seen(frame, frame.rgb, face, len(faces), self._note, run)]
 
-    def _faces(self, index: int, rgb: np.ndarray) -> tuple[list[Face], LandmarkRun | None]:
-        """The faces in a frame; of a lone one that was followed what the network told of it."""
-        followed = self.follower and self.follower(index, rgb)
-        if followed:
-            return [followed[0]], followed[1]
+    def _anew(self, frame: Frame, rgb: np.ndarray) -> list[Face]:
         faces = self.pipeline.detect(rgb, max_faces=MOST_FACES)
         if self.follower is not None:
-            self.follower.take(index, faces)
-        return faces, None
+            self.follower.take(frame, faces)
+        return faces
+
+    def _seen(
+        self,
+        frame: Frame,
+        rgb: np.ndarray,
+        face: Face,
+        faces: int,
+        note: str,
+        run: LandmarkRun | None,
+    ) -> Found:
+        """The face judged, with what is said of the choice, and the crop or the run on it."""
+        if run is not None and narrow_eyes(face, self.seen):
+            face = self.pipeline.described(face)
+        stranger = self.watch(rgb, face, run) if self.watch else ""
+        said = [text for text in (note, stranger) if text]
+        found = _found(frame, rgb, face, self.seen, faces, said)
+        return found, self.pipeline.align(rgb, face) if run is None else run
 
     def _choose(self, index: int, rgb: np.ndarray, faces: list[Face]) -> tuple[Face, str]:
         """The person's face among those of a frame, and what is to be said of the choice."""
@@ -127,6 +151,7 @@ class OnePerson:
         if self.tracker is None:
             return faces[0], "several faces, the widest was taken" if several else ""
         numbers = self.tracker.update(index, rgb, faces)
+        self._alone = numbers[0]
         if self.person is None:
             self.person = numbers[0]
             return faces[0], "several faces, the widest was taken" if several else ""
@@ -197,9 +222,22 @@ def _nothing(frame: Frame, problem: str, face_id: int | None = 0) -> FrameResult
 
 
 def _found(
-    frame: Frame, rgb: np.ndarray, face: Face, seen: FaceMeasures | None, faces: int
+    frame: Frame,
+    rgb: np.ndarray,
+    face: Face,
+    seen: FaceMeasures | None,
+    faces: int,
+    notes: Sequence[str] = (),
 ) -> FrameResult:
     judged = judge_target(measure_face(rgb, face), seen)
-    result = FrameResult(frame.index, frame.timestamp, frame.source, None)
-    found = replace(result, confidence=face.score, faces=faces, judged=judged, face=face)
-    return replace(found, notes=judged.notes)
+    return FrameResult(
+        frame.index,
+        frame.timestamp,
+        frame.source,
+        None,
+        confidence=face.score,
+        faces=faces,
+        notes=(*notes, *judged.notes),
+        judged=judged,
+        face=face,
+    )

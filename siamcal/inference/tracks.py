@@ -39,19 +39,26 @@ class _Track:
     looks: np.ndarray
     seen: int  # frame
     speed: np.ndarray = field(default_factory=lambda: np.zeros(2))  # pixels a frame
+    unlearnt: int = 0  # frames since its looks were taken in
 
     def expected(self, frame: int) -> np.ndarray:
         """Where it is now, if it goes on as it went."""
         return self.centre + self.speed * min(frame - self.seen, MOST_STEPS)
 
-    def take(self, frame: int, centre: np.ndarray, size: float, looks: np.ndarray) -> None:
-        """Take a face in."""
+    def move(self, frame: int, centre: np.ndarray, size: float) -> None:
+        """Take in where a face lies."""
         passed = max(frame - self.seen, 1)
         moved = (centre - self.centre) / passed
         self.speed = 0.5 * self.speed + 0.5 * moved if passed <= MOST_STEPS else np.zeros(2)
         self.centre, self.size, self.seen = centre, size, frame
+        self.unlearnt += 1
+
+    def learn(self, looks: np.ndarray) -> None:
+        """Take in what the person looks like."""
         known, new = np.isnan(self.looks), np.isnan(looks)
-        mixed = (1 - LEARNED) * self.looks + LEARNED * looks
+        kept = (1 - LEARNED) ** self.unlearnt
+        self.unlearnt = 0
+        mixed = kept * self.looks + (1 - kept) * looks
         self.looks = np.where(known, looks, np.where(new, self.looks, mixed))
 
 
@@ -84,7 +91,8 @@ class FaceTracker:
         numbers = [-1] * len(faces)
         for row, column in _assigned(cost):
             track = self._tracks[column]
-            track.take(frame, centres[row], sizes[row], looks[row])
+            track.move(frame, centres[row], sizes[row])
+            track.learn(looks[row])
             numbers[row] = track.number
         for row in range(len(faces)):
             if numbers[row] < 0:
@@ -92,6 +100,17 @@ class FaceTracker:
                 self._tracks.append(_Track(number, centres[row], sizes[row], looks[row], frame))
                 numbers[row] = number
         return numbers
+
+    def move(self, frame: int, number: int, face: Face) -> None:
+        """Take in where a person is whose face was followed; looks aren't compared.
+
+        Args:
+            frame: Position in the recording.
+            number: The person's, given by `update` before.
+            face: Their face.
+        """
+        place = rigid_placement(face.landmarks)
+        self._tracks[number].move(frame, np.array(place.centre), place.eye_distance)
 
 
 def _assigned(cost: np.ndarray) -> list[tuple[int, int]]:
