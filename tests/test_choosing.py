@@ -45,6 +45,25 @@ def test_neutral_frames_win_against_a_smile_that_is_held(predictor):
     assert chosen.warnings[0] == "Reference: it was chosen automatically; look at it."
 
 
+def test_rest_is_told_from_brows_that_are_lowered_most_of_the_time(predictor):
+    """Against frames with lowered brows rest reads as an action: they are raised."""
+    person = RenderedPerson(1)
+    moves = [(0.5 * np.sin(i), 2 * np.sin(1.3 * i), 2 * np.cos(i)) for i in range(18)]
+    held = [person({4: 3.5 + wave}, yaw=yaw, pitch=pitch) for wave, yaw, pitch in moves]
+    rest = [person(yaw=turn, pitch=2 * turn) for turn in (-1, 0, 1, 0.5, -0.5)]
+    chosen = choose_reference(stream_of([*held[:9], *rest, *held[9:]]), predictor)
+    assert 10 <= chosen.facts["frame"] <= 14
+
+
+def test_rest_is_found_by_a_calibrator_that_reads_against_a_reference_only():
+    person, model = RenderedPerson(1), load_model()
+    model.null_reference = None
+    pictures = [*smiles(person, 8), *(person(yaw=2 * turn) for turn in (-1, 0, 1))]
+    with Predictor(model) as predictor:
+        assert not predictor.reads_raw
+        assert choose_reference(stream_of(pictures), predictor).facts["frame"] > 8
+
+
 def test_a_smile_throughout_has_no_neutral_frame(predictor):
     pictures = smiles(RenderedPerson(1), 22)
     with pytest.raises(NeutralFrameError, match="22 times the face isn't at rest") as told:

@@ -304,20 +304,6 @@ def test_an_address_where_nobody_answers(scheme):
     assert "secret" not in str(told.value)
 
 
-def test_a_playlist_in_a_local_file_leads_into_no_network(tmp_path):
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen()
-        server.settimeout(0.3)
-        address = f"http://127.0.0.1:{server.getsockname()[1]}/x.ts"
-        lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:1", "#EXTINF:1,", address, "#EXT-X-ENDLIST", ""]
-        (tmp_path / "clip.m3u8").write_text("\n".join(lines))
-        with pytest.raises(MediaError):
-            list(open_media(tmp_path / "clip.m3u8"))
-        with pytest.raises(TimeoutError):
-            server.accept()
-
-
 # --- streams and arrays --------------------------------------------------------------------------
 
 

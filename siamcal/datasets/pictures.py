@@ -10,6 +10,7 @@ from typing import Any
 
 from siamcal.datasets.reading import IMAGE_PATTERN, Problems, examples, option
 from siamcal.errors import ConfigError
+from siamcal.faces.media.playlists import leading, only_itself
 from siamcal.files import kind_of_file
 
 __all__ = [
@@ -292,7 +293,8 @@ def count_frames(name: str | Path) -> tuple[int, str]:
     try:
         if kind := kind_of_file(name):
             return -1, f"unreadable: {kind}"
-        with av.open(str(name)) as container:
+        # An absolute path is no address, whatever the file's name holds.
+        with av.open(str(Path(name).absolute()), options=only_itself()) as container:
             if not container.streams.video:
                 return -1, "unreadable: no pictures in it"
             stream = container.streams.video[0]
@@ -300,4 +302,4 @@ def count_frames(name: str | Path) -> tuple[int, str]:
             container.seek(0)
             return sum(1 for packet in container.demux(stream) if packet.size), ""
     except (av.error.FFmpegError, OSError, StopIteration, ValueError) as error:
-        return -1, f"unreadable: {error}"
+        return -1, f"unreadable: {leading(error, name) or error}"

@@ -36,18 +36,15 @@ NEIGHBOURS = 0.1
 MOST_LONELY = 1.15
 LEAST_ALIKE = 3
 ENOUGH_TO_SAY = 20  # candidates
-# Actions only ever add: the lowest level of each that is seen again and again is the person's rest,
-# and nothing reads below a face at rest.
+# Actions only ever add: the lowest level of each that is seen again and again is the person's rest.
 REST_QUANTILE = 0.15
-REST_WEIGHT = 2.4
-BELOW_WEIGHT = 0.2
-# Of an intensity step: a calibrator's noise on a face at rest is larger than that of expressions.
-READING_WEIGHT = 0.6
-# A frame is read against so many others, evenly over the candidates, and without a reference; what
-# it shows on the mean of them counts so often. Of 45 rendered clips that no figure is reported on
-# the chosen frame wasn't neutral in 2 and 12 got none; by readings without a reference alone it was
-# 3 and 13.
-REFERENCES, SHOWN_WEIGHT = 16, 4.0
+# How much what lies above that level weighs, of expressions (their mean) and of readings (their
+# sum), against 1 for loneliness. Of 60 rendered clips that no figure is reported on, the chosen
+# frame wasn't neutral in 3 and 16 got none; without the roots, and with other weights, in 7 and 15.
+REST_WEIGHT, READ_WEIGHT = 1.0, 0.5
+# A frame is read against so many others, evenly over the candidates, and without a reference.
+# Neither is enough: against lowered brows rest reads as an action.
+REFERENCES = 8
 # Of the candidates' asymmetry: a person's own, while nothing is held before the face.
 OWN_QUANTILE = 0.25
 
@@ -95,7 +92,7 @@ def choose_reference(
     """The most neutral, open-eyed, frontal, uncovered frame of a video or of images.
 
     Up to 120 frames, evenly over time, are judged. Among the sound ones that frame wins whose
-    expression is seen again and again and below which nothing lies (`rank`): a face at rest looks
+    expression is seen again and again and lies lowest (`rank`): a face at rest looks
     alike whenever it rests, also where the person acts most of the time. A guess: a person who
     holds one expression throughout has no neutral frame there.
 
@@ -269,34 +266,43 @@ def _seen(near: float) -> str:
 
 
 def _readings(crops: Sequence[np.ndarray], predictor: Predictor) -> np.ndarray:
-    """What each shows against others of them and without a reference, (N, A); (N, 0) of logits."""
+    """What each shows against others of them and without a reference, (N, 2A); (N, 0) of logits.
+
+    Roots of intensities: whether an action is there counts more than how strong it is. Of a
+    calibrator that can't read without a reference it is (N, A).
+    """
     if predictor.config.task != "intensity":
         return np.zeros((len(crops), 0), np.float32)
     places = np.linspace(0, len(crops) - 1, min(REFERENCES, len(crops))).round().astype(int)
-    read = predictor.read_each(np.stack(crops), places.tolist(), raw=True)
-    return SHOWN_WEIGHT * np.maximum(read, 0).mean(0)
+    read = predictor.read_each(np.stack(crops), places.tolist(), raw=True)  # (R + 1 or R, N, A)
+    against, alone = np.split(np.maximum(read, 0), [len(places)])
+    return np.sqrt(np.concatenate([against.mean(0), *alone], axis=1))
 
 
 def rank(shown: np.ndarray, readings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How neutral the frames of one person are, by two witnesses.
 
     MediaPipe's coefficients don't see some actions (AU 9), a calibrator may never have seen a real
-    face; where both find a frame alike to many and below the others, it is at rest.
+    face; where both find a frame alike to many and no higher than the others, it is at rest.
 
     Args:
         shown: (N, K) `siamcal.faces.neutrality.expression` of each.
-        readings: (N, A) AU intensities of each, all against the same references.
+        readings: (N, R) of each, `_readings`.
 
     Returns:
         (N,) scores, lower is better, and (N,) distances within which a tenth of the frames lies.
     """
-    both = np.concatenate([shown, READING_WEIGHT * readings], axis=1)
+    both = np.concatenate([shown, readings], axis=1)
     apart = np.sqrt(((both[:, None] - both[None]) ** 2).sum(-1))  # (N, N)
     neighbours = min(max(2, round(NEIGHBOURS * len(both))), len(both) - 1)
     near = np.sort(apart, axis=1)[:, neighbours]
-    over = np.maximum(shown - np.quantile(shown, REST_QUANTILE, axis=0), 0).mean(1)
-    below = np.maximum(readings[:, None] - readings[None], 0).sum(-1).mean(1)
-    return near + REST_WEIGHT * over + BELOW_WEIGHT * below, near
+    over = _above_rest(shown).mean(1)
+    read = _above_rest(readings).sum(1)
+    return near + REST_WEIGHT * over + READ_WEIGHT * read, near
+
+
+def _above_rest(values: np.ndarray) -> np.ndarray:
+    return np.maximum(values - np.quantile(values, REST_QUANTILE, axis=0), 0)
 
 
 def _candidates(

@@ -28,7 +28,9 @@ ALWAYS_ALIKE = {"threads": "1", "x264-params": "mbtree=0"}
 
 def is_own(path: Path) -> bool:
     """Whether a video was drawn by siamcal."""
-    with suppress(av.FFmpegError, OSError, ValueError), av.open(str(path)) as container:
+    problems = (av.FFmpegError, OSError, ValueError)
+    # Opened as what it would be: a playlist may lead to a pipe.
+    with suppress(*problems), av.open(str(path), format="mp4") as container:
         return bool(container.metadata.get("comment", "") == COMMENT)
     return False
 

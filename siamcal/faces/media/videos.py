@@ -11,11 +11,10 @@ from siamcal.faces.media.decoding import Video, frames_in
 from siamcal.faces.media.files import reason
 from siamcal.faces.media.frames import FrameStream
 from siamcal.faces.media.piped import PIPED, Recorded
+from siamcal.faces.media.playlists import leading, only_itself
 
 __all__ = ["is_picture", "open_container", "video_stream"]
 
-# Playlists and the like inside a local file may name others; none leads into a network.
-LOCAL_ONLY = {"protocol_whitelist": "file,crypto,data"}
 # Seconds for a network address to answer, and between two frames.
 PATIENCE = (20.0, 30.0)
 MATROSKA_DURATION = r"(\d+):(\d+):(\d+\.?\d*)"  # 00:01:02.400000000
@@ -53,7 +52,7 @@ def open_container(where: Path | Recorded | str, name: str) -> Any:
     """An opened container that holds at least one track of pictures, covers included.
 
     Raises:
-        MediaError: It can't be read, or holds no pictures.
+        MediaError: It can't be read, leads to other files, or holds no pictures.
     """
     import av
 
@@ -63,9 +62,11 @@ def open_container(where: Path | Recorded | str, name: str) -> Any:
     how: dict[str, Any] = {"metadata_errors": "replace"} if old else {}
     if isinstance(where, Path):
         # Only an absolute path is no address, whatever colons or dashes the file's name holds.
-        where, how["options"] = str(where.absolute()), LOCAL_ONLY
+        where, how["options"] = str(where.absolute()), only_itself()
     elif isinstance(where, str):
         how |= {"timeout": PATIENCE, "options": {"rtsp_flags": "prefer_tcp"}}
+    else:
+        how["options"] = only_itself()
     try:
         container = av.open(where, **how)
     except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -78,6 +79,8 @@ def open_container(where: Path | Recorded | str, name: str) -> Any:
 
 
 def _unreadable(where: Any, name: str, error: Exception) -> str:
+    if leads := leading(error, name):
+        return leads
     why = f"({reason(error)})"
     if isinstance(where, str) and "://" in where:
         return f"{name} can't be opened {why}. Check the address and that the sender runs."
