@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from siamcal.evaluation.figures_method import _read, method_figure
+from siamcal.evaluation.figures_method import _plainest, _read, method_figure
 from siamcal.inference.models import load_model
 
 
@@ -51,3 +51,9 @@ def test_the_bars_are_the_readings(example) -> None:
     drawn = [[bar.get_height() for bar in bars] for bars in axes.containers]
     expected = [values[shown] for values in (found.plain, found.calibrated, found.truth)]
     np.testing.assert_allclose(drawn, expected)
+
+
+def test_the_target_shows_one_strong_action_and_little_else() -> None:
+    labels = np.array([[0.0, 0, 0], [5, 4, 5], [0, 3, 1], [2, 0, 0]])
+    assert _plainest(labels) == 2
+    assert _plainest(labels[[0, 3]]) == 1  # nothing strong: the strongest there is

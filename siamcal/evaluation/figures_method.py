@@ -26,6 +26,7 @@ __all__ = ["Example", "find_example", "method_figure"]
 
 # Shown bars: more can't be read at the width of a README.
 _SHOWN_AUS = 5
+_STRONG = 3  # intensity
 _SHOWN_SIZE = 224  # pixels of the shown crops
 _GREY = "#555555"
 _TRUTH = "#222222"
@@ -65,7 +66,7 @@ def find_example(
 ) -> Example:
     """Of a data set's first people the one whose resting face the plain network misreads most.
 
-    The target is that person's most expressive frame.
+    The target is, of that person's frames with a strong action, the one that shows least else.
 
     Args:
         plain: The network without calibration and its head, (B, 3, S, S) -> output of the head.
@@ -81,7 +82,7 @@ def find_example(
             table = source.table[source.table["participant"] == person]
             files = table["source"].to_list()
             labels = table[columns].to_numpy(np.float64)
-            last = int(labels.sum(1).argmax())
+            last = _plainest(labels)
             first = int(table["is_reference"].to_numpy().argmax())
             images = [read_image(files[row]) for row in (first, last)]
             # Two faces, found once: the networks' crops, and the same without contrast and mask.
@@ -96,6 +97,13 @@ def find_example(
     with FacePipeline(shown) as pipeline:
         neutral, target = (pipeline.align(i, f[0]) for i, f in zip(images, faces, strict=True))
     return replace(example, neutral=neutral, target=target)
+
+
+def _plainest(labels: np.ndarray) -> int:
+    """The frame with an action of `_STRONG` or more and the least sum; else the strongest action."""
+    strongest = labels.max(1)
+    strong = strongest >= min(_STRONG, strongest.max())
+    return int(np.where(strong, labels.sum(1), np.inf).argmin())
 
 
 def method_figure(example: Example) -> Figure:
