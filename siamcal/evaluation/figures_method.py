@@ -100,7 +100,7 @@ def find_example(
 
 
 def _plainest(labels: np.ndarray) -> int:
-    """The frame with an action of `_STRONG` or more and the least sum; else the strongest action."""
+    """The frame with a strong action and the least sum; the strongest where none is strong."""
     strongest = labels.max(1)
     strong = strongest >= min(_STRONG, strongest.max())
     return int(np.where(strong, labels.sum(1), np.inf).argmin())
