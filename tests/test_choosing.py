@@ -26,9 +26,11 @@ def predictor():
         yield predictor
 
 
-def stream_of(pictures, total=True):
-    frames = (Frame(i, i / 25, rgb, "clip") for i, rgb in enumerate(pictures))
-    return FrameStream("video", ("clip",), len(pictures) if total else None, 25.0, frames)
+def stream_of(pictures, total=True, fps=2.0):
+    """A recording so slow that every one of some dozens of frames is judged."""
+    frames = (Frame(i, i / (fps or 1), rgb, "clip") for i, rgb in enumerate(pictures))
+    kind = "video" if fps else "images"
+    return FrameStream(kind, ("clip",), len(pictures) if total else None, fps, frames)
 
 
 def smiles(person, count):
@@ -135,8 +137,15 @@ def test_clips_of_the_benchmark(predictor, person, clip, acting):
 
 
 @pytest.mark.parametrize("total", [True, False])
-@pytest.mark.parametrize(("length", "most"), [(30, 30), (300, 60), (600, 100), (2400, 120)])
-def test_candidates_are_few_and_even_over_time(monkeypatch, total, length, most):
+@pytest.mark.parametrize(
+    ("length", "fps", "most"),
+    [
+        *((15, 25, 15), (60, 25, 15), (125, 25, 16), (250, 25, 32), (500, 25, 63), (2400, 25, 120)),
+        *((500, 100, 63), (60, 2, 60), (300, 10, 60), (90, 6, 30)),  # a slow one: two a second
+        *((50, None, 50), (300, None, 60), (600, None, 75)),  # pictures
+    ],
+)
+def test_candidates_are_few_and_even_over_time(monkeypatch, total, length, fps, most):
     seen = []
 
     def candidate(frame, _, *, pictures):
@@ -146,8 +155,9 @@ def test_candidates_are_few_and_even_over_time(monkeypatch, total, length, most)
 
     monkeypatch.setattr(choosing, "_candidate", candidate)
     pictures = [np.zeros((2, 2, 3), np.uint8)] * length
-    kept = [c.frame for c in choosing._candidates(stream_of(pictures, total), pipeline=None)]
-    assert most / 2 <= len(kept) <= (most if total else 2 * most)
+    stream = stream_of(pictures, total, fps)
+    kept = [c.frame for c in choosing._candidates(stream, pipeline=None)]
+    assert (most - 1 if total else most / 2) <= len(kept) <= (most if total else 2 * most)
     assert len(seen) <= (most if total else 5 * most)
     assert kept[0] == 0
     assert np.ptp(np.diff(kept)) <= 1
@@ -182,7 +192,7 @@ def test_the_candidates_are_drawn_and_the_chosen_one_marked(predictor, tmp_path,
     assert title == "25 frames of clip were judged; the best:"
     assert len(shown) == 12
     number = chosen.facts["frame"]
-    assert shown[0].place == f"frame {number}, {(number - 1) / 25:.2f} s"
+    assert shown[0].place == f"frame {number}, {(number - 1) / 2:.2f} s"
     assert [one.mark for one in shown] == ["chosen", *[""] * 11]
     assert {one.place.split(",")[0] for one in shown[:5]} == {f"frame {n}" for n in range(13, 18)}
     assert [one.sound for one in shown] == [True] * 5 + [False] * 7

@@ -718,6 +718,8 @@ def test_features_alone_do_not_go_on() -> None:
     features, reference = model.split.pre(images(2, 1)), model.encode(images(2, 2))
     with pytest.raises(ConfigError, match=r"merges at 2 \(layer2, layer4\); pass the images"):
         model.from_features(features, reference)
+    with pytest.raises(ConfigError, match=r"merges at 2 \(layer2, layer4\); encode the images"):
+        model.encode_features(features)
     with pytest.raises(MergePointError, match="no second half"):
         model.split.post(features)
 

@@ -26,16 +26,19 @@ from siamcal.progress import progress_bar
 
 __all__ = ["choose_for_everybody", "choose_reference"]
 
-# How many frames are judged: one in six keeps the cost below a third of reading the recording, of a
-# short one too few would be left.
-MOST_CANDIDATES, LEAST_CANDIDATES, ONE_IN = 120, 60, 6
+# How many frames are judged: one costs as much as reading two or three, so one in eight as much as
+# about a third of the recording. Of a short recording too few would be left, and of a slow one, so
+# two a second are, up to 60; of pictures nobody knows how far apart they were taken.
+MOST_CANDIDATES, LEAST_CANDIDATES, ONE_IN = 120, 15, 8
+A_SECOND, ENOUGH = 2, 60
 # A face at rest looks alike whenever it rests: this share of the sound candidates is expected near
 # it. Where they are farther away than this (in units of the least expression that is no longer
 # rest), the person never rested.
 NEIGHBOURS = 0.1
 MOST_LONELY = 1.15
 LEAST_ALIKE = 3
-ENOUGH_TO_SAY = 20  # candidates
+# Fewer candidates don't tell; pictures may lie farther apart than a recording's.
+ENOUGH_FRAMES, ENOUGH_PICTURES = 12, 20
 # Actions only ever add: the lowest level of each that is seen again and again is the person's rest.
 REST_QUANTILE = 0.15
 # How much what lies above that level weighs, of expressions (their mean) and of readings (their
@@ -91,7 +94,8 @@ def choose_reference(
 ) -> PersonReference:
     """The most neutral, open-eyed, frontal, uncovered frame of a video or of images.
 
-    Up to 120 frames, evenly over time, are judged. Among the sound ones that frame wins whose
+    One frame in eight, evenly over time, is judged (at least 15, at most 120; two a second of a
+    slow recording, and of up to 60 pictures each). Among the sound ones that frame wins whose
     expression is seen again and again and lies lowest (`rank`): a face at rest looks
     alike whenever it rests, also where the person acts most of the time. A guess: a person who
     holds one expression throughout has no neutral frame there.
@@ -154,7 +158,8 @@ def _choose(
     sheet: Path | None = None,
 ) -> PersonReference:
     judgements = judge_candidates(candidates)
-    ranking = _ranked(candidates, judgements, predictor)
+    enough = ENOUGH_PICTURES if stream.kind == "images" else ENOUGH_FRAMES
+    ranking = _ranked(candidates, judgements, predictor, enough)
     chosen = ranking.order[0]
     best, problems = candidates[chosen], list(judgements[chosen].problems)
     if ranking.lonely:
@@ -206,7 +211,10 @@ def _no_neutral_frame(
 
 
 def _ranked(
-    candidates: Sequence[Candidate], judgements: Sequence[ReferenceJudgement], predictor: Predictor
+    candidates: Sequence[Candidate],
+    judgements: Sequence[ReferenceJudgement],
+    predictor: Predictor,
+    enough: int,
 ) -> _Ranking:
     problems = [len(judgement.problems) for judgement in judgements]
     among = [i for i, count in enumerate(problems) if count == min(problems)]
@@ -220,7 +228,7 @@ def _ranked(
     return _Ranking(
         [*(among[i] for i in order), *others],
         dict(zip(among, near.tolist(), strict=True)),
-        few and len(candidates) >= ENOUGH_TO_SAY,
+        few and len(candidates) >= enough,
     )
 
 
@@ -308,7 +316,7 @@ def _above_rest(values: np.ndarray) -> np.ndarray:
 def _candidates(
     stream: FrameStream, pipeline: FacePipeline, *, pictures: bool = False
 ) -> list[Candidate]:
-    step = _wanted_step(stream.total or 0)
+    step = _wanted_step(stream.total or 0, stream.fps)
     found: list[Candidate] = []
     due, person = 0.0, _Person(pipeline, followed=stream.kind == "video")
     frames = progress_bar(
@@ -321,7 +329,7 @@ def _candidates(
         if candidate is not None:
             found.append(candidate)
         # Without a known length every second one is dropped once there are too many.
-        if _wanted_step(frame.index + 1) >= 2 * step:
+        if _wanted_step(frame.index + 1, stream.fps) >= 2 * step:
             step *= 2
             found = [c for c in found if c.frame % step == 0]
         due = (frame.index // step + 1) * step
@@ -370,7 +378,8 @@ class _Person:
 
 def _candidates_of_people(stream: FrameStream, everybody: Everybody) -> dict[int, list[Candidate]]:
     """Every face is numbered, as people are followed from frame to frame; few are kept."""
-    step = _wanted_step(stream.total or 0)
+    # Faces are looked for in every frame here, so that more candidates cost little.
+    step = _wanted_step(stream.total or 0, None)
     found: dict[int, list[Candidate]] = {}
     bar = progress_bar(stream, total=stream.total, description="finding people", unit="frame")
     for frame in bar:
@@ -387,9 +396,16 @@ def _candidates_of_people(stream: FrameStream, everybody: Everybody) -> dict[int
     return found
 
 
-def _wanted_step(total: int) -> float:
-    """Every n-th frame of so many is judged: n."""
-    return max(total / min(MOST_CANDIDATES, max(LEAST_CANDIDATES, total / ONE_IN)), 1.0)
+def _wanted_step(total: int, fps: float | None) -> float:
+    """Every n-th frame of so many is judged: n.
+
+    Args:
+        total: Number of frames.
+        fps: Frames a second; None: they are pictures, or a video doesn't tell.
+    """
+    least = A_SECOND * total / fps if fps else ENOUGH
+    least = max(LEAST_CANDIDATES, min(ENOUGH, least))
+    return max(total / min(MOST_CANDIDATES, max(least, total / ONE_IN)), 1.0)
 
 
 def _candidate(frame: Frame, person: _Person, *, pictures: bool) -> Candidate | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 import torch
@@ -140,23 +141,31 @@ class Predictor:
     ) -> np.ndarray:
         """Every crop against each of some of them, (R, N, A) float32.
 
-        The network runs once on each up to the merge point, whatever the number of references;
-        where it merges at several points, once for each reference.
+        The network runs once on each up to the merge point, whatever the number of references
+        (where torch computes the features, once more on each reference); where it merges at several
+        points, once for each reference.
 
         Args:
             crops: (N, size, size, 3) uint8, of one person.
             references: Which of them are the references, one after another.
             raw: Also without a reference, in the end, where the calibrator can.
         """
-        encoded: list[Reference | None] = [self.encode(crops[place]) for place in references]
+        each: Crops = crops if self._pass is None else [self._pass.run(crop) for crop in crops]
+        encoded: list[Reference | None] = [self._encoded(each[place]) for place in references]
         encoded += [None] * (raw and self.reads_raw)
         found = []
-        for start in range(0, len(crops), self.batch_size):
-            seen = self._seen(crops[start : start + self.batch_size])
+        for start in range(0, len(each), self.batch_size):
+            seen = self._seen(each[start : start + self.batch_size])
             if not isinstance(seen, Features) and len(self.model.split.points) == 1:
                 seen = self.model.split.pre(seen)
             found.append(np.stack([self._values(seen, reference) for reference in encoded]))
         return np.concatenate(found, axis=1)
+
+    def _encoded(self, crop: np.ndarray | LandmarkRun) -> Reference:
+        """`encode`, where the landmark network ran on the crop from what that told."""
+        if not isinstance(crop, LandmarkRun):
+            return self.encode(crop)
+        return self.model.encode_features(cast(Features, self._seen([crop])))
 
     def _seen(self, crops: Crops) -> Features | torch.Tensor:
         """Pre-merge features where another engine computes them, else the network's input."""

@@ -289,9 +289,20 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, TrustingMi
             self._check_gathered()
         with self._quieted(split):
             encoded = self._encode(split, self._arguments.inputs(image, "reference"))
-        if not torch.compiler.is_compiling():
-            encoded.made_by = Provenance(weakref.ref(self.origin), self.origin.versions())
-        return encoded
+        return self._signed(encoded)
+
+    def encode_features(self, features: Features) -> Reference:
+        """`encode` of images whose features, from `model.split.pre` or its equal, are known.
+
+        Raises:
+            ConfigError: The model merges at several points: features at the first aren't all.
+        """
+        if not isinstance(self.merge_at, str):
+            raise ConfigError(
+                f"encode_features takes features of one merge point, but this model merges at "
+                f"{len(self.merge_at)} ({self.place}); encode the images: model.encode(images)."
+            )
+        return self._signed(Reference(features.tensors, self.split.layouts, self.place))
 
     def load_reference(self, path: str | Path) -> Reference:
         """A Reference that was saved, on this model's device.
@@ -377,6 +388,11 @@ class CalibratingSiamese(PretrainedMixin, InteropMixin, FittingMixin, TrustingMi
     def _encode(self, split: Split, image: Inputs) -> Reference:
         features = split.pre(image)
         return Reference(features.tensors, split.layouts, self.place)
+
+    def _signed(self, encoded: Reference) -> Reference:
+        if not torch.compiler.is_compiling():
+            encoded.made_by = Provenance(weakref.ref(self.origin), self.origin.versions())
+        return encoded
 
     def _calibrate(self, split: Split, target: Inputs, reference: Reference, quiet: bool) -> Any:
         self.check_reference(reference)
