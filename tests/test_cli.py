@@ -100,7 +100,7 @@ def test_disfa_without_the_data_says_how_to_get_it_and_exits_2(tmp_path) -> None
         (["train", "synth", "--merge-at", "auto"], "siamcal bench --merge-at auto compares"),
         (["bench", "--backbone", "ir5"], "ir50"),
         (["bench", "--task", "gaze"], "'intensity', 'detection'"),
-        (["bench", "--methods", "best"], "ncg, bs, bss, frozen and csn"),
+        (["bench", "--methods", "best"], "ncg, bs, bss, outputs, frozen"),
         (["bench", "--seeds", "a"], "whole numbers"),
         (["bench", "nothing"], "benchmark"),
         (["bench", "realism", "--name", "mine"], "takes no 'mine'"),

@@ -181,7 +181,7 @@ def test_seeds_are_listed_with_their_spread(faces, tmp_path) -> None:
 
 
 def test_unknown_methods_and_folds_are_refused(faces, tmp_path) -> None:
-    with pytest.raises(ConfigError, match="ncg, bs, bss, frozen and csn"):
+    with pytest.raises(ConfigError, match="ncg, bs, bss, outputs, frozen"):
         cross_validate(RECIPE, faces, tmp_path, ("ncg", "best"))
     with pytest.raises(ConfigError, match="folds 0 to 1"):
         cross_validate(RECIPE, faces, tmp_path, folds=[2])
