@@ -76,7 +76,9 @@ def video_parts(
     return {
         f"{name}: MediaPipe's FaceLandmarker alone, video mode": landmarker(frames),
         f"{name}: decoding alone": lambda: sum(1 for _ in open_media(clip)),
-        f"{name}: faces alone": lambda: [predictor.pipeline.crop(frame) for frame in frames],
+        f"{name}: faces and crops, found anew in each frame": lambda: [
+            predictor.pipeline.crop(frame) for frame in frames
+        ],
         f"{name}: siamcal predict, from the file to the table": predict,
     }
 
