@@ -294,8 +294,13 @@ class Recipe:
         """Refuse, before anything is made, what is for one merge point."""
         if self.merge == PAPER:
             paper(self.merge_at)
-        usual = {"freeze_pre": 0, "branches": "separate", "compile": False}
-        for name, value in {**usual, "zero_at_reference": False}.items():
+        usual = {
+            "freeze_pre": 0,
+            "branches": "separate",
+            "compile": False,
+            "zero_at_reference": False,
+        }
+        for name, value in usual.items():
             if getattr(self, name) != value:
                 raise ConfigError(
                     f"{name}={getattr(self, name)!r} is for one merge point, but merge_at names "
