@@ -158,6 +158,7 @@ def test_a_folder_of_images(run, tmp_path):
         (["absent.mp4", "--reference", "neutral.jpg"], "doesn't exist"),
         (["clip.mp4", "clip.mp4", "--reference", "neutral.jpg"], "is a video among 2 inputs"),
         (["clip.mp4", "--reference", "absent.jpg"], "doesn't exist"),
+        (["clip.mp4", "--plot", "sheet.png", "--reference", "neutral.jpg"], "take no path"),
         (["clip.mp4", "--reference", "empty.mp4"], "0 bytes"),
         (["clip.mp4", "--reference", "nobody.mp4"], "No face was found in the reference"),
         (["clip.mp4", "--reference-frame", "99"], "has 8 frames; frame 99"),

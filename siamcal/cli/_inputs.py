@@ -12,11 +12,12 @@ from siamcal.files import absent
 __all__ = ["refuse_absent"]
 
 
-def refuse_absent(names: Iterable[str | os.PathLike[str] | None]) -> None:
+def refuse_absent(names: Iterable[str | os.PathLike[str] | None], hint: str = "") -> None:
     """Refuse a file that isn't there; what may be no file's name is left to who reads it.
 
     Args:
         names: As a user gave them; None and "" for what was not given.
+        hint: A sentence on what else may have been meant, behind the message.
 
     Raises:
         MediaError: One of them doesn't exist.
@@ -27,4 +28,4 @@ def refuse_absent(names: Iterable[str | os.PathLike[str] | None]) -> None:
             continue
         if text == "-" or "://" in text or text.startswith(("camera", "@")):
             continue
-        raise MediaError(absent(text))
+        raise MediaError(f"{absent(text)} {hint}".rstrip())

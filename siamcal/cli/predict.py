@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from siamcal.inference.recordings import Asked
     from siamcal.inference.run import TableOptions
 
+# Of an input that isn't there: --candidates takes a path, these two don't.
+_SWITCHES = (
+    "--plot and --overlay take no path: what they draw lies beside the table, under its name "
+    "(-o aus.csv: aus.png, aus.mp4)."
+)
+
 EXAMPLES = """
 Read the action units of people from videos, images, folders or a camera, each relative to a neutral
 reference frame of the person. One recording gives one table; with a folder behind -o every
@@ -163,7 +169,8 @@ def predict(
     ] = False,
 ) -> None:
     """Read AUs of people. Long because every option is told here."""
-    refuse_absent([*inputs, reference if reference not in ("auto", "best") else None])
+    refuse_absent(inputs, _SWITCHES if plot or overlay else "")
+    refuse_absent([reference if reference not in ("auto", "best") else None])
     from siamcal.inference.many import ModelChoice, Work
     from siamcal.inference.recordings import Recording
     from siamcal.inference.run import TableOptions
