@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from dataclasses import replace
 
 import cv2
@@ -11,7 +12,7 @@ from rendered import RenderedPerson
 from siamcal.benchmarks.quality import draw_sunglasses
 from videos import astronaut
 
-from siamcal.faces import FacePipeline, quality
+from siamcal.faces import FacePipeline, judge_reference, quality
 from siamcal.faces.media import Frame, FrameStream
 from siamcal.faces.quality import FaceMeasures, judge_target, measure_face
 from siamcal.inference import Predictor, load_model, predict_to_table
@@ -109,6 +110,28 @@ def test_a_real_face_in_sunglasses_or_darkness(pipeline):
     dark = (still * 0.1).astype(np.uint8)
     for picture, note in ((draw_sunglasses(still, face), "covered eyes"), (dark, "too dark")):
         assert note in judge_target(measured(pipeline, picture), reference).notes
+
+
+@pytest.mark.parametrize("whose", ["rendered", "real"])
+def test_a_face_that_the_picture_cuts_off_is_told(pipeline, people, whose):
+    """By where the whole picture has its chin, lip and brows."""
+    whole = people[0]() if whose == "rendered" else astronaut()
+    (face,) = pipeline.detect(whole, max_faces=1)
+    low, high = face.landmarks[:, 1].min(), face.landmarks[:, 1].max()
+    lip, brow = face.landmarks[17, 1], face.landmarks[105, 1]
+    for picture, cut in (
+        (whole[: math.ceil(high)], False),
+        (whole[math.floor(max(low, 0)) :], False),
+        (whole[: int(lip)], True),
+        (whole[int(brow) :], True),
+        (whole[:, : int(face.landmarks[263, 0])], True),
+    ):
+        seen = measured(pipeline, np.ascontiguousarray(picture))
+        told = "cut off by the picture's edge" in judge_target(seen, None).notes
+        assert told == cut, (picture.shape, seen.outside)
+        (found,) = pipeline.detect(np.ascontiguousarray(picture), max_faces=1)
+        problems = judge_reference(picture, found, pipeline.detector).problems
+        assert any("cut off" in problem for problem in problems) == cut
 
 
 def test_a_persons_own_asymmetry_and_tint_are_no_cover(pipeline, people, references):

@@ -97,10 +97,12 @@ def judge_reference(rgb: np.ndarray, face: Face, detector: FaceDetector) -> Refe
             "A reference is judged by its expression, but the face was detected with "
             "details=False. Detect it again with details=True."
         )
-    cover = _cover(measure_face(rgb, face))
-    if not cover[1]:
+    seen = measure_face(rgb, face)
+    cover = _cover(seen)
+    if not cover[1] and not seen.cut_off:
         cover = _mirrored(rgb, face, detector)
-    return _judgement(_expression(face), _eyes(face), _pose(face), _resolution(face), cover)
+    pose, size = _pose(face), _resolution(face)
+    return _judgement(_expression(face), _eyes(face), pose, size, _cut(seen), cover)
 
 
 def judge_candidate(
@@ -122,7 +124,7 @@ def judge_candidate(
     aside = pose[0] <= _FILMED_TURN
     far = _eye_distance(face) >= _FILMED_EYE_DISTANCE
     filmed = [text for (_, text), so in ((pose, aside), (size, far)) if text and so]
-    judgement = _judgement(rest, _eyes(face), pose, size, cover, dark)
+    judgement = _judgement(rest, _eyes(face), pose, size, _cut(seen), cover, dark)
     return replace(judgement, filmed=tuple(filmed))
 
 
@@ -165,6 +167,10 @@ def _expression(face: Face, leave_out: Collection[str] = ()) -> tuple[float, str
         return min(score, 0.99), ""
     words = ", ".join(f"{_AT_REST[n][1]} ({n} {_strongest(face, n):.2f})" for n in shown)
     return max(score, 1.0), f"the face isn't at rest: {words}"
+
+
+def _cut(seen: FaceMeasures) -> tuple[float, str]:
+    return (2.0, "the face is cut off by the picture's edge") if seen.cut_off else (0.0, "")
 
 
 def _eyes(face: Face) -> tuple[float, str]:
