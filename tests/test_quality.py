@@ -134,6 +134,18 @@ def test_a_face_that_the_picture_cuts_off_is_told(pipeline, people, whose):
         assert any("cut off" in problem for problem in problems) == cut
 
 
+def test_an_array_in_opencvs_order_is_told(pipeline, people):
+    for picture in (astronaut(), *(person() for person in people)):
+        swapped = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        grey = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        for shown, told in ((picture, False), (grey, False), (swapped, True)):
+            notes = judge_target(measured(pipeline, shown), None).notes
+            assert any("red and blue swapped" in note for note in notes) == told
+    (face,) = pipeline.detect(swapped, max_faces=1)
+    problems = judge_reference(swapped, face, pipeline.detector).problems
+    assert any("red and blue may be swapped" in problem for problem in problems)
+
+
 def test_a_persons_own_asymmetry_and_tint_are_no_cover(pipeline, people, references):
     sound = references[0]
     bearded = replace(sound, tint=(0.9, -0.9), asymmetry=(1.0, 0.3))

@@ -102,7 +102,8 @@ def judge_reference(rgb: np.ndarray, face: Face, detector: FaceDetector) -> Refe
     if not cover[1] and not seen.cut_off:
         cover = _mirrored(rgb, face, detector)
     pose, size = _pose(face), _resolution(face)
-    return _judgement(_expression(face), _eyes(face), pose, size, _cut(seen), cover)
+    picture = _cut(seen), _colour(seen)
+    return _judgement(_expression(face), _eyes(face), pose, size, *picture, cover)
 
 
 def judge_candidate(
@@ -124,7 +125,7 @@ def judge_candidate(
     aside = pose[0] <= _FILMED_TURN
     far = _eye_distance(face) >= _FILMED_EYE_DISTANCE
     filmed = [text for (_, text), so in ((pose, aside), (size, far)) if text and so]
-    judgement = _judgement(rest, _eyes(face), pose, size, _cut(seen), cover, dark)
+    judgement = _judgement(rest, _eyes(face), pose, size, _cut(seen), _colour(seen), cover, dark)
     return replace(judgement, filmed=tuple(filmed))
 
 
@@ -171,6 +172,12 @@ def _expression(face: Face, leave_out: Collection[str] = ()) -> tuple[float, str
 
 def _cut(seen: FaceMeasures) -> tuple[float, str]:
     return (2.0, "the face is cut off by the picture's edge") if seen.cut_off else (0.0, "")
+
+
+def _colour(seen: FaceMeasures) -> tuple[float, str]:
+    if not seen.blue:
+        return 0.0, ""
+    return 1.5, "the skin is blue: RGB is read, and red and blue may be swapped"
 
 
 def _eyes(face: Face) -> tuple[float, str]:
