@@ -88,10 +88,11 @@ BLACK = np.zeros((320, 320, 3), np.uint8)
         ({}, blurred, ["sharp"]),
         ({}, beside, ["one face"]),
         ({}, lambda frame: cv2.resize(frame, (120, 120), interpolation=cv2.INTER_AREA), ["near"]),
+        ({}, lambda frame: frame[:, : frame.shape[1] // 2 + 20], ["whole"]),
         ({}, masked, ["uncovered"]),
         ({}, lambda frame: BLACK, ["one face"]),
     ],
-    ids=["sound", "smile", "turned", "shut", "blurred", "two", "far", "covered", "nobody"],
+    ids=["sound", "smile", "turned", "shut", "blurred", "two", "far", "cut", "covered", "nobody"],
 )  # fmt: skip
 def test_guidance_says_what_is_wrong(person, pipeline, actions, change, bad):
     frame = person(**actions)

@@ -19,6 +19,7 @@ _POINTS = (
     ("at rest", "relax the face, close the mouth", "the face isn't at rest"),
     ("eyes open", "open the eyes", "the eyes are shut"),
     ("near", "come nearer", "the face is small"),
+    ("whole", "come into the middle", "the face is cut off"),
     ("uncovered", "take away what covers the face", "something seems to cover"),
 )
 _SIDE = 96  # pixels of the picture that is measured; the outer eye corners lie 42 apart
