@@ -52,7 +52,8 @@ _FILMED_TURN, _FILMED_EYE_DISTANCE = 1.5, 20.0  # of the limits of turn and nod;
 # over the eye distance; about .02, with a hand .08 to .2).
 _MOST_MIRROR_SHIFT = 0.07
 # As `covering` names them.
-_PARTS = {"something before the face": "face"}
+_HAND = "a hand before the face"
+_PARTS = {"something before the face": "face", _HAND: "face"}
 _MIRRORED = ((61, 291), (33, 263), (133, 362), (105, 334), (58, 288))
 
 
@@ -97,7 +98,7 @@ def judge_reference(rgb: np.ndarray, face: Face, detector: FaceDetector) -> Refe
             "A reference is judged by its expression, but the face was detected with "
             "details=False. Detect it again with details=True."
         )
-    cover = _cover(measure_face(rgb, face))
+    cover = _cover(measure_face(rgb, face, detector.hand(rgb, face)))
     if not cover[1]:
         cover = _mirrored(rgb, face, detector)
     return _judgement(_expression(face), _eyes(face), _pose(face), _resolution(face), cover)
@@ -198,8 +199,9 @@ def _cover(seen: FaceMeasures, own: FaceMeasures | None = None) -> tuple[float, 
     covered = [name.removeprefix("covered ") for name, value in shown.items() if value > 1]
     if not covered:
         return 0.3 * max(shown.values()), ""
-    names = " and the ".join(_PARTS.get(name, name) for name in covered)
-    return 2.0, f"something seems to cover the {names} (in the picture)"
+    names = " and the ".join(dict.fromkeys(_PARTS.get(name, name) for name in covered))
+    hand = "a hand, " if _HAND in covered else ""
+    return 2.0, f"something seems to cover the {names} ({hand}in the picture)"
 
 
 def _mirrored(rgb: np.ndarray, face: Face, detector: FaceDetector) -> tuple[float, str]:

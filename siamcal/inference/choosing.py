@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -387,7 +387,7 @@ def _candidates_of_people(stream: FrameStream, everybody: Everybody) -> dict[int
             own = found.setdefault(number, [])
             if own and frame.index < own[-1].frame + step:
                 continue
-            seen = measure_face(frame.rgb, face)
+            seen = _measured(frame.rgb, face, everybody.pipeline)
             crop = everybody.pipeline.align(frame.rgb, face)
             whole = identity_crop(frame.rgb, face)
             own.append(Candidate(frame.index, frame.source, crop, face, seen, whole))
@@ -420,9 +420,18 @@ def _candidate(frame: Frame, person: _Person, *, pictures: bool) -> Candidate | 
         frame.source,
         person.pipeline.align(frame.rgb, face),
         face,
-        measure_face(frame.rgb, face),
+        _measured(frame.rgb, face, person.pipeline),
         identity_crop(frame.rgb, face),
         frame.timestamp,
         number,
         face_picture(frame.rgb, face) if pictures else None,
     )
+
+
+def _measured(rgb: np.ndarray, face: Face, pipeline: FacePipeline) -> FaceMeasures:
+    """Measures of a candidate; hands are looked for only where nothing else rules it out."""
+    seen = measure_face(rgb, face)
+    judged = judge_candidate(face, seen, seen.asymmetry)
+    if set(judged.problems) - set(judged.filmed):
+        return seen
+    return replace(seen, hand=pipeline.detector.hand(rgb, face))

@@ -1,0 +1,139 @@
+"""Hands before a face, by MediaPipe's palm detector and hand landmark network.
+
+After MediaPipe's `palm_detection_cpu.pbtxt`, `palm_detection_detection_to_roi.pbtxt` and
+`hand_landmark_cpu.pbtxt` (Google, Apache-2.0), whose numbers are taken over. The palm detector also
+answers to eyes, cheeks and collars; the second network tells whether there is a hand, and where its
+fingers are.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from siamcal.faces._litert import Network
+from siamcal.faces.blazeface import Detection, anchors, merged
+
+__all__ = ["REACHES", "HandFinder", "PalmDetector"]
+
+# The palm detector looks at a square of so many heights of the face around it. It finds other hands
+# in each of them, the smaller first.
+REACHES = (2.5, 3.0)
+PALM_SIDE, HAND_SIDE = 192, 224  # of the networks' inputs, pixels
+# Cells a side of each of the palm detector's grids -> boxes predicted in each cell.
+GRIDS = {24: 2, 12: 6}
+MIN_PALM = 0.3  # MediaPipe's .5, whose next network isn't asked about scores below
+SAME_PALM = 0.3
+MOST_PALMS = 2
+WRIST, MIDDLE = 0, 2  # of a palm's seven points: the wrist, the middle finger's root
+# The hand's square around a palm: in sides of its box, moved by so much of it towards the fingers.
+HAND_SIZE, HAND_SHIFT = 2.6, 0.5
+# Palms farther from the face than this, in sides of their box, can't touch it.
+FARTHEST = 1.5
+# Palms are about .45 of a face's height. Smaller ones are mostly cheeks and eyes: each hundredth
+# that they lack weighs as much as a fifth of a logit.
+LEAST_PALM, SMALLNESS = 0.38, 20.0
+
+
+class PalmDetector:
+    """Palms in a window. It belongs to one thread at a time.
+
+    Raises:
+        MissingDependencyError: LiteRT isn't installed.
+    """
+
+    def __init__(self) -> None:
+        self._network = Network("palm_detection_lite.tflite")
+        self._anchors = anchors(GRIDS)
+
+    def __call__(self, window: np.ndarray, least: float = MIN_PALM) -> list[Detection]:
+        """The palms, the surest first.
+
+        Args:
+            window: (192, 192, 3) uint8.
+            least: Of the scores.
+        """
+        coordinates, logits = self._network(window[None], 1 / 255)
+        scores = 1 / (1 + np.exp(-np.clip(logits[0, :, 0], -100, 100)))  # (2016,)
+        found = np.flatnonzero(scores >= least)
+        places = coordinates[0, found].reshape(-1, 9, 2) / PALM_SIDE  # centre, size, seven points
+        places[:, 0] += self._anchors[found]
+        places[:, 2:] += self._anchors[found, None]
+        return merged(places.astype(np.float64) * PALM_SIDE, scores[found], SAME_PALM)
+
+
+class HandFinder:
+    """How strongly a hand shows before a face. It belongs to one thread at a time.
+
+    Raises:
+        MissingDependencyError: LiteRT isn't installed.
+    """
+
+    def __init__(self) -> None:
+        self._palms = PalmDetector()
+        self._hand = Network("hand_landmark_lite.tflite")
+
+    def __call__(
+        self, rgb: np.ndarray, landmarks: np.ndarray, reaches: tuple[float, ...] = REACHES
+    ) -> float:
+        """From 0 to 2; from 1 on a hand covers some of the face.
+
+        Args:
+            rgb: (H, W, 3) uint8, the whole frame.
+            landmarks: (478, 2 or more) of the face in it, pixels.
+            reaches: Windows to look into, one after another until one shows a hand.
+        """
+        strength = 0.0
+        for reach in reaches:
+            strength = max(strength, self._in_window(rgb, landmarks[:, :2], reach))
+            if strength > 1:
+                break
+        return strength
+
+    def _in_window(self, rgb: np.ndarray, points: np.ndarray, reach: float) -> float:
+        low, high = points.min(0), points.max(0)
+        height = max(float((high - low).max()), 1.0)
+        scale = PALM_SIDE / (reach * height)
+        matrix = np.array([[scale, 0, 0], [0, scale, 0]])
+        matrix[:, 2] = PALM_SIDE / 2 - scale * (low + high) / 2
+        palms = self._palms(cv2.warpAffine(rgb, matrix, (PALM_SIDE, PALM_SIDE)))
+        outline = cv2.convexHull(points.astype(np.float32))
+        found = [0.0]
+        for palm in palms[:MOST_PALMS]:
+            corners = (palm.corners.reshape(2, 2) - matrix[:, 2]) / scale
+            ends = (palm.points[[WRIST, MIDDLE]] - matrix[:, 2]) / scale
+            side = float((corners[1] - corners[0]).max())
+            away = -cv2.pointPolygonTest(outline, corners.mean(0).tolist(), True)
+            if away < FARTHEST * side:
+                hand = self._covers(rgb, outline, corners.mean(0), side, ends)
+                small = max(LEAST_PALM - side / height, 0.0)
+                found.append(_strength(palm.score, hand, small))
+        return max(found)
+
+    def _covers(
+        self,
+        rgb: np.ndarray,
+        outline: np.ndarray,
+        centre: np.ndarray,
+        side: float,
+        ends: np.ndarray,
+    ) -> float:
+        """How surely a palm belongs to a hand, in [0, 1]; 0 where none of it lies on the face."""
+        x, y = ends[1] - ends[0]
+        along = np.array([x, y]) / max(float(np.hypot(x, y)), 1e-6)  # from the wrist to the fingers
+        middle = centre + HAND_SHIFT * side * along
+        scale = HAND_SIDE / (HAND_SIZE * side)
+        turn = scale * np.array([[-along[1], along[0]], [-along[0], -along[1]]])  # fingers up
+        matrix = np.column_stack([turn, HAND_SIDE / 2 - turn @ middle])
+        crop = cv2.warpAffine(rgb, matrix, (HAND_SIDE, HAND_SIDE))
+        points, presence, *_ = self._hand(crop[None], 1 / 255)
+        back = cv2.invertAffineTransform(matrix)
+        hand = points.reshape(21, 3)[:, :2] @ back[:, :2].T + back[:, 2]
+        covers = any(cv2.pointPolygonTest(outline, p, False) >= 0 for p in hand.tolist())
+        return float(presence[0, 0]) if covers else 0.0
+
+
+def _strength(palm: float, hand: float, small: float) -> float:
+    """Two networks' odds together, less what speaks against a small palm: 1 where they are even."""
+    odds = [np.log(p / (1 - p)) for p in np.clip([palm, hand], 1e-3, 1 - 1e-3)]
+    return float(2 / (1 + np.exp(SMALLNESS * small - sum(odds))))
