@@ -14,7 +14,7 @@ __all__ = ["HandWatch"]
 ONE_IN = 20
 # While a hand is there, and where more covers the face than at the last look.
 SOONER = 4
-MORE_COVERED = 0.3  # of `siamcal.faces.quality.covering`
+MORE_COVERED = 0.4  # of `siamcal.faces.quality.covering`
 
 
 class HandWatch:
