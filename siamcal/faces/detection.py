@@ -16,7 +16,7 @@ from siamcal.errors import ConfigError
 from siamcal.faces.boxes import Box, cut_window, distinct, overlap
 from siamcal.faces.engines import DEFAULT, Engine, LiteRTEngine, check_engine, make_engine
 from siamcal.faces.face_mesh import Mesh
-from siamcal.faces.hands import REACHES, HandFinder
+from siamcal.faces.hands import REACHES, HandFinder, hand_strength
 from siamcal.faces.head_pose import angles
 
 # The landmark network reads a square of this many box sides around a detected box; its own region
@@ -201,21 +201,24 @@ class FaceDetector:
         place = (moved.left, moved.top, moved.width, moved.height)
         return Face(found.landmarks + shift, place, face.score)
 
-    def hand(self, rgb: np.ndarray, face: Face, reaches: tuple[float, ...] = REACHES) -> float:
+    def hand(self, rgb: np.ndarray, face: Face) -> float:
         """How strongly a hand shows before a face that was found, 0 to 2; from 1 on it does.
 
         Args:
             rgb: (H, W, 3) uint8, the frame.
             face: The face in it.
-            reaches: Windows to look into (`siamcal.faces.hands`), by either engine's faces.
 
         Raises:
             MissingDependencyError: LiteRT isn't installed.
         """
+        return hand_strength([self.hand_odds(rgb, face, reach) for reach in REACHES])
+
+    def hand_odds(self, rgb: np.ndarray, face: Face, reach: float) -> float:
+        """The same of one window, for `siamcal.faces.hands.hand_strength`."""
         self._loaded()  # a new process forgets the old one's
         if self._hands is None:
             self._hands = HandFinder()
-        return self._hands(rgb, face.landmarks, reaches)
+        return self._hands(rgb, face.landmarks, reach)
 
     def _loaded(self) -> Engine:
         if self._models is None or self._process != os.getpid():

@@ -78,7 +78,9 @@ class ReferenceJudgement:
         return not self.problems
 
 
-def judge_reference(rgb: np.ndarray, face: Face, detector: FaceDetector) -> ReferenceJudgement:
+def judge_reference(
+    rgb: np.ndarray, face: Face, detector: FaceDetector, seen: FaceMeasures | None = None
+) -> ReferenceJudgement:
     """Judge a face as a neutral reference frame.
 
     Expression and eyes are read from MediaPipe's blendshape network, which was trained on other
@@ -88,7 +90,8 @@ def judge_reference(rgb: np.ndarray, face: Face, detector: FaceDetector) -> Refe
     Args:
         rgb: (H, W, 3) uint8, the whole frame.
         face: The face in it, detected with its details.
-        detector: Reads the mirrored frame.
+        detector: Reads the mirrored frame, and looks for hands.
+        seen: The face's measures with such a look, where they are known already.
 
     Raises:
         ConfigError: The face was detected without details: nothing tells its expression.
@@ -98,7 +101,7 @@ def judge_reference(rgb: np.ndarray, face: Face, detector: FaceDetector) -> Refe
             "A reference is judged by its expression, but the face was detected with "
             "details=False. Detect it again with details=True."
         )
-    cover = _cover(measure_face(rgb, face, detector.hand(rgb, face)))
+    cover = _cover(seen or measure_face(rgb, face, detector.hand(rgb, face)))
     if not cover[1]:
         cover = _mirrored(rgb, face, detector)
     return _judgement(_expression(face), _eyes(face), _pose(face), _resolution(face), cover)
@@ -117,7 +120,7 @@ def judge_candidate(
         asymmetry: The person's own, as far as the recording tells.
     """
     rest = _expression(face, leave_out=_BROWS)
-    cover = _cover(seen, replace(seen, asymmetry=asymmetry))
+    cover = _cover(seen, replace(seen, asymmetry=asymmetry, hand=0.0))
     dark = (1.5, "the face is too dark") if seen.dark else (0.0, "")
     pose, size = _pose(face), _resolution(face)
     aside = pose[0] <= _FILMED_TURN

@@ -71,7 +71,8 @@ MOST_ASYMMETRY = ((0.5, 0.25), (1.05, 0.45))
 # What a person's own face has more of it than this is taken off.
 USUAL_ASYMMETRY = (0.25, 0.1)
 # Of `strands`, and what a person's own have more than this is taken off.
-MOST_STRANDS, USUAL_STRANDS = 0.14, -0.05
+MOST_STRANDS, USUAL_STRANDS = 0.12, -0.05
+USUAL_HAND = 0.3  # a collar may look like one
 # A head turned farther than this is no mirror image of itself.
 SYMMETRIC_YAW, SYMMETRIC_PITCH = 18.0, 20.0  # degrees
 
@@ -285,10 +286,11 @@ def covering(seen: FaceMeasures, reference: FaceMeasures | None = None) -> dict[
     mouth = LEAST_MOUTH_EDGES / max(seen.mouth_edges, 0.05)
     eyes = LEAST_EYE_EDGES / max(min(seen.eye_edges), 0.05)
     eyes = max(eyes, seen.eye_light / LEAST_EYE_LIGHT)
-    own, sides, strands = np.zeros(2), 0.0, 0.0
+    own, sides, strands, hand = np.zeros(2), 0.0, 0.0, seen.hand
     if reference is not None:
         own = np.maximum(np.subtract(reference.asymmetry, USUAL_ASYMMETRY), 0)
         eyes = max(eyes, (reference.eye_light - seen.eye_light) / MOST_EYES_DARKENED)
+        hand -= max(reference.hand - USUAL_HAND, 0)
         usual = np.maximum(np.subtract(reference.strands, USUAL_STRANDS), 0)
         strands = float(np.max((seen.strands - usual) / MOST_STRANDS))
     if reference is not None and not seen.dark:
@@ -296,11 +298,9 @@ def covering(seen: FaceMeasures, reference: FaceMeasures | None = None) -> dict[
     if seen.symmetric and not seen.dark:
         straight, turned = np.array(MOST_ASYMMETRY)
         most = straight + (turned - straight) * abs(seen.yaw) / SYMMETRIC_YAW
-        sides = float(np.max((seen.asymmetry - own) / most))
-    if not seen.dark:
-        sides = max(sides, strands)
+        sides = max(float(np.max((seen.asymmetry - own) / most)), strands)
     covers = {"covered mouth": mouth, "covered eyes": eyes, "something before the face": sides}
-    return covers | {"a hand before the face": seen.hand}
+    return covers | {"a hand before the face": hand}
 
 
 _SQUARE = np.arange(-2, 3)
