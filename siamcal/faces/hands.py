@@ -17,15 +17,15 @@ import numpy as np
 from siamcal.faces._litert import Network
 from siamcal.faces.blazeface import Detection, anchors, merged
 
-__all__ = ["LEAST_ODDS", "REACHES", "HandFinder", "PalmDetector", "hand_strength"]
+__all__ = ["LEAST_ODDS", "REACHES", "HandFinder", "PalmDetector", "around_face", "hand_strength"]
 
 # The palm detector looks at a square of so many heights of the face around it. Hands are found in
 # both, what else looks like a palm mostly in one of them.
 REACHES = (2.5, 3.0)
 # Odds are logarithms. A window shows at least these; where the mean of both is higher than the
 # second, a hand is said to be there. Of 808 rendered faces that no figure is reported on, bare and
-# acting, 5 reach it.
-LEAST_ODDS, ENOUGH_ODDS = -3.0, -0.55
+# acting, 2 reach it, less what their references show.
+LEAST_ODDS, ENOUGH_ODDS = -3.0, -0.7
 PALM_SIDE, HAND_SIDE = 192, 224  # of the networks' inputs, pixels
 # Cells a side of each of the palm detector's grids -> boxes predicted in each cell.
 GRIDS = {24: 2, 12: 6}
@@ -35,6 +35,7 @@ MOST_PALMS = 2
 WRIST, MIDDLE = 0, 2  # of a palm's seven points: the wrist, the middle finger's root
 # The hand's square around a palm: in sides of its box, moved by so much of it towards the fingers.
 HAND_SIZE, HAND_SHIFT = 2.6, 0.5
+KEPT_SIDE = 320  # pixels
 # Palms farther from the face than this, in sides of their box, can't touch it.
 FARTHEST = 1.5
 # Palms are about .45 of a face's height. Smaller ones are mostly cheeks and eyes: each hundredth
@@ -129,6 +130,26 @@ class HandFinder:
         hand = points.reshape(21, 3)[:, :2] @ back[:, :2].T + back[:, 2]
         covers = any(cv2.pointPolygonTest(outline, p, False) >= 0 for p in hand.tolist())
         return float(presence[0, 0]) if covers else 0.0
+
+
+def around_face(rgb: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What of a frame a `HandFinder` looks at, for a look later; large faces reduced.
+
+    Args:
+        rgb: (H, W, 3) uint8, the whole frame.
+        landmarks: (478, 3) of the face in it.
+
+    Returns:
+        (S, S, 3) uint8 with S at most 320, and the landmarks in it, (478, 3).
+    """
+    low, high = landmarks[:, :2].min(0), landmarks[:, :2].max(0)
+    side = max(float(max(REACHES) * (high - low).max()), 1.0)
+    scale = min(KEPT_SIDE / side, 1.0)
+    shift = scale * (side / 2 - (low + high) / 2)
+    matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
+    flags = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    kept = cv2.warpAffine(rgb, matrix, (math.ceil(scale * side),) * 2, flags=flags)
+    return kept, (landmarks * scale + (*shift, 0)).astype(np.float32)
 
 
 def hand_strength(odds: Sequence[float]) -> float:

@@ -71,7 +71,8 @@ MOST_ASYMMETRY = ((0.5, 0.25), (1.05, 0.45))
 # What a person's own face has more of it than this is taken off.
 USUAL_ASYMMETRY = (0.25, 0.1)
 # Of `strands`, and what a person's own have more than this is taken off.
-MOST_STRANDS, USUAL_STRANDS = 0.12, -0.05
+# Bare ones reach .1.
+MOST_STRANDS, USUAL_STRANDS = 0.16, -0.05
 USUAL_HAND = 0.3  # a collar may look like one
 # A head turned farther than this is no mirror image of itself.
 SYMMETRIC_YAW, SYMMETRIC_PITCH = 18.0, 20.0  # degrees
