@@ -73,6 +73,8 @@ USUAL_ASYMMETRY = (0.25, 0.1)
 # Of `strands`, and what a person's own have more than this is taken off.
 # Bare ones reach .1.
 MOST_STRANDS, USUAL_STRANDS = 0.16, -0.05
+# Of a head that is turned farther the far side has no strands: there lies the forehead's edge.
+STRAIGHT_YAW = 10.0  # degrees
 USUAL_HAND = 0.3  # a collar may look like one
 # A head turned farther than this is no mirror image of itself.
 SYMMETRIC_YAW, SYMMETRIC_PITCH = 18.0, 20.0  # degrees
@@ -293,7 +295,11 @@ def covering(seen: FaceMeasures, reference: FaceMeasures | None = None) -> dict[
         eyes = max(eyes, (reference.eye_light - seen.eye_light) / MOST_EYES_DARKENED)
         hand -= max(reference.hand - USUAL_HAND, 0)
         usual = np.maximum(np.subtract(reference.strands, USUAL_STRANDS), 0)
-        strands = float(np.max((seen.strands - usual) / MOST_STRANDS))
+        left, right = ((seen.strands - usual) / MOST_STRANDS).tolist()
+        if abs(seen.yaw) < STRAIGHT_YAW:
+            strands = max(left, right)
+        else:
+            strands = left if seen.yaw > 0 else right
     if reference is not None and not seen.dark:
         mouth = max(mouth, float(np.hypot(*np.subtract(seen.tint, reference.tint))) / MOST_TINT)
     if seen.symmetric and not seen.dark:
