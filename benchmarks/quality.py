@@ -11,7 +11,7 @@ import pandas as pd
 
 from siamcal.evaluation.tables import to_markdown
 from siamcal.faces import Face, FacePipeline
-from siamcal.faces.quality import judge_target, measure_face
+from siamcal.faces.quality import FaceMeasures, judge_target, measure_face
 from siamcal.inference import load_model
 from siamcal.progress import progress_bar
 from siamcal.registry import benchmarks
@@ -30,7 +30,7 @@ FIRST_PERSON = 7000
 LENGTH, SIZE = 1200, 256
 NOTES = (
     *("turned head", "closed eyes", "covered mouth", "covered eyes", "something before the face"),
-    *("too dark", "blurred", "small face", "cut off"),
+    *("a hand", "too dark", "blurred", "small face", "cut off"),
 )
 
 
@@ -77,7 +77,7 @@ class _Shoot:
         self.pipeline = pipeline
         neutral = self.take(self.person, face_at(self.recording, 0, True))
         faces = pipeline.detect(neutral, max_faces=1)
-        self.reference = measure_face(neutral, faces[0]) if faces else None
+        self.reference = self.measured(neutral, faces[0]) if faces else None
 
     def take(
         self, person: Person, state: State, exposure: float = 1.0, blur: float | None = None
@@ -94,7 +94,11 @@ class _Shoot:
         faces = self.pipeline.detect(picture, max_faces=1)
         if not faces:
             return None
-        return judge_target(measure_face(picture, faces[0]), self.reference).notes
+        return judge_target(self.measured(picture, faces[0]), self.reference).notes
+
+    def measured(self, picture: np.ndarray, face: Face) -> FaceMeasures:
+        """As `siamcal predict` measures pictures."""
+        return measure_face(picture, face, self.pipeline.detector.hand(picture, face))
 
     def pictures(self, frames: int) -> Iterator[tuple[str, np.ndarray]]:
         """Each with its state."""

@@ -1,4 +1,4 @@
-"""The networks of MediaPipe's task file, run by LiteRT: on this machine, without any connection."""
+"""MediaPipe's networks, run by LiteRT: on this machine, without any connection."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from siamcal.faces._quiet import quiet_stderr
 from siamcal.files import asset
 
 TASK = "face_landmarker.task"
+# Networks that are files of their own in `siamcal/assets`.
+OWN_FILES = ("palm_detection_lite.tflite", "hand_landmark_lite.tflite")
 # Where TFLite's schema keeps these fields in the tables of a model, a graph and a tensor.
 _SUBGRAPHS, _TENSORS, _OUTPUTS, _SHAPE = 8, 4, 8, 4
 
@@ -29,10 +31,10 @@ def task_member(name: str) -> bytes:
 
 
 class Network:
-    """One network of the task bundle. It belongs to one thread at a time.
+    """One of MediaPipe's networks. It belongs to one thread at a time.
 
     Args:
-        name: The bundle's member.
+        name: The task bundle's member, or one of `OWN_FILES`.
         beside: Shape of a tensor inside, whose last one is given out behind the outputs.
 
     Raises:
@@ -40,7 +42,7 @@ class Network:
     """
 
     def __init__(self, name: str, beside: tuple[int, ...] | None = None) -> None:
-        content = task_member(name) if beside is None else _with_output(name, beside)
+        content = _content(name) if beside is None else _with_output(name, beside)
         with quiet_stderr():
             # One thread: videos and data sets are shared out over processes.
             self._run = _interpreter(model_content=content, num_threads=1)
@@ -59,6 +61,10 @@ class Network:
         del entrance
         self._run.invoke()
         return [self._run.get_tensor(index) for index in self._outputs]
+
+
+def _content(name: str) -> bytes:
+    return asset(name).read_bytes() if name in OWN_FILES else task_member(name)
 
 
 @lru_cache(maxsize=1)

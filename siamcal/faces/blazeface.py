@@ -6,6 +6,7 @@ After MediaPipe's `face_detector_graph.cc`, `tensors_to_detections_calculator.cc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -14,7 +15,7 @@ import numpy as np
 from siamcal.faces._litert import Network
 from siamcal.faces.boxes import LARGEST, Box, overlap
 
-__all__ = ["MIN_SCORE", "BlazeFace", "Detection"]
+__all__ = ["MIN_SCORE", "BlazeFace", "Detection", "anchors", "merged"]
 
 # Boxes that score less are no faces.
 MIN_SCORE = 0.5
@@ -28,11 +29,11 @@ EYES = (0, 1)  # of the six key points: the eye at the left of the picture, that
 
 @dataclass(frozen=True, eq=False)
 class Detection:
-    """One face as BlazeFace gives it.
+    """One face as BlazeFace gives it, or one palm as the palm detector does.
 
     Attributes:
         corners: (left, top, right, bottom) in pixels of the picture, not rounded.
-        points: (6, 2) key points in pixels: both eyes, nose, mouth, both ears.
+        points: (K, 2) key points in pixels; of a face six: both eyes, nose, mouth, both ears.
         score: In [0, 1].
     """
 
@@ -58,7 +59,7 @@ class BlazeFace:
 
     def __init__(self) -> None:
         self._network = Network("face_detector.tflite")
-        self._anchors = _anchors()
+        self._anchors = anchors(GRIDS)
 
     def __call__(self, rgb: np.ndarray, same_box: float = SAME_BOX) -> list[Detection]:
         """The faces in `rgb`, (H, W, 3) uint8, the surest first.
@@ -83,7 +84,7 @@ class BlazeFace:
         places[:, 2:] += self._anchors[found, None]
         places = places.astype(np.float64) * side
         places[:, [0, *range(2, 8)]] += (left, top)
-        return _merged(places * step, scores[found], same_box)
+        return merged(places * step, scores[found], same_box)
 
 
 def _sampling(left: float, top: float, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -99,21 +100,25 @@ def _sampling(left: float, top: float, side: int) -> tuple[np.ndarray, np.ndarra
     return whole, ((y & 31)[:, None] * 32 + (x & 31)).astype(np.uint16)
 
 
-def _anchors() -> np.ndarray:
-    """Centres of the network's predictions as shares of the input's side, (896, 2)."""
+def anchors(grids: Mapping[int, int]) -> np.ndarray:
+    """Centres of a network's predictions as shares of the input's side, (N, 2).
+
+    Args:
+        grids: Cells a side of each grid -> boxes predicted in each cell.
+    """
     centres = []
-    for cells, count in GRIDS.items():
+    for cells, count in grids.items():
         middle = (np.arange(cells, dtype=np.float32) + 0.5) / cells
         x, y = np.meshgrid(middle, middle)
         centres.append(np.repeat(np.stack([x.ravel(), y.ravel()], axis=1), count, axis=0))
     return np.concatenate(centres)
 
 
-def _merged(places: np.ndarray, scores: np.ndarray, same_box: float) -> list[Detection]:
-    """Boxes of one face are averaged, weighted by their scores (`WEIGHTED` in MediaPipe).
+def merged(places: np.ndarray, scores: np.ndarray, same_box: float) -> list[Detection]:
+    """Boxes of one face or palm are averaged, weighted by their scores (`WEIGHTED` in MediaPipe).
 
     Args:
-        places: (N, 8, 2) centre, size, six points.
+        places: (N, 2 + K, 2) centre, size, key points.
         scores: (N,)
         same_box: Least share of the union.
     """
@@ -122,15 +127,15 @@ def _merged(places: np.ndarray, scores: np.ndarray, same_box: float) -> list[Det
     sized = np.column_stack([corners[:, :2], places[:, 1], scores])
     boxes = [Box(*map(float, row)) for row in sized]
     left = sorted((i for i, box in enumerate(boxes) if box.width >= 0), key=lambda i: -scores[i])
-    merged = []
+    found = []
     while left:
         best = boxes[left[0]]
         same = [i for i in left if overlap(boxes[i], best) > same_box] or left[:1]
         weights = scores[same] / scores[same].sum()
-        merged.append(
+        found.append(
             Detection(
                 weights @ corners[same], np.tensordot(weights, places[same, 2:], 1), best.score
             )
         )
         left = [i for i in left if i not in same]
-    return merged
+    return found

@@ -16,6 +16,7 @@ from siamcal.errors import ConfigError
 from siamcal.faces.boxes import Box, cut_window, distinct, overlap
 from siamcal.faces.engines import DEFAULT, Engine, LiteRTEngine, check_engine, make_engine
 from siamcal.faces.face_mesh import Mesh
+from siamcal.faces.hands import REACHES, HandFinder, hand_strength
 from siamcal.faces.head_pose import angles
 
 # The landmark network reads a square of this many box sides around a detected box; its own region
@@ -98,6 +99,7 @@ class FaceDetector:
         self.engine = engine
         self._process: int | None = None
         self._models: Engine | None = None
+        self._hands: HandFinder | None = None
 
     def __enter__(self) -> FaceDetector:
         return self
@@ -112,7 +114,7 @@ class FaceDetector:
         """Free the models; the next `detect` loads them again."""
         if self._models is not None and self._process == os.getpid():
             self._models.close()
-        self._models = self._process = None
+        self._models = self._hands = self._process = None
 
     def detect(
         self,
@@ -199,9 +201,28 @@ class FaceDetector:
         place = (moved.left, moved.top, moved.width, moved.height)
         return Face(found.landmarks + shift, place, face.score)
 
+    def hand(self, rgb: np.ndarray, face: Face) -> float:
+        """How strongly a hand shows before a face that was found, 0 to 2; from 1 on it does.
+
+        Args:
+            rgb: (H, W, 3) uint8, the frame.
+            face: The face in it.
+
+        Raises:
+            MissingDependencyError: LiteRT isn't installed.
+        """
+        return hand_strength([self.hand_odds(rgb, face, reach) for reach in REACHES])
+
+    def hand_odds(self, rgb: np.ndarray, face: Face, reach: float) -> float:
+        """The same of one window, for `siamcal.faces.hands.hand_strength`."""
+        self._loaded()  # a new process forgets the old one's
+        if self._hands is None:
+            self._hands = HandFinder()
+        return self._hands(rgb, face.landmarks, reach)
+
     def _loaded(self) -> Engine:
         if self._models is None or self._process != os.getpid():
-            self._models = make_engine(self.engine)
+            self._models, self._hands = make_engine(self.engine), None
             self._process = os.getpid()
         return self._models
 

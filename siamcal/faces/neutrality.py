@@ -52,7 +52,8 @@ _FILMED_TURN, _FILMED_EYE_DISTANCE = 1.5, 20.0  # of the limits of turn and nod;
 # over the eye distance; about .02, with a hand .08 to .2).
 _MOST_MIRROR_SHIFT = 0.07
 # As `covering` names them.
-_PARTS = {"something before the face": "face"}
+_HAND = "a hand before the face"
+_PARTS = {"something before the face": "face", _HAND: "face"}
 _MIRRORED = ((61, 291), (33, 263), (133, 362), (105, 334), (58, 288))
 
 
@@ -77,7 +78,9 @@ class ReferenceJudgement:
         return not self.problems
 
 
-def judge_reference(rgb: np.ndarray, face: Face, detector: FaceDetector) -> ReferenceJudgement:
+def judge_reference(
+    rgb: np.ndarray, face: Face, detector: FaceDetector, seen: FaceMeasures | None = None
+) -> ReferenceJudgement:
     """Judge a face as a neutral reference frame.
 
     Expression and eyes are read from MediaPipe's blendshape network, which was trained on other
@@ -87,7 +90,8 @@ def judge_reference(rgb: np.ndarray, face: Face, detector: FaceDetector) -> Refe
     Args:
         rgb: (H, W, 3) uint8, the whole frame.
         face: The face in it, detected with its details.
-        detector: Reads the mirrored frame.
+        detector: Reads the mirrored frame, and looks for hands.
+        seen: The face's measures with such a look, where they are known already.
 
     Raises:
         ConfigError: The face was detected without details: nothing tells its expression.
@@ -97,7 +101,7 @@ def judge_reference(rgb: np.ndarray, face: Face, detector: FaceDetector) -> Refe
             "A reference is judged by its expression, but the face was detected with "
             "details=False. Detect it again with details=True."
         )
-    seen = measure_face(rgb, face)
+    seen = seen or measure_face(rgb, face, detector.hand(rgb, face))
     cover = _cover(seen)
     if not cover[1] and not seen.cut_off:
         cover = _mirrored(rgb, face, detector)
@@ -119,7 +123,7 @@ def judge_candidate(
         asymmetry: The person's own, as far as the recording tells.
     """
     rest = _expression(face, leave_out=_BROWS)
-    cover = _cover(seen, replace(seen, asymmetry=asymmetry))
+    cover = _cover(seen, replace(seen, asymmetry=asymmetry, hand=0.0))
     dark = (1.5, "the face is too dark") if seen.dark else (0.0, "")
     pose, size = _pose(face), _resolution(face)
     aside = pose[0] <= _FILMED_TURN
@@ -211,8 +215,9 @@ def _cover(seen: FaceMeasures, own: FaceMeasures | None = None) -> tuple[float, 
     covered = [name.removeprefix("covered ") for name, value in shown.items() if value > 1]
     if not covered:
         return 0.3 * max(shown.values()), ""
-    names = " and the ".join(_PARTS.get(name, name) for name in covered)
-    return 2.0, f"something seems to cover the {names} (in the picture)"
+    names = " and the ".join(dict.fromkeys(_PARTS.get(name, name) for name in covered))
+    hand = "a hand, " if _HAND in covered else ""
+    return 2.0, f"something seems to cover the {names} ({hand}in the picture)"
 
 
 def _mirrored(rgb: np.ndarray, face: Face, detector: FaceDetector) -> tuple[float, str]:

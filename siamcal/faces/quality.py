@@ -50,6 +50,7 @@ _EYES = ((33, 133, 159, 145), (263, 362, 386, 374))
 # inner corner and the lower lid.
 _EYE_ENDS = ((33, 160, 159, 158, 263, 387, 386, 385), (133, 144, 145, 153, 362, 373, 374, 380))
 _ORBITS = ((27, 222, 23, 230), (257, 442, 253, 450))
+_ABOVE_BROWS = ([108, 69, 104, 105, 66, 107], [337, 299, 333, 334, 296, 336])
 _LOWER_SKIN = ((207, 187), (427, 411), (0, 17, 13), (199, 175, 152), (57,), (287,))
 _UPPER_SKIN = ((9, 151), (67, 69), (297, 299), (50, 117), (280, 346))
 
@@ -76,6 +77,12 @@ MOST_TINT = 0.45  # logarithm of a ratio of colours, against the reference
 MOST_ASYMMETRY = ((0.5, 0.25), (1.05, 0.45))
 # What a person's own face has more of it than this is taken off.
 USUAL_ASYMMETRY = (0.25, 0.1)
+# Of `strands`, and what a person's own have more than this is taken off.
+# Bare ones reach .1.
+MOST_STRANDS, USUAL_STRANDS = 0.16, -0.05
+# Of a head that is turned farther the far side has no strands: there lies the forehead's edge.
+STRAIGHT_YAW = 10.0  # degrees
+USUAL_HAND = 0.3  # a collar may look like one
 # A head turned farther than this is no mirror image of itself.
 SYMMETRIC_YAW, SYMMETRIC_PITCH = 18.0, 20.0  # degrees
 
@@ -101,6 +108,10 @@ class FaceMeasures:
         tint: Colour of the lower face over that of the upper one: logarithms of red and blue
             over green.
         asymmetry: 1 - correlation of edges on both sides, below and above the nose.
+        strands: Sideways gradients less half of the upright ones, on the forehead above the left
+            and the right brow of the picture; about -.1, with strands of hair above .1. Endless
+            where they weren't measured yet, as in older profiles.
+        hand: `FaceDetector.hand`; 0 also where nobody looked.
         outside: How far landmarks lie beyond the picture's edge, in distances of the outer eye
             corners; 0 of a face that is wholly in it.
         warmth: Logarithm of red over blue light on forehead and cheeks; skin is red.
@@ -120,8 +131,10 @@ class FaceMeasures:
     eye_light: float
     tint: tuple[float, float]
     asymmetry: tuple[float, float]
-    outside: float
-    warmth: float
+    strands: tuple[float, float] = (math.inf, math.inf)
+    hand: float = 0.0
+    outside: float = 0.0
+    warmth: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, rounded, for a sidecar or a profile."""
@@ -131,7 +144,7 @@ class FaceMeasures:
     def from_dict(cls, told: Any) -> FaceMeasures | None:
         """Back from `to_dict`; None where anything else was told."""
         names = {field.name for field in fields(cls)}
-        if not isinstance(told, dict) or set(told) != names:
+        if not isinstance(told, dict) or not names - _LATER <= set(told) <= names:
             return None
         values: dict[str, Any] = {
             n: tuple(v) if isinstance(v, list) else v for n, v in told.items()
@@ -169,6 +182,9 @@ class FaceMeasures:
         return abs(self.yaw) < SYMMETRIC_YAW and abs(self.pitch) < SYMMETRIC_PITCH
 
 
+_LATER = {"strands", "hand", "outside", "warmth"}  # which profiles of earlier versions don't have
+
+
 @dataclass(frozen=True)
 class TargetQuality:
     """What a table says of a frame's face.
@@ -192,12 +208,13 @@ class TargetQuality:
     notes: tuple[str, ...] = ()
 
 
-def measure_face(rgb: np.ndarray, face: Face) -> FaceMeasures:
+def measure_face(rgb: np.ndarray, face: Face, hand: float = 0.0) -> FaceMeasures:
     """Measure a face.
 
     Args:
         rgb: (H, W, 3) uint8, the whole frame.
         face: The face in it.
+        hand: `FaceDetector.hand` of it, where somebody looked.
     """
     points = face.landmarks
     size = float(np.linalg.norm(points[33] - points[263]))
@@ -210,7 +227,8 @@ def measure_face(rgb: np.ndarray, face: Face) -> FaceMeasures:
     grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(np.float32)
     inside = grey[18:86, 18:78]
     orbits, lower, upper = _light_of_patches(crop, places)
-    gradient = _gradient(grey)
+    gradient = cv2.magnitude(*_gradients(grey))
+    relative = _gradients(np.log(grey + 8))
     whole = float(gradient[18:86, 18:78].mean()) + 1e-3
     return FaceMeasures(
         *face.pose,
@@ -227,7 +245,9 @@ def measure_face(rgb: np.ndarray, face: Face) -> FaceMeasures:
         ),
         eye_light=_eye_light(orbits, upper),
         tint=_tint(lower, upper),
-        asymmetry=_asymmetry(grey, places),
+        asymmetry=_asymmetry(cv2.magnitude(*relative), places),
+        strands=_strands(*relative, places),
+        hand=hand,
         outside=_outside(points, rgb.shape) / max(size, 1e-3),
         warmth=float(_median(upper[:, 0] - upper[:, 2])),
     )
@@ -293,21 +313,30 @@ def covering(seen: FaceMeasures, reference: FaceMeasures | None = None) -> dict[
     Args:
         seen: The face's measures.
         reference: The same person's: a beard, deep-set eyes and uneven sides are no cover then.
+            Without one nothing tells strands of hair from a usual fringe.
     """
     mouth = LEAST_MOUTH_EDGES / max(seen.mouth_edges, 0.05)
     eyes = LEAST_EYE_EDGES / max(min(seen.eye_edges), 0.05)
     eyes = max(eyes, seen.eye_light / LEAST_EYE_LIGHT)
-    own, sides = np.zeros(2), 0.0
+    own, sides, strands, hand = np.zeros(2), 0.0, 0.0, seen.hand
     if reference is not None:
         own = np.maximum(np.subtract(reference.asymmetry, USUAL_ASYMMETRY), 0)
         eyes = max(eyes, (reference.eye_light - seen.eye_light) / MOST_EYES_DARKENED)
+        hand -= max(reference.hand - USUAL_HAND, 0)
+        usual = np.maximum(np.subtract(reference.strands, USUAL_STRANDS), 0)
+        left, right = ((seen.strands - usual) / MOST_STRANDS).tolist()
+        if abs(seen.yaw) < STRAIGHT_YAW:
+            strands = max(left, right)
+        else:
+            strands = left if seen.yaw > 0 else right
     if reference is not None and not seen.dark:
         mouth = max(mouth, float(np.hypot(*np.subtract(seen.tint, reference.tint))) / MOST_TINT)
     if seen.symmetric and not seen.dark:
         straight, turned = np.array(MOST_ASYMMETRY)
         most = straight + (turned - straight) * abs(seen.yaw) / SYMMETRIC_YAW
-        sides = float(np.max((seen.asymmetry - own) / most))
-    return {"covered mouth": mouth, "covered eyes": eyes, "something before the face": sides}
+        sides = max(float(np.max((seen.asymmetry - own) / most)), strands)
+    covers = {"covered mouth": mouth, "covered eyes": eyes, "something before the face": sides}
+    return covers | {"a hand before the face": hand}
 
 
 _SQUARE = np.arange(-2, 3)
@@ -316,8 +345,8 @@ _PATCH_POINTS = np.concatenate(_PATCHES)
 _LIGHT = np.log((np.arange(256) / 255.0) ** 2.2 + 1e-3)  # of each grey level, about linear light
 
 
-def _gradient(grey: np.ndarray) -> np.ndarray:
-    return cv2.magnitude(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+def _gradients(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
 
 
 def _outside(points: np.ndarray, shape: tuple[int, ...]) -> float:
@@ -392,8 +421,8 @@ def _tint(lower: np.ndarray, upper: np.ndarray) -> tuple[float, float]:
     return float(red - green), float(blue - green)
 
 
-def _asymmetry(grey: np.ndarray, places: np.ndarray) -> tuple[float, float]:
-    edges = cv2.GaussianBlur(_gradient(np.log(grey + 8)), (0, 0), 2.0)
+def _asymmetry(gradient: np.ndarray, places: np.ndarray) -> tuple[float, float]:
+    edges = cv2.GaussianBlur(gradient, (0, 0), 2.0)
 
     def unlike(pairs: np.ndarray) -> float:
         at = np.minimum(np.maximum(np.rint(places[pairs]).astype(int), 0), SIDE - 1)  # (N, 2, 2)
@@ -403,6 +432,19 @@ def _asymmetry(grey: np.ndarray, places: np.ndarray) -> tuple[float, float]:
         return 1 - together / max(spread, 1e-6)
 
     return unlike(_LOWER_PAIRS), unlike(_UPPER_PAIRS)
+
+
+def _strands(sideways: np.ndarray, upright: np.ndarray, places: np.ndarray) -> tuple[float, float]:
+    """Hair falls down; the forehead's own folds and the brows run sideways."""
+    hanging = np.abs(sideways) - 0.5 * np.abs(upright)
+
+    def above_brow(points: Sequence[int]) -> float:
+        mask = np.zeros(hanging.shape, np.uint8)
+        outline = cv2.convexHull(places[points].astype(np.float32))
+        cv2.fillConvexPoly(mask, outline.astype(np.int32), 1)
+        return float(cv2.mean(hanging, mask)[0])
+
+    return above_brow(_ABOVE_BROWS[0]), above_brow(_ABOVE_BROWS[1])
 
 
 def _plain(value: np.ndarray) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from siamcal.errors import FaceNotFoundError, NeutralFrameError
 from siamcal.faces import Face, FacePipeline, ReferenceJudgement
+from siamcal.faces.hands import around_face
 from siamcal.faces.identity import identity_crop
 from siamcal.faces.media import Frame, FrameStream, open_media
 from siamcal.faces.media.files import refuse_live
@@ -65,6 +66,7 @@ class Candidate:
     face: Face
     seen: FaceMeasures
     identity: np.ndarray  # `identity_crop`
+    around: tuple[np.ndarray, np.ndarray]  # `around_face`
     time: float = 0.0  # seconds
     number: int = 0  # of the person, as far as the recording's faces were told apart
     picture: np.ndarray | None = None  # of `face_picture`, where it is to be shown
@@ -160,6 +162,8 @@ def _choose(
     judgements = judge_candidates(candidates)
     enough = ENOUGH_PICTURES if stream.kind == "images" else ENOUGH_FRAMES
     ranking = _ranked(candidates, judgements, predictor, enough)
+    candidates, ranking = _without_hands(candidates, judgements, ranking, predictor.pipeline)
+    judgements = judge_candidates(candidates)
     chosen = ranking.order[0]
     best, problems = candidates[chosen], list(judgements[chosen].problems)
     if ranking.lonely:
@@ -230,6 +234,31 @@ def _ranked(
         dict(zip(among, near.tolist(), strict=True)),
         few and len(candidates) >= enough,
     )
+
+
+def _without_hands(
+    candidates: Sequence[Candidate],
+    judgements: Sequence[ReferenceJudgement],
+    ranking: _Ranking,
+    pipeline: FacePipeline,
+) -> tuple[list[Candidate], _Ranking]:
+    """The candidates with a look for hands at the best ones, until one shows none.
+
+    To look costs as much as to read a frame. Those with a hand come behind all without a problem.
+    """
+    looked, hands = list(candidates), []
+    fewest = [p for p in ranking.order if set(judgements[p].problems) <= set(judgements[p].filmed)]
+    for place in fewest:
+        one = candidates[place]
+        picture, landmarks = one.around
+        hand = pipeline.detector.hand(picture, replace(one.face, landmarks=landmarks))
+        looked[place] = replace(one, seen=replace(one.seen, hand=hand))
+        if hand <= 1:
+            break
+        hands.append(place)
+    order = [p for p in fewest if p not in hands] + hands
+    order += [p for p in ranking.order if p not in order]
+    return looked, replace(ranking, order=order)
 
 
 def _shown(
@@ -390,7 +419,8 @@ def _candidates_of_people(stream: FrameStream, everybody: Everybody) -> dict[int
             seen = measure_face(frame.rgb, face)
             crop = everybody.pipeline.align(frame.rgb, face)
             whole = identity_crop(frame.rgb, face)
-            own.append(Candidate(frame.index, frame.source, crop, face, seen, whole))
+            around = around_face(frame.rgb, face.landmarks)
+            own.append(Candidate(frame.index, frame.source, crop, face, seen, whole, around))
             if len(own) >= 2 * MOST_CANDIDATES:
                 found[number] = own[::2]
     return found
@@ -422,6 +452,7 @@ def _candidate(frame: Frame, person: _Person, *, pictures: bool) -> Candidate | 
         face,
         measure_face(frame.rgb, face),
         identity_crop(frame.rgb, face),
+        around_face(frame.rgb, face.landmarks),
         frame.timestamp,
         number,
         face_picture(frame.rgb, face) if pictures else None,

@@ -73,7 +73,8 @@ def read_reference(
             + ". It must show the person's face from the front, at rest, with open eyes, at least "
             "60 pixels wide."
         )
-    judgement = judge_reference(rgb, faces[0], pipeline.detector)
+    seen = measure_face(rgb, faces[0], pipeline.detector.hand(rgb, faces[0]))
+    judgement = judge_reference(rgb, faces[0], pipeline.detector, seen)
     problems = list(judgement.problems)
     if len(faces) > 1:
         problems.append("it shows several faces; the widest was taken")
@@ -82,7 +83,7 @@ def read_reference(
     problems += [note.removesuffix(".") for note in stream.notes]
     facts = {"kind": "picture", "source": path, "frame": number}
     facts["judgement"] = round(judgement.score, 3)
-    facts["face"] = measure_face(rgb, faces[0]).to_dict()
+    facts["face"] = seen.to_dict()
     facts["remake"] = [path] if stream.kind == "images" else [path, "--frame", str(number)]
     crop, identity = pipeline.align(rgb, faces[0]), identity_crop(rgb, faces[0])
     return encoded(predictor, crop, facts, problems, identity)

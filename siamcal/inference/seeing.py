@@ -12,11 +12,13 @@ from siamcal.faces.media.frames import Frame
 from siamcal.faces.quality import (
     FaceMeasures,
     TargetQuality,
+    covering,
     judge_target,
     measure_face,
     narrow_eyes,
 )
 from siamcal.inference.following import FaceFollower
+from siamcal.inference.hand_watch import HandWatch
 from siamcal.inference.landmark_pass import LandmarkRun
 from siamcal.inference.stranger import StrangerWatch
 from siamcal.inference.tracks import FaceTracker
@@ -102,6 +104,7 @@ class OnePerson:
         self.pipeline, self.seen, self.watch = pipeline, seen, watch
         self.tracker = FaceTracker() if followed else None
         self.follower = follower if followed else None
+        self._hands = HandWatch(pipeline.detector, followed=followed)
         self.person: int | None = None
         # While a face is followed: what was said of the choice, and whose it is.
         self._note, self._alone = "", 0
@@ -142,7 +145,7 @@ class OnePerson:
             face = self.pipeline.described(face)
         stranger = self.watch(rgb, face, run) if self.watch else ""
         said = [text for text in (note, stranger) if text]
-        found = _found(frame, rgb, face, self.seen, faces, said)
+        found = _found(frame, rgb, face, self.seen, faces, self._hands, said)
         return found, self.pipeline.align(rgb, face) if run is None else run
 
     def _choose(self, index: int, rgb: np.ndarray, faces: list[Face]) -> tuple[Face, str]:
@@ -182,6 +185,7 @@ class Everybody:
     ) -> None:
         self.pipeline, self.seen, self.watches = pipeline, seen, watches or {}
         self.tracker = FaceTracker()
+        self._hands: dict[int, HandWatch] = {}  # number of a person -> theirs
 
     def __call__(self, frame: Frame) -> list[Found]:
         """All faces in a frame, by their numbers."""
@@ -192,8 +196,9 @@ class Everybody:
             return [(_nothing(frame, "no face", face_id=None), None)]
         found: list[Found] = []
         for number, face in faces:
-            seen = self.seen.get(number)
-            result = replace(_found(frame, frame.rgb, face, seen, len(faces)), face_id=number)
+            seen, hands = self.seen.get(number), self._hands_of(number)
+            result = _found(frame, frame.rgb, face, seen, len(faces), hands)
+            result = replace(result, face_id=number)
             watch = self.watches.get(number)
             if watch is not None and (stranger := watch(frame.rgb, face)):
                 result = replace(result, notes=(stranger, *result.notes))
@@ -202,6 +207,9 @@ class Everybody:
             else:
                 found.append((replace(result, problem="no reference of this person"), None))
         return found
+
+    def _hands_of(self, number: int) -> HandWatch:
+        return self._hands.setdefault(number, HandWatch(self.pipeline.detector, followed=True))
 
     def faces(self, frame: Frame) -> list[tuple[int, Face]]:
         """All faces of a readable frame with their numbers, by these."""
@@ -227,9 +235,12 @@ def _found(
     face: Face,
     seen: FaceMeasures | None,
     faces: int,
+    hands: HandWatch,
     notes: Sequence[str] = (),
 ) -> FrameResult:
-    judged = judge_target(measure_face(rgb, face), seen)
+    measures = measure_face(rgb, face)
+    hand = hands(rgb, face, max(covering(measures, seen).values()))
+    judged = judge_target(replace(measures, hand=hand), seen)
     return FrameResult(
         frame.index,
         frame.timestamp,
