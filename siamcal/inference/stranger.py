@@ -16,11 +16,12 @@ STRANGER = "the face looks like another person's than the reference's"
 # One face in so many is looked at: it costs as much processor time as reading a frame does.
 ONE_IN = 40
 WINDOW = 4  # faces that were looked at last decide together
-FIRST_ONE_IN = 3  # until there are so many
+FIRST_ONE_IN = 3  # until there are so many, or they are more alike than SURE
 SOON_ONE_IN = 10  # where the face has begun to look otherwise
 # Less alike than these, the mean of one, two, three and more faces, it is another person's; chosen
 # on 150 rendered people. A single face's expression and turn weigh more.
 LIMITS = (0.53, 0.57, 0.59)
+SURE = 0.75  # fewer than one in a thousand of two people's faces are so alike
 # Faces of one recording share light, camera and hair: less alike they are two people's.
 SAME_RECORDING = 0.6
 ENOUGH, MOST_PASSED = 3, 20  # faces by which the person is known in the recording
@@ -66,20 +67,23 @@ class StrangerWatch:
         if self._window and self._unlike(place, self._window):
             self._window.clear()
         self._window.append(place)
-        self._passed_by = 0
-        if self.followed:
-            self._next = ONE_IN if len(self._window) == WINDOW else FIRST_ONE_IN
         self._told = STRANGER if self._is_stranger() else ""
-        if not self._told:
-            self._passed.append(place)
+        if self.followed:
+            self._passed_by = 0
+            sure = len(self._window) == WINDOW or self._like_own() > SURE
+            self._next = ONE_IN if sure else FIRST_ONE_IN
+            if not self._told:
+                self._passed.append(place)
         return self._told
 
     def _is_stranger(self) -> bool:
-        mean = np.mean(self._window, axis=0)
-        limit = LIMITS[min(len(self._window), len(LIMITS)) - 1]
-        if self.reader.likeness(self.own, mean) < limit:
+        if self._like_own() < LIMITS[min(len(self._window), len(LIMITS)) - 1]:
             return True
+        mean = np.mean(self._window, axis=0)
         return len(self._passed) >= ENOUGH and self._unlike(mean, self._passed)
+
+    def _like_own(self) -> float:
+        return self.reader.likeness(self.own, np.mean(self._window, axis=0))
 
     def _unlike(self, place: np.ndarray, others: deque[np.ndarray]) -> bool:
         return self.reader.likeness(np.mean(others, axis=0), place) < SAME_RECORDING
