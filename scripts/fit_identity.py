@@ -27,11 +27,11 @@ from siamcal.synth.plan import TRAINING_PEOPLE
 ROOT = Path(__file__).parent.parent
 FIRST_PERSON = 460_000
 FRAMES = 4  # in which the person acts
-# Chosen on a hundred other rendered people, and so that the limit that tells them apart tells real
-# ones apart, too (some fifty, looked at; docs/predict.md). Rendered faces lie nearer together than
-# real ones; how far from their middle matters less.
-RIDGE = 3.0  # variance of one person that is supposed in any direction, of the mean one
-CENTRE = 0.8  # of the rendered faces' mean
+# Chosen on 150 other rendered people, and so that the limit that tells them apart tells real ones
+# apart, too (31 of them, looked at; docs/predict.md): rendered faces lie nearer together than real
+# ones unless most of what they share is taken off.
+RIDGE = 1.0  # variance of one person that is supposed in any direction, of the mean one
+CENTRE = 0.75  # of the rendered faces' mean
 
 
 def pictures_of(number: int) -> Iterator[np.ndarray]:

@@ -156,7 +156,7 @@ def frame():
 
 
 def test_faces_that_are_surely_the_persons_are_seldom_looked_at(frame) -> None:
-    sure, unsure = Scripted((1.0, 0.1)), Scripted((0.65, 0.76))
+    sure, unsure = Scripted((1.0, 0.1)), Scripted((0.75, 0.66))
     assert not any(sure.watch(100, frame) + unsure.watch(100, frame))
     assert sure.looks == [0, ONE_IN, 2 * ONE_IN]
     first = [0, FIRST_ONE_IN, 2 * FIRST_ONE_IN, 3 * FIRST_ONE_IN]
@@ -174,9 +174,9 @@ def test_a_face_that_begins_to_look_otherwise_is_looked_at_soon(frame) -> None:
 
 
 def test_several_faces_decide_together_and_single_ones_for_themselves(frame) -> None:
-    # A cosine of .55: more than the limit of one face, less than that of several.
-    doubtful = (0.55, np.sqrt(1 - 0.55**2))
-    assert LIMITS[0] < 0.55 < LIMITS[1]
+    # A cosine of .67: more than the limit of one face, less than that of several.
+    doubtful = (0.67, np.sqrt(1 - 0.67**2))
+    assert LIMITS[0] < 0.67 < LIMITS[1]
     said = Scripted(doubtful).watch(12, frame)
     assert said == [""] * FIRST_ONE_IN + [STRANGER] * (12 - FIRST_ONE_IN)
     alone = Scripted(doubtful, (0.0, 1.0), (1.0, 0.0), doubtful)

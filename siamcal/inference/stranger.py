@@ -20,10 +20,10 @@ FIRST_ONE_IN = 3  # until there are so many, or they are more alike than SURE
 SOON_ONE_IN = 10  # where the face has begun to look otherwise
 # Less alike than these, the mean of one, two, three and more faces, it is another person's; chosen
 # on 150 rendered people. A single face's expression and turn weigh more.
-LIMITS = (0.53, 0.57, 0.59)
-SURE = 0.75  # fewer than one in a thousand of two people's faces are so alike
+LIMITS = (0.66, 0.68, 0.69)
+SURE = 0.8  # fewer than one in a thousand of two people's faces are so alike
 # Faces of one recording share light, camera and hair: less alike they are two people's.
-SAME_RECORDING = 0.6
+SAME_RECORDING = 0.7
 ENOUGH, MOST_PASSED = 3, 20  # faces by which the person is known in the recording
 MOST_TURNED = 25.0  # degrees; faces beyond aren't looked at
 
