@@ -2,7 +2,8 @@
 
 29 convolutions after ResNet-34 with half the filters, trained by Davis E. King to tell 7,485 people
 apart. The architecture follows dlib's example program dnn_face_recognition_ex.cpp. The weights are
-CC0 1.0 and don't come with siamcal: they are read from dlib's own file
+CC0 1.0 and come with siamcal in eight bits, by which faces are compared
+(`siamcal/faces/descriptor.py`); to train on, they are read from dlib's own file
 (`siamcal/model/dlib_file.py`).
 """
 

@@ -77,7 +77,7 @@ def _of_start(name: str, recipe: str, **changes: Any) -> list[Arm]:
 
 def _start() -> Study:
     arms = _of_start("faces (landmarks)", "synth")
-    if installed_file():  # its weights don't come with siamcal
+    if installed_file():  # its whole weights don't come with siamcal
         arms += _of_start("faces (dlib)", "dlib_trunk")
     arms += _of_start("AUs (trained as NCG)", "ir_tiny", **HALF_FROZEN)
     arms += _of_start("random weights", "synth", weights="")

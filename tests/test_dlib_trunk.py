@@ -28,7 +28,7 @@ from siamcal.training.start import weights_path
 
 torch.set_num_threads(1)
 DATA = Path(__file__).parent / "data"
-NO_FILE = f"the package {PACKAGE} isn't installed, and the weights don't ship with siamcal"
+NO_FILE = f"the package {PACKAGE} isn't installed, and the whole weights don't ship with siamcal"
 
 
 @pytest.fixture

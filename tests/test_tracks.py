@@ -70,12 +70,29 @@ def test_frames_may_be_left_out(detector):
 
 def test_another_person_in_the_same_place_is_another_number(detector):
     tracker = FaceTracker()
-    numbers = []
+    numbers, doubted = [], []
     for start, person in ((0, 2), (6, 4)):
         for frame, (rgb, _) in enumerate(film((person,), "stand", 6), start):
             faces = detector.detect(rgb)
             numbers.append(tracker.update(frame, rgb, faces))
+            doubted.append(tracker.doubts(numbers[-1][0]))
     assert numbers == [[0]] * 6 + [[1]] * 6
+    # Who is new is doubted, and nobody who goes on looking the same.
+    assert doubted == [True, *[False] * 5] * 2
+
+
+def test_a_face_that_looks_otherwise_is_doubted_until_its_looks_are_known(detector):
+    (rgb, _), *_ = film((5,), "stand", 1)
+    (face,) = detector.detect(rgb)
+    tracker = FaceTracker()
+    shades = [rgb] * 3 + [(rgb * (1.0, 0.85, 0.65)).astype(np.uint8)] * 20
+    doubted = []
+    for frame, shown in enumerate(shades):
+        assert tracker.update(frame, shown, [face]) == [0]
+        doubted.append(tracker.doubts(0))
+    assert doubted[:3] == [True, False, False]
+    assert doubted[3]
+    assert not doubted[-1]
 
 
 def test_looks_outside_the_picture_do_not_count(detector):

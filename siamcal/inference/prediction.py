@@ -11,7 +11,7 @@ from typing import cast
 import numpy as np
 import torch
 
-from siamcal.errors import ConfigError, MissingDependencyError
+from siamcal.errors import ConfigError
 from siamcal.faces import FacePipeline
 from siamcal.faces.identity import IdentityReader
 from siamcal.faces.media.frames import Frame, FrameStream, frames_of
@@ -71,18 +71,12 @@ class Predictor:
         return landmark_pass(model.unwrap(), model.place, model.split.pre)
 
     @cached_property
-    def identity(self) -> IdentityReader | None:
-        """What tells whether a face is the reference's person; None without LiteRT."""
-        try:
-            return IdentityReader()
-        except MissingDependencyError:
-            return None
+    def identity(self) -> IdentityReader:
+        """What tells whether a face is the reference's person."""
+        return IdentityReader()
 
     def _watch(self, own: np.ndarray | None, *, followed: bool) -> StrangerWatch | None:
-        reader = None if own is None else self.identity
-        if own is None or reader is None:
-            return None
-        return StrangerWatch(own, reader, followed=followed)
+        return None if own is None else StrangerWatch(own, self.identity, followed=followed)
 
     def __enter__(self) -> Predictor:
         return self

@@ -150,7 +150,7 @@ def save_profile(
         "warnings": json.dumps(reference.warnings),
         "remake": _command(reference, path),
     }
-    if predictor.identity is not None:
+    if reference.identity is not None:
         told["placed_by"] = predictor.identity.key
     crops = reference.crops if image else None
     kept = {"image": crops, "identity": reference.identity}
@@ -185,8 +185,8 @@ def load_profile(path: str | Path, predictor: Predictor) -> PersonReference:
             f"{path} is no profile of siamcal, or it is damaged. A profile is made by "
             "siamcal calibrate neutral.jpg -o anna.siamcal; a picture is given with --reference."
         ) from error
+    command = metadata.get("remake") or f"siamcal calibrate neutral.jpg -o {path}"
     if identity != _identity(predictor):
-        command = metadata.get("remake") or f"siamcal calibrate neutral.jpg -o {path}"
         raise ConfigError(
             f"The profile {path} was made with another calibrator or another preprocessing; its "
             f"features mean nothing to this one. Make it again, naming this calibrator with "
@@ -199,10 +199,13 @@ def load_profile(path: str | Path, predictor: Predictor) -> PersonReference:
             f"{engine!r}; they differ little, and not at all if you make the profile again.",
         )
     kept, place = tensors.get("identity"), None
-    if kept is not None:  # placed by another version, it says nothing
-        reader = predictor.identity
-        known = reader is not None and metadata.get("placed_by") == reader.key
-        place = kept.numpy() if known else None
+    if kept is not None and metadata.get("placed_by") == predictor.identity.key:
+        place = kept.numpy()
+    else:  # placed by another version, or not at all
+        warnings += (
+            "Reference: the profile was made by an earlier version of siamcal; whether a face is "
+            f"another person's isn't checked. Make it again: {command}",
+        )
     return PersonReference(features, facts, warnings, crops, place)
 
 

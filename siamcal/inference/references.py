@@ -120,6 +120,5 @@ def encoded(
     facts["face_engine"] = predictor.pipeline.detector.engine
     facts["crop_sha256"] = hashlib.sha256(crop.tobytes()).hexdigest()
     warnings = tuple(f"Reference: {problem}." for problem in problems)
-    reader = predictor.identity
-    place = None if reader is None else reader(identity)
+    place = predictor.identity(identity)
     return PersonReference(predictor.encode(crop), facts, warnings, crop[None], place)

