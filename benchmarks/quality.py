@@ -117,7 +117,9 @@ class _Shoot:
             yield kind, self.take(cover(self.person, kind, self.rng), state)
         for face in self.pipeline.detect(sound, max_faces=1):
             yield "sunglasses", draw_sunglasses(sound, face)
-            yield "cut off through mouth or brows", _cut(sound, face, self.rng)
+            lip, brow = (int(face.landmarks[i, 1]) for i in (17, 105))
+            yield "cut off through the mouth", sound[:lip]
+            yield "cut off through the brows", sound[brow:]
         still = replace(state, intensity=np.zeros_like(state.intensity))
         yield "closed eyes", self.take(self.person, replace(still, blink=1.0))
         yaw = np.radians(self.rng.uniform(35, 48)) * self.rng.choice([-1, 1])
@@ -126,12 +128,6 @@ class _Shoot:
         yield "dark", self.take(self.person, state, self.rng.uniform(0.03, 0.12))
         yield "blurred", self.take(self.person, state, blur=self.rng.uniform(2, 4))
         yield "half the size", cv2.resize(sound, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-
-
-def _cut(picture: np.ndarray, face: Face, rng: np.random.Generator) -> np.ndarray:
-    """What is left of the picture above the lower lip, or below the brows."""
-    lip, brow = (int(face.landmarks[i, 1]) for i in (17, 105))
-    return picture[:lip] if rng.random() < 0.5 else picture[brow:]
 
 
 def draw_sunglasses(picture: np.ndarray, face: Face) -> np.ndarray:
