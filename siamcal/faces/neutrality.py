@@ -46,8 +46,10 @@ _EYES_SHUT = 0.6
 _MAX_TURN = 20.0  # degrees of yaw; a farther turned reference hides half of the face
 _MAX_NOD = 25.0  # degrees of pitch; the mesh's own zero is uncertain by about 8
 _MIN_EYE_DISTANCE = 28.0  # pixels between the outer eye corners
-# So far a recording may show its person aside or small throughout: then the reference has to, too.
+# So far a recording may show its person aside, small or cut off throughout: then the reference has
+# to, too.
 _FILMED_TURN, _FILMED_EYE_DISTANCE = 1.5, 20.0  # of the limits of turn and nod; pixels
+_FILMED_OUTSIDE = 0.3  # distances of the outer eye corners: less than brows or chin
 # The mirrored picture gets other landmarks where something covers the face (farthest of five pairs
 # over the eye distance; about .02, with a hand .08 to .2).
 _MOST_MIRROR_SHIFT = 0.07
@@ -128,8 +130,11 @@ def judge_candidate(
     pose, size = _pose(face), _resolution(face)
     aside = pose[0] <= _FILMED_TURN
     far = _eye_distance(face) >= _FILMED_EYE_DISTANCE
-    filmed = [text for (_, text), so in ((pose, aside), (size, far)) if text and so]
-    judgement = _judgement(rest, _eyes(face), pose, size, _cut(seen), _colour(seen), cover, dark)
+    cut, colour = _cut(seen), _colour(seen)
+    little = seen.outside <= _FILMED_OUTSIDE
+    shown = ((pose, aside), (size, far), (cut, little), (colour, True))
+    filmed = [text for (_, text), so in shown if text and so]
+    judgement = _judgement(rest, _eyes(face), pose, size, cut, colour, cover, dark)
     return replace(judgement, filmed=tuple(filmed))
 
 
