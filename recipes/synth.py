@@ -97,7 +97,7 @@ def calibrator() -> Recipe:
     return dataclasses.replace(
         synth(),
         name="calibrator",
-        dataset_options={"size": "training", "look": "varied", "participants": 1280},
+        dataset_options={"size": "training", "look": "varied", "participants": 1920},
         preprocessing=dataclasses.replace(synth().preprocessing, align="rigid_refined"),
         backbone="face_landmarks",
         backbone_options={"width": 128, "dropout": 0.25, "left_out": 0.1, "motions": True},

@@ -155,6 +155,24 @@ def test_what_is_read_of_the_reference_against_itself_is_taken_off(packaged, cal
         np.testing.assert_allclose(used.read(crops, reference), plain, atol=2e-3)
 
 
+def test_rest_is_mapped_to_zero_and_the_top_of_the_range_stays(calibrator):
+    """Against the network without a Predictor and the formula, number by number."""
+    model = load_calibrator(calibrator).eval()
+    model.config = replace(model.config, rest_to_zero=True)
+    with Predictor(model) as used:
+        crops = np.stack([used.pipeline.crop(rgb) for rgb in moved_frames(4)])
+        reference = used.encode(crops[0])
+        images = used.config.preprocessing.to_tensor(crops)
+        with torch.inference_mode():
+            plain = model(images, images[:1]).intensity.numpy()
+        found = used.read(crops, reference)
+    for own, read in zip(plain.T, found.T, strict=True):
+        rest = own[0]
+        mapped = [(x - rest) * 5 / (5 - rest) if x > rest else x - rest for x in own]
+        np.testing.assert_allclose(read, np.clip(mapped, 0, 5), atol=2e-3)
+    assert found[1:].max() > 0.05  # or nothing was tested
+
+
 def test_what_is_near_zero_is_drawn_to_it_and_keeps_its_order(calibrator):
     model = load_calibrator(calibrator).eval()
     with Predictor(model) as used:
@@ -180,6 +198,10 @@ def test_only_intensities_are_taken_off(calibrator):
         replace(config, task="detection", zero_at_reference=True)
     with pytest.raises(ConfigError, match="zero_at_reference"):
         replace(config, zero_at_reference=1)
+    with pytest.raises(ConfigError, match="rest_to_zero is for intensities"):
+        replace(config, task="detection", zero_at_reference=False, rest_to_zero=True)
+    with pytest.raises(ConfigError, match="set one to False"):
+        replace(config, zero_at_reference=True, rest_to_zero=True)
     with pytest.raises(ConfigError, match="soft_zero is for intensities"):
         replace(config, task="detection", zero_at_reference=False, soft_zero=0.1)
     with pytest.raises(ConfigError, match="soft_zero"):

@@ -9,8 +9,8 @@ from facesets import RECIPE, squares
 
 from siamcal.errors import ConfigError
 from siamcal.evaluation.methods import METHODS, default_methods, label, pairs, parse
-from siamcal.evaluation.outputs import rest_to_zero
 from siamcal.evaluation.trial import Trial
+from siamcal.recalibration.rest import rest_to_zero
 from siamcal.training.recipe import Augmentation
 
 FROZEN = dataclasses.replace(

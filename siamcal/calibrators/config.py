@@ -84,6 +84,8 @@ _LARGEST_NUMBER = 1 << 16
 _LONGEST_LIST = 256
 _LARGEST_SIDE = 1024
 _MOST_POINTS = 16  # each is proved when the calibrator is loaded
+# What is done at the output with what is read of the reference against itself.
+_AT_REFERENCE = ("zero_at_reference", "rest_to_zero")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -112,6 +114,9 @@ class CalibratorConfig:
             people it didn't show; () is none.
         zero_at_reference: `siamcal predict` takes off what is read of the reference against itself,
             where that is above 0: forms that keep the target's own look read a little there.
+        rest_to_zero: `siamcal predict` maps intensities so that what is read of the reference
+            against itself becomes 0, and 5 stays 5 (`OutputCalibration`, monotone): for a frozen
+            network, of whose rest something is left behind the merge. Not with zero_at_reference.
         soft_zero: `siamcal predict` draws calibrated intensities near 0 to it (`drawn_to_zero`):
             one of this size is halved, from large ones as much is taken off. 0 changes nothing.
         preprocessing: Frame -> network input.
@@ -146,6 +151,7 @@ class CalibratorConfig:
     au_status: tuple[str, ...] = ()
     scale: tuple[float, ...] = ()
     zero_at_reference: bool = False
+    rest_to_zero: bool = False
     soft_zero: float = 0.0
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     input_shape: tuple[int, ...] = ()
@@ -303,7 +309,7 @@ def _check(config: CalibratorConfig) -> None:
     _check_points(config)
     _check_merge(config)
     check_choices(config, task=TASKS, branches=BRANCHES)
-    flags = ("freeze_pre_batchnorm", "null_reference", "zero_at_reference", "rendered", "half")
+    flags = ("freeze_pre_batchnorm", "null_reference", *_AT_REFERENCE, "rendered", "half")
     for name in flags:
         _is(getattr(config, name), bool, name)
     if config.output is not None:
@@ -381,9 +387,15 @@ def _check_aus(config: CalibratorConfig) -> None:
             _is(item, kind, name)
             if kind is str:
                 _plain(item, name, 100)
-    if config.zero_at_reference and config.task != "intensity":
+    for name in _AT_REFERENCE:
+        if getattr(config, name) and config.task != "intensity":
+            raise ConfigError(
+                f"CalibratorConfig.{name} is for intensities, but the task is {config.task}."
+            )
+    if config.zero_at_reference and config.rest_to_zero:
         raise ConfigError(
-            f"CalibratorConfig.zero_at_reference is for intensities, but the task is {config.task}."
+            "CalibratorConfig.zero_at_reference and rest_to_zero both take off what is read of the "
+            "reference against itself; set one to False."
         )
     check_range("CalibratorConfig.soft_zero", config.soft_zero, 0, 1)
     if config.soft_zero and config.task != "intensity":
@@ -427,11 +439,12 @@ def _check_points(config: CalibratorConfig) -> None:
         _plain(name, "merge_at", 300)
         if not name:
             raise ConfigError("CalibratorConfig.merge_at is empty; name the merge point.")
-    if config.zero_at_reference and len(points) > 1:
-        raise ConfigError(
-            "CalibratorConfig.zero_at_reference reads the reference's own features from the merge "
-            f"point on, but merge_at names {len(points)}; set it to False."
-        )
+    for flag in _AT_REFERENCE:
+        if getattr(config, flag) and len(points) > 1:
+            raise ConfigError(
+                f"CalibratorConfig.{flag} reads the reference's own features from the merge point "
+                f"on, but merge_at names {len(points)}; set it to False."
+            )
 
 
 def _plain(value: str, name: str, longest: int) -> None:

@@ -14,10 +14,10 @@ from torch import nn
 from siamcal.datasets.base import FaceSet
 from siamcal.errors import ConfigError
 from siamcal.evaluation.methods import AUTO, SHRINKAGE, Parsed, label, parse
-from siamcal.evaluation.outputs import rest_to_zero
 from siamcal.evaluation.point_choice import PointChoice, choose_point
 from siamcal.model.pooling import pool_frames
 from siamcal.model.siamese import CalibratingSiamese
+from siamcal.recalibration.rest import rest_to_zero
 from siamcal.training.batches import task_labels
 from siamcal.training.frozen import Behind, keep_features
 from siamcal.training.loop import fit

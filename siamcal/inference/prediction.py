@@ -176,15 +176,19 @@ class Predictor:
         if reference is None:
             return values
         if self.config.zero_at_reference:
-            values = values - self._at_reference(seen, reference)
+            values = values - np.maximum(self._at_reference(seen, reference), 0)
+        if self.config.rest_to_zero:
+            from siamcal.recalibration.rest import rest_to_zero  # seldom wanted
+
+            one = np.zeros(len(values), int)
+            values = rest_to_zero(values, self._at_reference(seen, reference), one)
         return drawn_to_zero(values, self.config.soft_zero)
 
     def _at_reference(self, seen: Features | torch.Tensor, reference: Reference) -> np.ndarray:
-        """What is read of the references against themselves, where that is above 0."""
+        """What is read of the reference against itself, (1, A)."""
         # What else crosses than the features are sizes and constants.
         like = seen if isinstance(seen, Features) else self.model.split.pre(seen[:1])
-        at_rest = self._output(like.with_tensors(reference.tensors), reference)
-        return np.maximum(at_rest, 0)
+        return self._output(like.with_tensors(reference.tensors), reference)
 
     def _output(self, seen: Features | torch.Tensor, reference: Reference | None) -> np.ndarray:
         if isinstance(seen, Features):
