@@ -117,6 +117,7 @@ class _Shoot:
             yield kind, self.take(cover(self.person, kind, self.rng), state)
         for face in self.pipeline.detect(sound, max_faces=1):
             yield "sunglasses", draw_sunglasses(sound, face)
+            yield "microphone before the mouth", _draw_microphone(sound, face)
             lip, brow = (int(face.landmarks[i, 1]) for i in (17, 105))
             yield "cut off through the mouth", sound[:lip]
             yield "cut off through the brows", sound[brow:]
@@ -128,6 +129,18 @@ class _Shoot:
         yield "dark", self.take(self.person, state, self.rng.uniform(0.03, 0.12))
         yield "blurred", self.take(self.person, state, blur=self.rng.uniform(2, 4))
         yield "half the size", cv2.resize(sound, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+
+
+def _draw_microphone(picture: np.ndarray, face: Face) -> np.ndarray:
+    """The picture with a dark or grey ball before the lower lip."""
+    rng = np.random.default_rng(int(picture.sum()))  # the others' draws stay as they are
+    points, drawn = face.landmarks[:, :2], picture.copy()
+    size = float(np.linalg.norm(points[33] - points[263]))
+    centre = (points[13] + points[14]) / 2 + size * rng.uniform((-0.1, 0.05), (0.1, 0.25))
+    grey = int(rng.choice([30, 110]))
+    axes = (int(0.18 * size), int(0.16 * size))
+    cv2.ellipse(drawn, tuple(map(int, centre)), axes, 0, 0, 360, (grey,) * 3, -1, cv2.LINE_AA)
+    return drawn
 
 
 def draw_sunglasses(picture: np.ndarray, face: Face) -> np.ndarray:

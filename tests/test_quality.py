@@ -134,6 +134,26 @@ def test_a_face_that_the_picture_cuts_off_is_told(pipeline, people, whose):
         assert any("cut off" in problem for problem in problems) == cut
 
 
+def test_a_microphone_before_the_mouth_and_a_bar_over_it_are_told(pipeline, people, references):
+    told = {"microphone": 0, "bar": 0}
+    for person, reference in zip(people, references, strict=True):
+        picture = person()
+        (face,) = pipeline.detect(picture, max_faces=1)
+        points = face.landmarks[:, :2]
+        size = float(np.linalg.norm(points[33] - points[263]))
+        middle = (points[13] + points[14]) / 2
+        ball, bar = picture.copy(), picture.copy()
+        low = (int(middle[0]), int(middle[1] + 0.2 * size))
+        cv2.circle(ball, low, int(0.2 * size), (60, 60, 62), -1)
+        ends = [tuple((middle + s * size * np.array([0.5, 0.15])).astype(int)) for s in (-1, 1)]
+        cv2.rectangle(bar, *ends, (0, 0, 0), -1)
+        for name, shown in (("microphone", ball), ("bar", bar)):
+            told[name] += (
+                "covered mouth" in judge_target(measured(pipeline, shown), reference).notes
+            )
+    assert min(told.values()) >= len(PEOPLE) - 1, told
+
+
 def test_an_array_in_opencvs_order_is_told(pipeline, people):
     for picture in (astronaut(), *(person() for person in people)):
         swapped = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
@@ -201,7 +221,7 @@ def test_patches_are_the_median_light_around_their_landmarks() -> None:
     crop = rng.integers(0, 256, (quality.SIDE, quality.SIDE, 3), dtype=np.uint8)
     places = rng.uniform(-5, quality.SIDE + 5, (478, 2))
     linear = np.log((crop / 255.0) ** 2.2 + 1e-3)
-    parts = (quality._ORBITS, quality._LOWER_SKIN, quality._UPPER_SKIN)
+    parts = (quality._ORBITS, quality._LOWER_SKIN, quality._UPPER_SKIN, quality._MOUTH_PARTS)
     for found, patches in zip(quality._light_of_patches(crop, places), parts, strict=True):
         for colour, points in zip(found, patches, strict=True):
             at = [
