@@ -50,7 +50,7 @@ def main() -> None:
     there = [pictures[n // 2] for n in range(2 * len(pictures))]
     write_camera(folder / "camera.mjpeg", still * 120 + there + [pictures[-1]] * 120)
     write_video(folder / "interview.mp4", still * 15 + pictures + pictures[::-1] + still * 10)
-    with demo() as page, chromium(folder / "camera.mjpeg", folder, (1280, 1090)) as driver:
+    with demo() as page, chromium(folder / "camera.mjpeg", folder, (1280, 1130)) as driver:
         driver.get(page)
         press(driver, "#camera button", "Access Webcam")
         press(driver, "#camera button", "Record")
