@@ -1,5 +1,7 @@
 """Colours of videos: every matrix, range and brightness curve, against the standards' formulas."""
 
+from fractions import Fraction
+
 import av
 import numpy as np
 import pytest
@@ -44,7 +46,10 @@ def write_frame(path, frame):
         context = stream.codec_context
         context.colorspace, context.color_range = frame.colorspace, frame.color_range
         context.color_trc, context.color_primaries = frame.color_trc, frame.color_primaries
-        container.mux([*stream.encode(frame), *stream.encode()])
+        frame.pts, frame.time_base = 0, Fraction(1, 25)
+        for packet in [*stream.encode(frame), *stream.encode()]:
+            packet.dts = packet.pts  # of a lone picture x265 leaves the decoding time as it was
+            container.mux(packet)
     return path
 
 
