@@ -30,7 +30,7 @@ FIRST_PERSON = 7000
 LENGTH, SIZE = 1200, 256
 NOTES = (
     *("turned head", "closed eyes", "covered mouth", "covered eyes", "something before the face"),
-    *("a hand", "too dark", "blurred", "small face", "cut off"),
+    *("a hand", "too dark", "blurred", "small face", "cut off", "taller", "wider"),
 )
 
 
@@ -118,6 +118,9 @@ class _Shoot:
         for face in self.pipeline.detect(sound, max_faces=1):
             yield "sunglasses", draw_sunglasses(sound, face)
             yield "microphone before the mouth", _draw_microphone(sound, face)
+            for name, width, height in (("tall", 1, 4 / 3), ("wide", 4 / 3, 1)):
+                stretched = cv2.resize(sound, None, fx=width, fy=height)
+                yield f"stretched by a third, {name}", stretched
             lip, brow = (int(face.landmarks[i, 1]) for i in (17, 105))
             yield "cut off through the mouth", sound[:lip]
             yield "cut off through the brows", sound[brow:]

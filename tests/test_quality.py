@@ -154,6 +154,17 @@ def test_a_microphone_before_the_mouth_and_a_bar_over_it_are_told(pipeline, peop
     assert min(told.values()) >= len(PEOPLE) - 1, told
 
 
+def test_a_stretched_picture_is_told_and_by_how_much(pipeline, people, references):
+    for how, width, height in (("taller", 1, 1.4), ("wider", 1.4, 1)):
+        found = []
+        for person, reference in zip(people, references, strict=True):
+            picture = cv2.resize(person(), None, fx=width, fy=height)
+            notes = judge_target(measured(pipeline, picture), reference).notes
+            found += [note for note in notes if note.startswith(f"{how} than the reference by")]
+        assert len(found) >= len(PEOPLE) - 1
+        assert all(10 < int(note.split("by ")[1].split("%")[0]) < 50 for note in found)
+
+
 def test_an_array_in_opencvs_order_is_told(pipeline, people):
     for picture in (astronaut(), *(person() for person in people)):
         swapped = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)

@@ -51,6 +51,9 @@ _EYES = ((33, 133, 159, 145), (263, 362, 386, 374))
 _EYE_ENDS = ((33, 160, 159, 158, 263, 387, 386, 385), (133, 144, 145, 153, 362, 373, 374, 380))
 _ORBITS = ((27, 222, 23, 230), (257, 442, 253, 450))
 _ABOVE_BROWS = ([108, 69, 104, 105, 66, 107], [337, 299, 333, 334, 296, 336])
+# Heights of a face and widths to compare them with, whose relation an expression changes little.
+_TALL = np.array([(168, 2), (10, 168), (6, 4), (168, 2), (10, 2)])
+_WIDE = np.array([(33, 263), (33, 263), (133, 362), (127, 356), (234, 454)])
 _LOWER_SKIN = ((207, 187), (427, 411), (0, 17, 13), (199, 175, 152), (57,), (287,))
 # Around the mouth: the lower lip, the upper one, the philtrum, two of the chin.
 _MOUTH_PARTS = ((17, 84, 314), (0, 37, 267), (164,), (18, 200), (199,))
@@ -78,6 +81,9 @@ MOST_TINT = 0.45  # logarithm of a ratio of colours, against the reference
 # Of `_mouth_change`, in which light counts by so much: .64 at most in 720 sound rendered pictures;
 # more in 74 to 84 % with a microphone before the mouth.
 MOST_MOUTH_COLOUR, LIGHT = 0.7, 0.3
+# Of `FaceMeasures.tallness`, against the reference's, of heads turned by at most so many degrees:
+# more in 1 of 397 sound rendered pictures, in 74 to 91 % of those stretched by a third.
+MOST_STRETCHED, STRETCH_TURN = 0.13, 20.0
 # Below and above the nose, of a straight face and of one turned by SYMMETRIC_YAW.
 MOST_ASYMMETRY = ((0.5, 0.25), (1.05, 0.45))
 # What a person's own face has more of it than this is taken off.
@@ -123,6 +129,8 @@ class FaceMeasures:
             redder; skin is red.
         mouth_colours: Of five parts around the mouth, less the face's own: logarithms of red over
             green, of green and of blue over green; () where they weren't measured yet.
+        tallness: Logarithm of the face's height over its width, in space, so that a turn of the
+            head changes it little; NaN where it wasn't measured yet.
     """
 
     yaw: float
@@ -144,6 +152,7 @@ class FaceMeasures:
     outside: float = 0.0
     warmth: float = 0.0
     mouth_colours: tuple[float, ...] = ()
+    tallness: float = math.nan
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, rounded, for a sidecar or a profile."""
@@ -197,6 +206,7 @@ _LATER = {
     "outside",
     "warmth",
     "mouth_colours",
+    "tallness",
 }  # which profiles of earlier versions don't have
 
 
@@ -266,6 +276,7 @@ def measure_face(rgb: np.ndarray, face: Face, hand: float = 0.0) -> FaceMeasures
         outside=_outside(points, rgb.shape) / max(size, 1e-3),
         warmth=max(float(_median(skin[:, 0] - skin[:, 2])) for skin in (upper, lower)),
         mouth_colours=_mouth_colours(mouth, lower, upper),
+        tallness=_tallness(points),
     )
 
 
@@ -295,6 +306,7 @@ def judge_target(seen: FaceMeasures, reference: FaceMeasures | None) -> TargetQu
         notes.append("too dark")
     if sharpness is not None and sharpness < LEAST_SHARPNESS:
         notes.append("blurred against the reference")
+    notes += _stretched(seen, reference)
     if seen.face_size < LEAST_EYE_DISTANCE:
         notes.append(f"small face ({seen.face_size:.0f} pixels between the eye corners)")
     return TargetQuality(
@@ -308,6 +320,17 @@ def judge_target(seen: FaceMeasures, reference: FaceMeasures | None) -> TargetQu
         seen.brightness,
         tuple(notes),
     )
+
+
+def _stretched(seen: FaceMeasures, reference: FaceMeasures | None) -> list[str]:
+    """A note where the picture, or the reference's, seems to have lost its proportions."""
+    if reference is None or max(abs(seen.yaw), abs(seen.pitch)) > STRETCH_TURN:
+        return []
+    taller = seen.tallness - reference.tallness
+    if not abs(taller) > MOST_STRETCHED:  # NaN, too
+        return []
+    how = "taller" if taller > 0 else "wider"
+    return [f"{how} than the reference by {math.expm1(abs(taller)):.0%} (is either stretched?)"]
 
 
 def narrow_eyes(face: Face, reference: FaceMeasures | None) -> bool:
@@ -365,6 +388,13 @@ _LIGHT = np.log((np.arange(256) / 255.0) ** 2.2 + 1e-3)  # of each grey level, a
 
 def _gradients(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
+
+
+def _tallness(points: np.ndarray) -> float:
+    tall, wide = (
+        np.linalg.norm(points[ends[:, 0]] - points[ends[:, 1]], axis=1) for ends in (_TALL, _WIDE)
+    )
+    return float(np.log(np.maximum(tall, 1e-3) / np.maximum(wide, 1e-3)).mean())
 
 
 def _outside(points: np.ndarray, shape: tuple[int, ...]) -> float:
