@@ -11,7 +11,8 @@ import pandas as pd
 
 from siamcal.evaluation.tables import to_markdown
 from siamcal.faces import Face, FacePipeline
-from siamcal.faces.quality import FaceMeasures, judge_target, measure_face
+from siamcal.faces.measures import FaceMeasures, measure_face
+from siamcal.faces.quality import judge_target
 from siamcal.inference import load_model
 from siamcal.progress import progress_bar
 from siamcal.registry import benchmarks

@@ -16,8 +16,9 @@ from videos import astronaut
 from siamcal.faces import FaceDetector, FacePipeline, judge_reference
 from siamcal.faces._litert import _interpreter
 from siamcal.faces.hands import REACHES, PalmDetector
+from siamcal.faces.measures import FaceMeasures, measure_face
 from siamcal.faces.media import Frame, FrameStream
-from siamcal.faces.quality import FaceMeasures, judge_target, measure_face
+from siamcal.faces.quality import judge_target
 from siamcal.files import asset
 from siamcal.inference import Predictor, choose_reference, load_model
 from siamcal.inference.hand_watch import ONE_IN, SOONER, HandWatch

@@ -12,9 +12,10 @@ from rendered import RenderedPerson
 from siamcal.benchmarks.quality import draw_sunglasses
 from videos import astronaut
 
-from siamcal.faces import FacePipeline, judge_reference, quality
+from siamcal.faces import FacePipeline, judge_reference, measures
+from siamcal.faces.measures import FaceMeasures, measure_face
 from siamcal.faces.media import Frame, FrameStream
-from siamcal.faces.quality import FaceMeasures, judge_target, measure_face
+from siamcal.faces.quality import judge_target
 from siamcal.inference import Predictor, load_model, predict_to_table
 from siamcal.inference.references import PersonReference
 from siamcal.inference.run import TableOptions
@@ -229,14 +230,15 @@ def test_the_table_and_its_sidecar_tell_of_the_face(people, tmp_path):
 
 def test_patches_are_the_median_light_around_their_landmarks() -> None:
     rng = np.random.default_rng(0)
-    crop = rng.integers(0, 256, (quality.SIDE, quality.SIDE, 3), dtype=np.uint8)
-    places = rng.uniform(-5, quality.SIDE + 5, (478, 2))
+    crop = rng.integers(0, 256, (measures.SIDE, measures.SIDE, 3), dtype=np.uint8)
+    places = rng.uniform(-5, measures.SIDE + 5, (478, 2))
     linear = np.log((crop / 255.0) ** 2.2 + 1e-3)
-    parts = (quality._ORBITS, quality._LOWER_SKIN, quality._UPPER_SKIN, quality._MOUTH_PARTS)
-    for found, patches in zip(quality._light_of_patches(crop, places), parts, strict=True):
+    parts = (measures._ORBITS, measures._LOWER_SKIN, measures._UPPER_SKIN, measures._MOUTH_PARTS)
+    for found, patches in zip(measures._light_of_patches(crop, places), parts, strict=True):
         for colour, points in zip(found, patches, strict=True):
             at = [
-                np.clip(np.rint(places[point]), 3, quality.SIDE - 4).astype(int) for point in points
+                np.clip(np.rint(places[point]), 3, measures.SIDE - 4).astype(int)
+                for point in points
             ]
             seen = [linear[y - 2 : y + 3, x - 2 : x + 3].reshape(-1, 3) for x, y in at]
             np.testing.assert_allclose(colour, np.median(np.concatenate(seen), axis=0))

@@ -9,7 +9,8 @@ import numpy as np
 
 from siamcal.errors import ConfigError
 from siamcal.faces.detection import Face, FaceDetector
-from siamcal.faces.quality import FaceMeasures, covering, measure_face
+from siamcal.faces.measures import FaceMeasures, measure_face
+from siamcal.faces.quality import covering
 
 __all__ = [
     "ReferenceJudgement",

@@ -14,10 +14,10 @@ from siamcal.errors import FaceNotFoundError, NeutralFrameError
 from siamcal.faces import Face, FacePipeline, ReferenceJudgement
 from siamcal.faces.hands import around_face
 from siamcal.faces.identity import identity_crop
+from siamcal.faces.measures import FaceMeasures, measure_face
 from siamcal.faces.media import Frame, FrameStream, open_media
 from siamcal.faces.media.files import refuse_live
 from siamcal.faces.neutrality import action_words, brow_problem, expression, judge_candidate
-from siamcal.faces.quality import FaceMeasures, measure_face
 from siamcal.inference.candidates import MOST_SHOWN, Shown, draw_candidates, face_picture
 from siamcal.inference.prediction import Predictor
 from siamcal.inference.references import PersonReference, encoded

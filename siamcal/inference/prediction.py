@@ -14,8 +14,8 @@ import torch
 from siamcal.errors import ConfigError
 from siamcal.faces import FacePipeline
 from siamcal.faces.identity import IdentityReader
+from siamcal.faces.measures import FaceMeasures
 from siamcal.faces.media.frames import Frame, FrameStream, frames_of
-from siamcal.faces.quality import FaceMeasures
 from siamcal.graph import Features
 from siamcal.inference.ahead import ahead
 from siamcal.inference.following import FaceFollower

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from siamcal.errors import ConfigError
+from siamcal.faces.measures import FaceMeasures
 from siamcal.faces.media import open_media
 from siamcal.faces.media.files import refuse_odd
-from siamcal.faces.quality import FaceMeasures
 from siamcal.inference.choosing import choose_reference
 from siamcal.inference.outputs import check_outputs, own_profile
 from siamcal.inference.prediction import Predictor

@@ -13,9 +13,9 @@ import numpy as np
 from siamcal.errors import FaceNotFoundError, MediaError
 from siamcal.faces import judge_reference
 from siamcal.faces.identity import identity_crop
+from siamcal.faces.measures import FaceMeasures, measure_face
 from siamcal.faces.media.files import refuse_live
 from siamcal.faces.media.opening import open_media, sound_frame
-from siamcal.faces.quality import FaceMeasures, measure_face
 from siamcal.inference.prediction import Predictor
 from siamcal.model.siamese import Reference
 

@@ -8,15 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from siamcal.faces import Face, FacePipeline
+from siamcal.faces.measures import FaceMeasures, measure_face
 from siamcal.faces.media.frames import Frame
-from siamcal.faces.quality import (
-    FaceMeasures,
-    TargetQuality,
-    covering,
-    judge_target,
-    measure_face,
-    narrow_eyes,
-)
+from siamcal.faces.quality import TargetQuality, covering, judge_target, narrow_eyes
 from siamcal.inference.following import FaceFollower
 from siamcal.inference.hand_watch import HandWatch
 from siamcal.inference.landmark_pass import LandmarkRun
