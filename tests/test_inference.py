@@ -155,10 +155,10 @@ def test_what_is_read_of_the_reference_against_itself_is_taken_off(packaged, cal
         np.testing.assert_allclose(used.read(crops, reference), plain, atol=2e-3)
 
 
-def test_rest_is_mapped_to_zero_and_the_top_of_the_range_stays(calibrator):
-    """Against the network without a Predictor and the formula, number by number."""
-    model = load_calibrator(calibrator).eval()
-    model.config = replace(model.config, rest_to_zero=True)
+def test_rest_is_mapped_to_zero_and_the_top_of_the_range_stays(calibrator, tmp_path):
+    """Saved so; against the network without a Predictor and the formula, number by number."""
+    load_calibrator(calibrator).save_pretrained(tmp_path, rest_to_zero=True)
+    model = load_calibrator(tmp_path).eval()
     with Predictor(model) as used:
         crops = np.stack([used.pipeline.crop(rgb) for rgb in moved_frames(4)])
         reference = used.encode(crops[0])

@@ -169,7 +169,8 @@ def predict(
     ] = False,
 ) -> None:
     """Read AUs of people. Long because every option is told here."""
-    refuse_absent(inputs, _SWITCHES if plot or overlay else "")
+    refuse_absent(inputs[:1])
+    refuse_absent(inputs[1:], _SWITCHES if plot or overlay else "")
     refuse_absent([reference if reference not in ("auto", "best") else None])
     from siamcal.inference.many import ModelChoice, Work
     from siamcal.inference.recordings import Recording
