@@ -215,6 +215,18 @@ def test_everybodys_hands_are_their_own(hands):
     assert noted == {(False, False), (True, True)}
 
 
+def test_everybodys_pictures_are_looked_at_one_by_one(hands):
+    """What one picture shows says nothing of the next, where they don't follow one another."""
+    person, hand = RenderedPerson(1), Covered(1, "fingers", 1)
+    pictures = [hand(), person(yaw=1), hand(yaw=1), person(yaw=2)]
+    with Predictor(load_model()) as predictor:
+        reference = read_reference(person(), predictor)
+        found = predictor.results_of_people(
+            stream(pictures, "images"), {0: reference.features}, {0: reference.measures}
+        )
+        assert [HAND in result.notes for result in found] == [True, False, True, False]
+
+
 def test_a_copy_in_another_process_sees_the_same(hands):
     with FacePipeline() as pipeline:
         first = strength(pipeline.detector, hands[0])

@@ -226,7 +226,7 @@ class Predictor:
             MediaError: Something among `frames` is neither a frame nor an array.
         """
         references = {0: self._on_device(reference)}
-        followed = isinstance(frames, FrameStream) and frames.kind != "images"
+        followed = _followed(frames)
         follower = self._follower() if followed else None
         watch = self._watch(identity, followed=followed)
         find = OnePerson(self.pipeline, seen, followed=followed, follower=follower, watch=watch)
@@ -248,14 +248,15 @@ class Predictor:
             seen: Their references' measures.
             identities: Of the references' persons.
         """
+        followed = _followed(frames)
         watches = {
             number: watch
             for number, place in (identities or {}).items()
-            if (watch := self._watch(place, followed=True)) is not None
+            if (watch := self._watch(place, followed=followed)) is not None
         }
         own = {number: self._on_device(reference) for number, reference in references.items()}
         measures = {number: (seen or {}).get(number) for number in own}
-        find = Everybody(self.pipeline, measures, watches)
+        find = Everybody(self.pipeline, measures, watches, followed=followed)
         yield from self._read_all(frames, find, own)
 
     def _read_all(
@@ -314,3 +315,8 @@ class Predictor:
                 yield replace(result, values=read, raw=raws.get(place))
             else:
                 yield replace(result, problem="the network gave no finite values")
+
+
+def _followed(frames: Iterable[Frame | np.ndarray]) -> bool:
+    """Whether frames follow one another in time."""
+    return isinstance(frames, FrameStream) and frames.kind != "images"

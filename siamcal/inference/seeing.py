@@ -170,6 +170,7 @@ class Everybody:
         pipeline: Finds and cuts the faces.
         seen: Number of a person -> their reference's measures; others have no reference.
         watches: Number of a person -> what tells faces that aren't their reference's.
+        followed: Frames follow one another in time; else hands are looked for in each.
     """
 
     def __init__(
@@ -177,8 +178,11 @@ class Everybody:
         pipeline: FacePipeline,
         seen: Mapping[int, FaceMeasures | None],
         watches: Mapping[int, StrangerWatch] | None = None,
+        *,
+        followed: bool = True,
     ) -> None:
         self.pipeline, self.seen, self.watches = pipeline, seen, watches or {}
+        self.followed = followed
         self.tracker = FaceTracker()
         self._hands: dict[int, HandWatch] = {}  # number of a person -> theirs
 
@@ -205,7 +209,9 @@ class Everybody:
         return found
 
     def _hands_of(self, number: int) -> HandWatch:
-        return self._hands.setdefault(number, HandWatch(self.pipeline.detector, followed=True))
+        return self._hands.setdefault(
+            number, HandWatch(self.pipeline.detector, followed=self.followed)
+        )
 
     def faces(self, frame: Frame) -> list[tuple[int, Face]]:
         """All faces of a readable frame with their numbers, by these."""
